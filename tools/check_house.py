@@ -1,0 +1,82 @@
+"""Check the rules of the house that a linter does not know.
+
+Sizes (a file over 600 lines, a function over 100), dependency direction between the packages,
+`torch.cuda` outside platforms/, ASCII in code. `EXCEPTIONS` may only shrink.
+
+Usage: python tools/check_house.py
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+MAX_FILE_LINES = 600
+MAX_FUNCTION_LINES = 100
+MAY_IMPORT = {
+    "ml_data": {"ml_data"},
+    "ml_models": {"ml_models"},
+    "ml_train": {"ml_train", "ml_data", "ml_models"},
+}
+OURS = set(MAY_IMPORT)
+EXCEPTIONS: frozenset[str] = frozenset()
+
+
+def imported_packages(tree: ast.AST) -> set[str]:
+    """Top-level names of all modules imported in `tree`."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names.update(alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+def faults_of(path: Path, root: Path) -> list[str]:
+    """One line per broken rule in the file `path`."""
+    name = path.relative_to(root).as_posix()
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    faults = []
+    if text.count("\n") > MAX_FILE_LINES:
+        faults.append(f"{name}: {text.count(chr(10))} lines, the limit is {MAX_FILE_LINES}")
+    if not text.isascii():
+        faults.append(f"{name}: holds a character that is not ASCII")
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.end_lineno:
+            length = node.end_lineno - node.lineno + 1
+            if length > MAX_FUNCTION_LINES:
+                faults.append(f"{name}: {node.name} has {length} lines, limit {MAX_FUNCTION_LINES}")
+    package = next((part for part in path.parts if part in OURS), None)
+    if "src" in path.parts and package:
+        for other in sorted((imported_packages(tree) & OURS) - MAY_IMPORT[package]):
+            faults.append(f"{name}: {package} may not import {other}")
+        if "platforms" not in path.parts and re.search(r"\btorch\.cuda\.", text):
+            faults.append(f"{name}: torch.cuda belongs in ml_models/platforms")
+    return faults
+
+
+def main() -> int:
+    """Return 0 when every rule holds, else 1 with a line per fault."""
+    root = Path(__file__).parent.parent
+    files = [
+        *root.glob("*.py"),
+        *(
+            path
+            for top in ("packages", "tools", "examples", "benchmarks")
+            for path in (root / top).rglob("*.py")
+        ),
+    ]
+    faults = [fault for path in sorted(files) for fault in faults_of(path, root)]
+    unexpected = [fault for fault in faults if fault.split(":")[0] not in EXCEPTIONS]
+    for fault in unexpected:
+        print(f"house: {fault}", file=sys.stderr)
+    print(f"{len(files)} files, {len(unexpected)} faults")
+    return 1 if unexpected else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
