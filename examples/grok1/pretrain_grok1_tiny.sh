@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# The launcher of grok1-40b scaled to a CPU: 8 processes, every parallelism of the 16-device run.
+# Every variable can be set from the environment; arguments are passed on and win over this file.
+set -euo pipefail
+
+CKPT_SAVE_DIR=${CKPT_SAVE_DIR:-./run/grok1-tiny}
+TOKENIZER_MODEL=${TOKENIZER_MODEL:-./examples/data/grok1_tokenizer/tokenizer.model}
+DATA_PATH=${DATA_PATH:-./run/data/alpaca_text_document}
+
+GPUS_PER_NODE=${GPUS_PER_NODE:-8}
+MASTER_ADDR=${MASTER_ADDR:-localhost}
+MASTER_PORT=${MASTER_PORT:-0}
+NNODES=${NNODES:-1}
+NODE_RANK=${NODE_RANK:-0}
+WORLD_SIZE=${WORLD_SIZE:-$((GPUS_PER_NODE * NNODES))}
+
+TP=${TP:-2}
+PP=${PP:-2}
+EP=${EP:-2}
+ETP=${ETP:-1}
+
+MODEL=${MODEL:-grok1-tiny}
+# One thread a process: 8 processes on few cores only slow each other down otherwise.
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+
+exec torchrun --nproc-per-node "$GPUS_PER_NODE" --nnodes "$NNODES" --node-rank "$NODE_RANK" \
+    --master-addr "$MASTER_ADDR" --master-port "$MASTER_PORT" \
+    -m ml_train.cli pretrain \
+    --model "$MODEL" \
+    --tensor-model-parallel-size "$TP" \
+    --pipeline-model-parallel-size "$PP" \
+    --expert-model-parallel-size "$EP" \
+    --expert-tensor-parallel-size "$ETP" \
+    --sequence-parallel \
+    --seq-length 128 \
+    --moe-router-load-balancing-type aux_loss \
+    --moe-aux-loss-coeff 1e-2 \
+    --tokenizer-type PretrainedFromHF \
+    --tokenizer-name-or-path "$TOKENIZER_MODEL" \
+    --data-path "$DATA_PATH" \
+    --split 980,20,0 \
+    --micro-batch-size 2 \
+    --global-batch-size 16 \
+    --lr 3e-3 \
+    --min-lr 3e-4 \
+    --lr-decay-style cosine \
+    --train-iters 60 \
+    --lr-warmup-iters 5 \
+    --weight-decay 0.1 \
+    --clip-grad 1.0 \
+    --use-distributed-optimizer \
+    --log-interval 5 \
+    --save-interval 30 \
+    --eval-interval 30 \
+    --eval-iters 2 \
+    --save "$CKPT_SAVE_DIR" \
+    --load "$CKPT_SAVE_DIR" \
+    "$@"

@@ -1,0 +1,96 @@
+"""The launchers and thin tools as a user calls them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DATA = ROOT / "examples" / "data"
+TINY = ROOT / "examples" / "grok1" / "pretrain_grok1_tiny.sh"
+LARGE = ROOT / "examples" / "grok1" / "pretrain_grok1_40b_ptd.sh"
+
+
+def run(
+    command: list[object], timeout: int = 400, **environment: str
+) -> subprocess.CompletedProcess:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        [str(part) for part in command],
+        cwd=ROOT,
+        env={**os.environ, "PATH": path, **environment},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+@pytest.fixture(scope="session")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    prefix = tmp_path_factory.mktemp("tokens") / "alpaca"
+    done = run([sys.executable, "tools/preprocess_data.py",
+                "--input", DATA / "alpaca_sample.parquet",
+                "--tokenizer-name-or-path", DATA / "grok1_tokenizer",
+                "--output-prefix", prefix, "--workers", 2, "--log-interval", 1000,
+                "--tokenizer-type", "PretrainedFromHF", "--append-eod"])  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return prefix.with_name("alpaca_text_document")
+
+
+def test_tiny_launcher_trains_and_resumes(tokens: Path, tmp_path: Path) -> None:
+    layout = {"GPUS_PER_NODE": "2", "TP": "1", "PP": "1", "EP": "2"}
+    environment = {"DATA_PATH": str(tokens), "CKPT_SAVE_DIR": str(tmp_path / "run"), **layout}
+    short = ["--global-batch-size", "4", "--eval-iters", "1", "--log-interval", "1"]
+    first = run(["bash", TINY, "--train-iters", "2", "--save-interval", "2", *short], **environment)
+    assert first.returncode == 0, first.stdout + first.stderr
+    marker = tmp_path / "run" / "iter_0000002" / "COMPLETE"
+    assert marker.exists()
+    second = run(
+        ["bash", TINY, "--train-iters", "3", "--save-interval", "3", *short], **environment
+    )
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert (tmp_path / "run" / "iter_0000003" / "COMPLETE").exists()
+
+
+def launcher_arguments(script: Path, tmp_path: Path, **environment: str) -> list[str]:
+    """What `script` hands to torchrun."""
+    stub = tmp_path / "bin" / "torchrun"
+    stub.parent.mkdir(exist_ok=True)
+    stub.write_text('#!/bin/bash\nprintf "%s\\n" "$@"\n')
+    stub.chmod(0o755)
+    path = f"{stub.parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", str(script), "--train-iters", "7"],
+        env={**os.environ, **environment, "PATH": path},
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    return done.stdout.splitlines()
+
+
+def test_large_launcher_keeps_the_guide_variables(tmp_path: Path) -> None:
+    arguments = launcher_arguments(LARGE, tmp_path)
+    for flag, value in {
+        "--nproc-per-node": "8",
+        "--nnodes": "2",
+        "--tensor-model-parallel-size": "4",
+        "--pipeline-model-parallel-size": "2",
+        "--expert-model-parallel-size": "2",
+        "--expert-tensor-parallel-size": "4",
+        "--model": "grok1-40b",
+    }.items():
+        assert arguments[arguments.index(flag) + 1] == value
+    assert "--overlap-grad-reduce" in arguments and "--no-shared-storage" not in arguments
+    assert arguments[-2:] == ["--train-iters", "7"]
+
+
+def test_large_launcher_takes_its_variables_from_the_environment(tmp_path: Path) -> None:
+    arguments = launcher_arguments(
+        LARGE, tmp_path, NNODES="1", TP="2", MODEL="grok1-40b-guide", NO_SHARED_STORAGE="1"
+    )
+    assert arguments[arguments.index("--tensor-model-parallel-size") + 1] == "2"
+    assert arguments[arguments.index("--model") + 1] == "grok1-40b-guide"
+    assert "--overlap-grad-reduce" not in arguments and "--no-shared-storage" in arguments
