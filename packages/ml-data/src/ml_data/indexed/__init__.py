@@ -1,0 +1,1 @@
+"""The .bin/.idx format: layout, writer, reader, verify."""
