@@ -1,0 +1,1 @@
+"""Whole-or-absent distributed checkpoints: save, find, verify, load, reshard."""

@@ -1,0 +1,47 @@
+"""Where checkpoints go, where a run starts from, and which ones are kept."""
+
+from dataclasses import dataclass
+
+from ml_train.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """Saving and loading."""
+
+    save: str | None = None
+    """Directory that checkpoints are written to. Unset: none are written."""
+
+    load: str | None = None
+    """Directory to resume from: its newest whole checkpoint, or one iter_* directory."""
+
+    save_interval: int | None = None
+    """Steps between two checkpoints. Unset: only at the end of the run."""
+
+    keep_last: int | None = None
+    """Keep this many of the newest checkpoints and delete older ones. Unset: keep all."""
+
+    keep_every: int | None = None
+    """Never delete a checkpoint whose step is divisible by this."""
+
+    no_save_optim: bool = False
+    """Write the model alone: smaller, but a resume starts Adam anew."""
+
+    no_load_optim: bool = False
+    """Load the model alone: optimizer, schedule and step count start anew."""
+
+    no_load_rng: bool = False
+    """Keep the random states of --seed instead of the checkpoint's."""
+
+    no_verify_checksums: bool = False
+    """Trust sizes and the marker when loading, without reading every file for its checksum."""
+
+    def __post_init__(self) -> None:
+        for name in ("save_interval", "keep_last", "keep_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"--{name.replace('_', '-')} is {value}; it must be 1 or more.")
+        if self.save is None and self.save_interval is not None:
+            raise ConfigError(
+                f"--save-interval {self.save_interval} has no effect without --save DIRECTORY."
+            )

@@ -1,0 +1,1 @@
+"""Token files (.bin/.idx) to batches: sample indexes, splits, blends, and loaders."""

@@ -1,0 +1,90 @@
+"""Which token files a run reads, and how sequences are cut out of them."""
+
+import re
+from dataclasses import dataclass
+
+from ml_train.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Prefixes of .bin/.idx pairs, their split, and where the sample indexes are kept."""
+
+    data_path: tuple[str, ...] = ()
+    """One prefix, several prefixes, or a blend: weight prefix weight prefix ..."""
+
+    train_data_path: tuple[str, ...] = ()
+    """Prefix or blend for training only; goes with --valid-data-path instead of --split."""
+
+    valid_data_path: tuple[str, ...] = ()
+    """Prefix or blend for validation only."""
+
+    test_data_path: tuple[str, ...] = ()
+    """Prefix or blend for the final test only."""
+
+    split: str = "969,30,1"
+    """Shares of documents for training, validation and test of --data-path."""
+
+    data_cache_path: str | None = None
+    """Directory of the sample indexes. Unset: index_cache beside the first prefix."""
+
+    shared_storage: bool | None = None
+    """Whether all nodes see the same files. Unset: found out by a probe file."""
+
+    num_workers: int = 0
+    """Processes per rank that read ahead; 0 reads in the training process."""
+
+    reset_position_ids: bool = False
+    """Count positions from 0 again after each end-of-document token."""
+
+    eod_mask_loss: bool = False
+    """Leave the prediction after an end-of-document token out of the loss."""
+
+    no_mmap_bin_files: bool = False
+    """Read the .bin file with file reads instead of a memory map."""
+
+    def __post_init__(self) -> None:
+        per_split = self.train_data_path or self.valid_data_path or self.test_data_path
+        if self.data_path and per_split:
+            raise ConfigError(
+                "Give --data-path with --split, or --train-data-path, --valid-data-path and "
+                "--test-data-path, not both: they name the same data twice."
+            )
+        if self.num_workers < 0:
+            raise ConfigError(f"--num-workers is {self.num_workers}; it must be 0 or more.")
+        _check_split(self.split)
+        for flag in ("data_path", "train_data_path", "valid_data_path", "test_data_path"):
+            parse_blend(getattr(self, flag), "--" + flag.replace("_", "-"))
+
+
+def _check_split(split: str) -> None:
+    parts = split.split(",")
+    good = len(parts) <= 3 and all(re.fullmatch(r"\s*\d+(\.\d*)?\s*", part) for part in parts)
+    if not good or sum(map(float, parts)) <= 0:
+        raise ConfigError(
+            f"--split is {split!r}; rule: up to three shares for training, validation and test "
+            "with a positive sum, for example 99990,8,2."
+        )
+
+
+def parse_blend(items: tuple[str, ...], flag: str) -> tuple[list[str], list[float] | None]:
+    """(prefixes, weights or None) of a flag's words. Raises ConfigError."""
+    if len(items) < 2 or not _is_number(items[0]):
+        return list(items), None
+    weights, prefixes = items[0::2], items[1::2]
+    if len(items) % 2 or not all(_is_number(weight) for weight in weights):
+        raise ConfigError(
+            f"{flag} {' '.join(items)}: rule: pairs of weight and prefix, or prefixes alone."
+        )
+    values = [float(weight) for weight in weights]
+    if min(values) < 0 or sum(values) <= 0:
+        raise ConfigError(f"{flag}: weights must not be negative and need a positive sum.")
+    return list(prefixes), values
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
