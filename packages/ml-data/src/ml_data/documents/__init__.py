@@ -1,0 +1,1 @@
+"""Where text comes from: files to batches of Arrow values."""

@@ -1,0 +1,56 @@
+"""A `tokenizer.json`: the `tokenizers` library, which is the truth for such a file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+from numpy.typing import NDArray
+
+from ml_data.errors import TokenizerError
+from ml_data.tokenizers.protocol import flatten
+
+
+class HuggingFaceTokenizer:
+    """The `tokenizers` library over one tokenizer.json, without added special tokens."""
+
+    engine_name = "tokenizers"
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+        raw = path.read_bytes()
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_buffer(raw)
+        except Exception as error:  # noqa: BLE001 - the library raises bare Exception
+            raise TokenizerError(f"{path} is not a tokenizer.json: {error}") from error
+        self.fingerprint = hashlib.sha256(raw).hexdigest()
+        self.vocab_size = self._tokenizer.get_vocab_size()
+        self.eod_id = self._end_of_document(path)
+
+    def _end_of_document(self, path: Path) -> int | None:
+        config = path.with_name("tokenizer_config.json")
+        if not config.is_file():
+            return None
+        token = json.loads(config.read_text(encoding="utf-8")).get("eos_token")
+        if isinstance(token, dict):
+            token = token.get("content")
+        return self._tokenizer.token_to_id(token) if token else None
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of one text."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def encode_batch(self, texts: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """(flat ids [sum(lengths)], lengths [len(texts)])."""
+        done = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return flatten([one.ids for one in done])
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of `ids`."""
+        text: str = self._tokenizer.decode([int(one) for one in ids], skip_special_tokens=False)
+        return text

@@ -1,0 +1,123 @@
+"""Recipe, TOML file and flags -> one RunConfig and the origin of each of its values."""
+
+import dataclasses
+import difflib
+import importlib
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ml_train.config import recipes
+from ml_train.config.fields import settings
+from ml_train.config.flags import GivenFlags
+from ml_train.config.run import RunConfig
+from ml_train.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedConfig:
+    """A configuration and where each value came from."""
+
+    config: RunConfig
+    origins: Mapping[str, str]
+    """section.name -> default, recipe R, file F or flag --x."""
+
+    def table(self) -> list[tuple[str, Any, str]]:
+        """(section.name, value, origin) of every setting."""
+        rows = []
+        for setting in settings().values():
+            value = getattr(getattr(self.config, setting.section), setting.name)
+            rows.append((setting.key, value, self.origins[setting.key]))
+        return rows
+
+
+def load_config(given: GivenFlags) -> LoadedConfig:
+    """Later wins: recipe, then file, then flags. Raises ConfigError."""
+    config = RunConfig()
+    origins = {setting.key: "default" for setting in settings().values()}
+    if given.recipe is not None:
+        config = load_recipe(given.recipe)
+        for setting in settings().values():
+            if getattr(getattr(config, setting.section), setting.name) != setting.default:
+                origins[setting.key] = f"recipe {given.recipe}"
+    changes: dict[str, Any] = {}
+    if given.config_file is not None:
+        from_file = read_toml(Path(given.config_file))
+        changes.update(from_file)
+        origins.update({settings()[n].key: f"file {given.config_file}" for n in from_file})
+    changes.update(given.values)
+    origins.update({settings()[name].key: origin for name, origin in given.origins.items()})
+    config = replace_settings(config, changes)
+    config.check()
+    return LoadedConfig(config=config, origins=origins)
+
+
+def replace_settings(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
+    """config with fields changed by their bare names, whatever section they are in."""
+    by_section: dict[str, dict[str, Any]] = {}
+    for name, value in changes.items():
+        by_section.setdefault(settings()[name].section, {})[name] = value
+    sections = {
+        section: dataclasses.replace(getattr(config, section), **values)
+        for section, values in by_section.items()
+    }
+    return dataclasses.replace(config, **sections)
+
+
+def load_recipe(name: str) -> RunConfig:
+    """Call a recipe: a built-in name, or module:function."""
+    if name in recipes.RECIPES:
+        return recipes.RECIPES[name]()
+    module_name, colon, function_name = name.partition(":")
+    if not colon:
+        nearest = difflib.get_close_matches(name, recipes.RECIPES, n=1)
+        hint = f" Did you mean {nearest[0]}?" if nearest else ""
+        raise ConfigError(
+            f"--recipe {name!r} is neither a built-in recipe ({', '.join(recipes.RECIPES)}) nor "
+            f"module:function.{hint}"
+        )
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"--recipe {name!r} cannot be loaded: {error}.") from error
+    config = function()
+    if not isinstance(config, RunConfig):
+        raise ConfigError(
+            f"--recipe {name!r} returned {type(config).__name__}; a recipe returns a RunConfig."
+        )
+    return config
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Field name -> value of a TOML file with one table per section. Raises ConfigError."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"--config {path} cannot be read: {error.strerror}.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"--config {path} is not TOML: {error}.") from error
+    sections = [field.name for field in dataclasses.fields(RunConfig)]
+    found: dict[str, Any] = {}
+    for section, table in document.items():
+        if section not in sections or not isinstance(table, dict):
+            raise ConfigError(_unknown(f"{path}: table [{section}]", section, sections))
+        names = [s.name for s in settings().values() if s.section == section]
+        for key, value in table.items():
+            name = key.replace("-", "_")
+            if name not in names:
+                raise ConfigError(_unknown(f"{path}: key {key!r} of [{section}]", name, names))
+            found[name] = settings()[name].parse(value, f"{path}: {section}.{key}")
+    return found
+
+
+def _unknown(what: str, name: str, known: list[str]) -> str:
+    nearest = difflib.get_close_matches(name, known, n=1)
+    hint = f" Did you mean {nearest[0]}?" if nearest else f" Known: {', '.join(known)}."
+    return f"{what} is unknown.{hint}"

@@ -1,0 +1,26 @@
+"""What a run reports, how often, and where to."""
+
+from dataclasses import dataclass
+
+from ml_train.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoggingConfig:
+    """Console always; TensorBoard and JSON lines when a directory is given."""
+
+    log_interval: int = 1
+    """Steps between two reports."""
+
+    tensorboard_dir: str | None = None
+    """Directory of TensorBoard's event files. Unset: <save>/tensorboard where there is --save."""
+
+    metrics_file: str | None = None
+    """File of JSON lines, one per report. Unset: <save>/metrics.jsonl where there is --save."""
+
+    peak_tflops_per_device: float | None = None
+    """Dense peak of one device in the run's precision, for MFU. Unset: from the device's table."""
+
+    def __post_init__(self) -> None:
+        if self.log_interval < 1:
+            raise ConfigError(f"--log-interval is {self.log_interval}; it must be 1 or more.")

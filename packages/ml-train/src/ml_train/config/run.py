@@ -1,0 +1,45 @@
+"""RunConfig: all sections of a run, and the checks that span sections."""
+
+from dataclasses import dataclass, field
+
+from ml_train.checkpoint.config import CheckpointConfig
+from ml_train.config.logging import LoggingConfig
+from ml_train.config.model import ModelSection
+from ml_train.config.tokenizer import TokenizerSection
+from ml_train.data.config import DataConfig
+from ml_train.errors import ConfigError
+from ml_train.parallel.config import ParallelConfig
+from ml_train.training.config import OptimizerSettings, TrainingConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that decides a run. Sections are the tables of a TOML file."""
+
+    model: ModelSection = field(default_factory=ModelSection)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    data: DataConfig = field(default_factory=DataConfig)
+    tokenizer: TokenizerSection = field(default_factory=TokenizerSection)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+
+    def check(self) -> None:
+        """Rules that span sections. Raises ConfigError."""
+        parallel, optimizer = self.parallel, self.optimizer
+        if parallel.overlap_param_gather and not optimizer.use_distributed_optimizer:
+            raise ConfigError(
+                "--overlap-param-gather gathers the distributed optimizer's shards: add "
+                "--use-distributed-optimizer or drop it."
+            )
+        if parallel.overlap_param_gather and not parallel.overlap_grad_reduce:
+            raise ConfigError("--overlap-param-gather needs --overlap-grad-reduce as well.")
+        if self.model.moe_router_load_balancing_type == "none" and self.model.moe_z_loss_coeff:
+            return
+        if optimizer.lr_warmup_iters and optimizer.lr_decay_iters is not None:
+            if optimizer.lr_warmup_iters > optimizer.lr_decay_iters:
+                raise ConfigError(
+                    f"--lr-warmup-iters {optimizer.lr_warmup_iters} is above --lr-decay-iters "
+                    f"{optimizer.lr_decay_iters}; warm-up is part of the decay."
+                )

@@ -1,0 +1,67 @@
+"""How a run is spread over processes."""
+
+from dataclasses import dataclass
+
+from ml_train.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParallelConfig:
+    """Sizes of the parallel dimensions. What is left of the world is data parallelism."""
+
+    tensor_model_parallel_size: int = 1
+    """Processes that share each weight matrix (TP)."""
+
+    pipeline_model_parallel_size: int = 1
+    """Stages that the layers are cut into (PP)."""
+
+    num_layers_per_virtual_pipeline_stage: int | None = None
+    """Layers in one virtual stage; set, each process holds several (interleaved schedule)."""
+
+    decoder_first_pipeline_num_layers: int | None = None
+    """Layers on the first stage, when the stages are to be uneven."""
+
+    decoder_last_pipeline_num_layers: int | None = None
+    """Layers on the last stage, when the stages are to be uneven."""
+
+    expert_model_parallel_size: int = 1
+    """Groups that the experts are dealt to (EP)."""
+
+    expert_tensor_parallel_size: int | None = None
+    """Processes that share each expert's matrices (ETP). Unset: the same as TP."""
+
+    context_parallel_size: int = 1
+    """Processes that share each sequence (CP). Only 1 is supported."""
+
+    sequence_parallel: bool | None = None
+    """Split activations along the sequence between TP ranks. Unset: on when TP > 1."""
+
+    overlap_grad_reduce: bool = False
+    """Reduce gradients while the backward pass still runs."""
+
+    overlap_param_gather: bool = False
+    """Gather updated parameters while the forward pass runs; needs the distributed optimizer."""
+
+    distributed_backend: str | None = None
+    """nccl, gloo or hccl. The platform decides it; given, it must agree with the platform."""
+
+    distributed_timeout_minutes: int = 10
+    """How long any collective of any group waits before the job fails."""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "tensor_model_parallel_size",
+            "pipeline_model_parallel_size",
+            "expert_model_parallel_size",
+            "context_parallel_size",
+            "distributed_timeout_minutes",
+        ):
+            value = getattr(self, name)
+            if value < 1:
+                raise ConfigError(f"--{name.replace('_', '-')} is {value}; it must be 1 or more.")
+        if self.context_parallel_size != 1:
+            raise ConfigError(
+                f"--context-parallel-size is {self.context_parallel_size}, but only 1 is "
+                "supported: Grok-1's capped attention has no ring or Ulysses form here. Shorten "
+                "--seq-length or raise --tensor-model-parallel-size instead."
+            )

@@ -1,0 +1,1 @@
+"""TrainModule (model, optimizer, schedule) and Trainer (the loop around it)."""
