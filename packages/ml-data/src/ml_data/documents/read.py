@@ -86,11 +86,9 @@ def _read_parquet(path: Path, column: str, batch_rows: int) -> Iterator[Batch]:
                     values = values.field(name)
                 if pa.types.is_dictionary(values.type):
                     values = values.dictionary_decode()
-                if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
-                    if not pa.types.is_null(values.type):
-                        raise InputError(
-                            f"{path}: column {column!r} holds {values.type}, not text"
-                        )
+                kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_null)
+                if not any(is_kind(values.type) for is_kind in kinds):
+                    raise InputError(f"{path}: column {column!r} holds {values.type}, not text")
                 yield Batch(path=str(path), first_row=row, values=values, raw_lines=False)
                 row += len(values)
         except (pa.ArrowException, OSError) as error:

@@ -25,7 +25,7 @@ class HuggingFaceTokenizer:
         raw = path.read_bytes()
         try:
             self._tokenizer = tokenizers.Tokenizer.from_buffer(raw)
-        except Exception as error:  # noqa: BLE001 - the library raises bare Exception
+        except Exception as error:
             raise TokenizerError(f"{path} is not a tokenizer.json: {error}") from error
         self.fingerprint = hashlib.sha256(raw).hexdigest()
         self.vocab_size = self._tokenizer.get_vocab_size()

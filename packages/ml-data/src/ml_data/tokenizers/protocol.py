@@ -22,9 +22,7 @@ class Tokenizer(Protocol):
         """Ids of one text."""
         ...
 
-    def encode_batch(
-        self, texts: Sequence[str]
-    ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    def encode_batch(self, texts: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """(flat ids [sum(lengths)], lengths [len(texts)])."""
         ...
 

@@ -60,9 +60,7 @@ def _fixed(value: str, text: str, way_out: str) -> Statement:
 
 
 def _holds(text: str, fact: Callable[["ModelConfig"], Any] = lambda model: True) -> Statement:
-    return Statement(
-        takes_value=False, text=text, fact=fact, agrees=lambda given, fact: bool(fact)
-    )
+    return Statement(takes_value=False, text=text, fact=fact, agrees=lambda given, fact: bool(fact))
 
 
 def _text_or_number(value: Any) -> Any:
@@ -118,8 +116,10 @@ STATEMENTS: Mapping[str, Statement] = MappingProxyType(
         ),
         "--post-norm": _holds(
             "Confirms that the model has norms after attention and experts as well (Grok-1).",
-            lambda model: getattr(model, "architecture", "") == "grok1"
-            or hasattr(model, "embedding_multiplier_scale"),
+            lambda model: (
+                getattr(model, "architecture", "") == "grok1"
+                or hasattr(model, "embedding_multiplier_scale")
+            ),
         ),
         "--input-jitter": _holds(
             "In ModelLink this flag turns the router's input noise OFF (it is store_false); "
@@ -185,7 +185,8 @@ def check_statements(given: Mapping[str, Any], model: "ModelConfig", name: str) 
             agrees = False
         if not agrees:
             said = f"{flag} {value}" if statement.takes_value else flag
-            wrong.append(f"{said} contradicts the model {name}, which has {fact}. "
-                         f"{statement.way_out}")
+            wrong.append(
+                f"{said} contradicts the model {name}, which has {fact}. {statement.way_out}"
+            )
     if wrong:
         raise ConfigError("\n".join(wrong))

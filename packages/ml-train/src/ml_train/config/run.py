@@ -37,9 +37,9 @@ class RunConfig:
             raise ConfigError("--overlap-param-gather needs --overlap-grad-reduce as well.")
         if self.model.moe_router_load_balancing_type == "none" and self.model.moe_z_loss_coeff:
             return
-        if optimizer.lr_warmup_iters and optimizer.lr_decay_iters is not None:
-            if optimizer.lr_warmup_iters > optimizer.lr_decay_iters:
-                raise ConfigError(
-                    f"--lr-warmup-iters {optimizer.lr_warmup_iters} is above --lr-decay-iters "
-                    f"{optimizer.lr_decay_iters}; warm-up is part of the decay."
-                )
+        warmup, decay = optimizer.lr_warmup_iters, optimizer.lr_decay_iters
+        if warmup and decay is not None and warmup > decay:
+            raise ConfigError(
+                f"--lr-warmup-iters {optimizer.lr_warmup_iters} is above --lr-decay-iters "
+                f"{optimizer.lr_decay_iters}; warm-up is part of the decay."
+            )
