@@ -1,0 +1,161 @@
+"""Batches in one global order that does not depend on the number of data-parallel ranks.
+
+Sample i of the order belongs to global batch i // global_batch_size. Inside it, slices of
+micro_batch_size go to the ranks in turn, so the same sequences make up the same global batch
+(and, at equal micro batch size, the same micro batches) for any number of ranks.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ml_train.data.config import DataConfig
+from ml_train.data.indexes import ensure_indexes
+from ml_train.data.manifest import check_manifests
+from ml_train.data.spec import build_datasets, make_spec
+from ml_train.errors import DataError
+
+Batch = dict[str, torch.Tensor]
+"""tokens, labels, position_ids: int64; loss_mask: float32; all [micro_batch, sequence]."""
+
+_KEYS = ("tokens", "labels", "loss_mask", "position_ids")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataLoaders:
+    """Endless iterators; None where no samples were asked for."""
+
+    train: Iterator[Batch] | None
+    valid: Iterator[Batch] | None
+    test: Iterator[Batch] | None
+
+
+class GlobalOrder:
+    """Yields lists of sample numbers, one list per micro batch of this rank; wraps at the end."""
+
+    def __init__(
+        self,
+        *,
+        num_samples: int,
+        consumed: int,
+        micro_batch_size: int,
+        dp_rank: int,
+        dp_size: int,
+    ):
+        self._num_samples = num_samples
+        self._next = consumed + dp_rank * micro_batch_size
+        self._micro_batch_size = micro_batch_size
+        self._stride = micro_batch_size * dp_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        start = self._next
+        while True:
+            yield [(start + i) % self._num_samples for i in range(self._micro_batch_size)]
+            start += self._stride
+
+
+class _Samples(torch.utils.data.Dataset[Batch]):
+    """megatron-core's dataset, reduced to the tensors that a step reads."""
+
+    def __init__(self, dataset: Any):
+        self._dataset = dataset
+
+    def __getitem__(self, index: int) -> Batch:
+        sample = self._dataset[index]
+        return {key: sample[key] for key in _KEYS}
+
+
+def build_dataloaders(
+    *,
+    data: DataConfig,
+    sequence_length: int,
+    micro_batch_size: int,
+    global_batch_size: int,
+    train_samples: int,
+    valid_samples: int,
+    test_samples: int,
+    dp_rank: int,
+    dp_size: int,
+    consumed_train_samples: int,
+    consumed_valid_samples: int = 0,
+    seed: int,
+    vocab_size: int | None = None,
+    eod_id: int | None = None,
+    tokenizer_fingerprint: str | None = None,
+) -> DataLoaders:
+    """Check the files, get the sample indexes built, and open the loaders. Collective.
+
+    The *_samples count sequences over the whole run, all ranks together. vocab_size is the
+    model's unpadded vocabulary. eod_id defaults to the manifest's. Raises DataError.
+    """
+    if global_batch_size % (micro_batch_size * dp_size):
+        raise DataError(
+            f"--global-batch-size {global_batch_size} is not divisible by micro batch size "
+            f"{micro_batch_size} x data-parallel size {dp_size}."
+        )
+    manifest_eod = check_manifests(
+        data, vocab_size=vocab_size, eod_id=eod_id, fingerprint=tokenizer_fingerprint
+    )
+    eod = eod_id if eod_id is not None else manifest_eod
+    if eod is None and (data.reset_position_ids or data.eod_mask_loss):
+        raise DataError(
+            "--reset-position-ids and --eod-mask-loss need the end-of-document id, which neither "
+            "a manifest nor a tokenizer tells: give --tokenizer-name-or-path."
+        )
+    spec = make_spec(
+        data,
+        samples=(train_samples, valid_samples, test_samples),
+        sequence_length=sequence_length,
+        seed=seed,
+        eod_id=-1 if eod is None else eod,
+    )
+    cache = cache_directory(data, spec.files[0][0])
+    ensure_indexes(spec, cache, shared=data.shared_storage)
+    consumed = (consumed_train_samples, consumed_valid_samples, 0)
+    loaders = [
+        _loader(dataset, data, wanted, done, micro_batch_size, dp_rank, dp_size)
+        for dataset, wanted, done in zip(
+            build_datasets(spec, cache), spec.samples, consumed, strict=True
+        )
+    ]
+    return DataLoaders(train=loaders[0], valid=loaders[1], test=loaders[2])
+
+
+def cache_directory(data: DataConfig, first_prefix: str) -> Path:
+    """Where the sample indexes are."""
+    if data.data_cache_path is not None:
+        return Path(data.data_cache_path)
+    return Path(first_prefix).parent / "index_cache"
+
+
+def _loader(
+    dataset: Any,
+    data: DataConfig,
+    wanted: int,
+    consumed: int,
+    micro_batch_size: int,
+    dp_rank: int,
+    dp_size: int,
+) -> Iterator[Batch] | None:
+    if dataset is None or not wanted:
+        return None
+    order = GlobalOrder(
+        num_samples=min(wanted, len(dataset)),
+        consumed=consumed,
+        micro_batch_size=micro_batch_size,
+        dp_rank=dp_rank,
+        dp_size=dp_size,
+    )
+    loader: torch.utils.data.DataLoader[Batch] = torch.utils.data.DataLoader(
+        _Samples(dataset),
+        batch_sampler=order,  # type: ignore[arg-type]
+        num_workers=data.num_workers,
+        # An own generator: the loader draws a base seed, which must not move the global state.
+        generator=torch.Generator().manual_seed(0),
+        multiprocessing_context="spawn" if data.num_workers else None,
+        persistent_workers=data.num_workers > 0,
+    )
+    return iter(loader)

@@ -1,0 +1,110 @@
+"""P.json, the manifest that ml-data writes beside P.bin and P.idx, against model and tokenizer.
+
+Checked before step 0 because ids of another tokenizer train without any error. Token files of
+other tools have no manifest: then there is nothing to check, and a log line says so.
+"""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from ml_train.data.config import DataConfig, parse_blend
+from ml_train.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+
+def check_manifests(
+    data: DataConfig, *, vocab_size: int | None, eod_id: int | None, fingerprint: str | None
+) -> int | None:
+    """Check every prefix's manifest; the end-of-document id they agree on. Raises DataError."""
+    prefixes: list[str] = []
+    for words in (data.data_path, data.train_data_path, data.valid_data_path, data.test_data_path):
+        prefixes += parse_blend(words, "--data-path")[0]
+    found: int | None = None
+    for prefix in dict.fromkeys(prefixes):
+        manifest = _read(prefix)
+        if manifest is None:
+            logger.info("%s has no manifest: tokenizer and checksums are not checked", prefix)
+            continue
+        _check_sizes(prefix, manifest)
+        tokenizer = _tokenizer_facts(manifest)
+        _check_tokenizer(prefix, tokenizer, vocab_size, eod_id, fingerprint)
+        eod = tokenizer.get("eod_id")
+        if found is not None and eod is not None and eod != found:
+            raise DataError(
+                f"{prefix}.json: end-of-document id {eod}, but another file of the blend has "
+                f"{found}: they were made with different tokenizers."
+            )
+        found = eod if eod is not None else found
+    return found
+
+
+def _read(prefix: str) -> dict[str, Any] | None:
+    path = Path(f"{prefix}.json")
+    if not path.is_file():
+        return None
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path} is not a manifest: {error}. Tokenize again.") from error
+    if not isinstance(manifest, dict):
+        raise DataError(f"{path} is not a manifest: a JSON object was expected. Tokenize again.")
+    return manifest
+
+
+def _tokenizer_facts(manifest: dict[str, Any]) -> dict[str, Any]:
+    nested = manifest.get("tokenizer")
+    facts: dict[str, Any] = dict(nested) if isinstance(nested, dict) else {}
+    for source, name in (
+        ("vocab_size", "vocab_size"),
+        ("eod_id", "eod_id"),
+        ("tokenizer_vocab_size", "vocab_size"),
+        ("tokenizer_fingerprint", "fingerprint"),
+        ("fingerprint", "fingerprint"),
+    ):
+        if source in manifest:
+            facts.setdefault(name, manifest[source])
+    return facts
+
+
+def _check_tokenizer(
+    prefix: str,
+    facts: dict[str, Any],
+    vocab_size: int | None,
+    eod_id: int | None,
+    fingerprint: str | None,
+) -> None:
+    made_with = facts.get("vocab_size")
+    if vocab_size is not None and made_with is not None and made_with > vocab_size:
+        raise DataError(
+            f"{prefix} was made with a vocabulary of {made_with} ids, but the model has only "
+            f"{vocab_size}: use the model's own tokenizer."
+        )
+    made_with = facts.get("eod_id")
+    if eod_id is not None and made_with is not None and made_with != eod_id:
+        raise DataError(
+            f"{prefix} was made with end-of-document id {made_with}, the tokenizer has {eod_id}."
+        )
+    made_with = facts.get("fingerprint")
+    if fingerprint is not None and made_with is not None and made_with != fingerprint:
+        raise DataError(
+            f"{prefix} was made with another tokenizer (fingerprint {str(made_with)[:12]}) than "
+            f"the one that was given (fingerprint {fingerprint[:12]}): tokenize again with it, or "
+            "give the one that made the data."
+        )
+
+
+def _check_sizes(prefix: str, manifest: dict[str, Any]) -> None:
+    files = manifest.get("files")
+    if not isinstance(files, dict):
+        return
+    for name, entry in files.items():
+        wanted = entry.get("bytes", entry.get("size")) if isinstance(entry, dict) else None
+        path = Path(prefix).parent / Path(name).name
+        if wanted is not None and path.is_file() and path.stat().st_size != wanted:
+            raise DataError(
+                f"{path} has {path.stat().st_size} bytes, but its manifest says {wanted}: it was "
+                "changed or cut off after it was made. Tokenize or copy it again."
+            )
