@@ -9,4 +9,4 @@ if [ ! -x .nox/driver/bin/nox ]; then
   .nox/driver/bin/python -m pip install --quiet --disable-pip-version-check "nox>=2024.4.15"
 fi
 export PIP_QUIET=1 PIP_DISABLE_PIP_VERSION_CHECK=1 OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-exec .nox/driver/bin/nox --force-python "$python" "$@"
+exec .nox/driver/bin/nox "$@"
