@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# Pre-trains Mixtral 8x7B on 2 nodes of 8 devices. Run it on every node, NODE_RANK counting up.
+# Every variable can be set from the environment; arguments are passed on and win over this file.
+set -euo pipefail
+
+CKPT_SAVE_DIR=${CKPT_SAVE_DIR:-./ckpt/mixtral-8x7b/}
+TOKENIZER_MODEL=${TOKENIZER_MODEL:-./model_from_hf/mixtral-8x7b/tokenizer.model}
+DATA_PATH=${DATA_PATH:-./dataset/mixtral-8x7b/alpaca_text_document}
+
+GPUS_PER_NODE=${GPUS_PER_NODE:-8}
+MASTER_ADDR=${MASTER_ADDR:-localhost}
+MASTER_PORT=${MASTER_PORT:-6000}
+NNODES=${NNODES:-2}
+NODE_RANK=${NODE_RANK:-0}
+WORLD_SIZE=${WORLD_SIZE:-$((GPUS_PER_NODE * NNODES))}
+
+TP=${TP:-2}
+PP=${PP:-4}
+EP=${EP:-2}
+# The experts' own tensor parallelism.
+ETP=${ETP:-$TP}
+
+MODEL=${MODEL:-mixtral-8x7b}
+
+MULTI_NODE_ARGS=()
+if [ "$NNODES" -gt 1 ]; then MULTI_NODE_ARGS+=(--overlap-grad-reduce); fi
+if [ "${NO_SHARED_STORAGE:-0}" = 1 ]; then MULTI_NODE_ARGS+=(--no-shared-storage); fi
+
+exec torchrun --nproc-per-node "$GPUS_PER_NODE" --nnodes "$NNODES" --node-rank "$NODE_RANK" \
+    --master-addr "$MASTER_ADDR" --master-port "$MASTER_PORT" \
+    -m ml_train.cli pretrain \
+    --model "$MODEL" \
+    --tensor-model-parallel-size "$TP" \
+    --pipeline-model-parallel-size "$PP" \
+    --expert-model-parallel-size "$EP" \
+    --expert-tensor-parallel-size "$ETP" \
+    --sequence-parallel \
+    --seq-length 4096 \
+    --init-method-std 0.01 \
+    --moe-router-load-balancing-type aux_loss \
+    --moe-aux-loss-coeff 0.02 \
+    --tokenizer-type PretrainedFromHF \
+    --tokenizer-name-or-path "$TOKENIZER_MODEL" \
+    --data-path "$DATA_PATH" \
+    --split 99990,8,2 \
+    --micro-batch-size 1 \
+    --global-batch-size 128 \
+    --lr 1e-5 \
+    --min-lr 1.0e-6 \
+    --lr-decay-style cosine \
+    --train-iters 2000 \
+    --lr-decay-iters 1280 \
+    --lr-warmup-iters 2 \
+    --weight-decay 0.1 \
+    --clip-grad 1.0 \
+    --bf16 \
+    --use-distributed-optimizer \
+    --log-interval 1 \
+    --save-interval 2000 \
+    --eval-interval 2000 \
+    --eval-iters 100 \
+    --save "$CKPT_SAVE_DIR" \
+    --load "$CKPT_SAVE_DIR" \
+    "${MULTI_NODE_ARGS[@]}" "$@"
