@@ -1,0 +1,1 @@
+"""One module per subcommand of `ml-models`, imported when it is called."""

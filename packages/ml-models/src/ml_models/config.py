@@ -1,0 +1,136 @@
+"""What every architecture's configuration shares: sizes, checks, JSON.
+
+A configuration is frozen and says only what the model is. How it is trained and divided is
+megatron-core's TransformerConfig, see `ml_models.build.make_transformer_config`. No torch here.
+"""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, ClassVar
+
+from typing_extensions import Self
+
+from ml_models.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Sizes of a mixture-of-experts transformer with grouped-query attention and RoPE."""
+
+    architecture: ClassVar[str] = ""
+
+    num_layers: int
+    """Transformer layers."""
+
+    hidden_size: int
+    """Width H of the residual stream."""
+
+    ffn_hidden_size: int
+    """Inner width F of one expert."""
+
+    num_attention_heads: int
+    """Query heads."""
+
+    num_query_groups: int
+    """Key and value heads; query head j reads group j // (heads / groups)."""
+
+    kv_channels: int
+    """Size of one head; heads * kv_channels need not equal hidden_size."""
+
+    num_experts: int
+    """Experts per layer."""
+
+    moe_router_topk: int
+    """Experts that one token passes."""
+
+    vocab_size: int
+    """Entries of the vocabulary, without padding."""
+
+    seq_length: int
+    """The longest sequence the model was made for."""
+
+    rotary_base: float = 10000.0
+    """RoPE's theta."""
+
+    norm_epsilon: float = 1e-5
+    """Added to the mean square inside RMSNorm."""
+
+    init_method_std: float = 0.02
+    """Standard deviation of the initial weights."""
+
+    untie_embeddings_and_output_weights: bool = False
+    """True: the output projection has a weight of its own."""
+
+    def __post_init__(self) -> None:
+        self._check_types()
+        for field in fields(self):
+            if field.type in (int, "int"):
+                self._require(getattr(self, field.name) >= 1, field.name, "1 or more")
+        for name in ("rotary_base", "norm_epsilon", "init_method_std"):
+            self._require(getattr(self, name) > 0, name, "greater than 0")
+        self._require(
+            self.num_attention_heads % self.num_query_groups == 0,
+            "num_attention_heads",
+            f"a multiple of num_query_groups, which is {self.num_query_groups}",
+        )
+        self._require(self.kv_channels % 2 == 0, "kv_channels", "even, as RoPE turns pairs")
+        self._require(
+            self.moe_router_topk <= self.num_experts,
+            "moe_router_topk",
+            f"at most num_experts, which is {self.num_experts}",
+        )
+
+    def _check_types(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type in (int, "int"):
+                good = isinstance(value, int) and not isinstance(value, bool)
+                wanted = "a whole number"
+            elif field.type in (float, "float"):
+                good = isinstance(value, (int, float)) and not isinstance(value, bool)
+                wanted = "a number"
+            elif field.type in (bool, "bool"):
+                good, wanted = isinstance(value, bool), "true or false"
+            else:
+                continue
+            self._require(good, field.name, wanted)
+
+    def _require(self, holds: bool, name: str, rule: str) -> None:
+        if not holds:
+            raise ConfigError(
+                f"{self.architecture or 'model'}: {name} is {getattr(self, name)!r}; "
+                f"it must be {rule}."
+            )
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with `changes`; an unknown field is a ConfigError that names the nearest."""
+        reject_unknown_fields(type(self), changes)
+        return replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values, with the architecture's name; `ml_models.registry.from_dict` reads it."""
+        return {"architecture": self.architecture, **asdict(self)}
+
+
+def reject_unknown_fields(config_type: type[ModelConfig], values: Mapping[str, Any]) -> None:
+    """Raise ConfigError for the first key of `values` that is no field of `config_type`."""
+    known = [field.name for field in fields(config_type)]
+    for name in values:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}."
+            raise ConfigError(f"{config_type.__name__} has no field {name!r}; {hint}")
+
+
+def missing_fields(config_type: type[ModelConfig], values: Mapping[str, Any]) -> list[str]:
+    """Fields of `config_type` without a default that `values` lacks."""
+    from dataclasses import MISSING
+
+    return [
+        field.name
+        for field in fields(config_type)
+        if field.default is MISSING
+        and field.default_factory is MISSING
+        and field.name not in values
+    ]
