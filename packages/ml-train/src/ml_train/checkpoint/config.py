@@ -41,7 +41,3 @@ class CheckpointConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} is {value}; it must be 1 or more.")
-        if self.save is None and self.save_interval is not None:
-            raise ConfigError(
-                f"--save-interval {self.save_interval} has no effect without --save DIRECTORY."
-            )

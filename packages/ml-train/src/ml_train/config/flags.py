@@ -2,7 +2,7 @@
 
 Abbreviations are off: `--lr` must never be read as `--lr-warmup-iters`, and a flag that a later
 version adds must not change what a script means. An unknown flag is an error that names the
-nearest known one.
+nearest known one; all refused flags come in one message, so that a script needs one edit only.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from ml_train.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class GivenFlags:
-    """What a command line said."""
+    """What a command line said about the configuration."""
 
     values: Mapping[str, Any]
     """Field name -> value, only for flags that were given."""
@@ -28,25 +28,49 @@ class GivenFlags:
     """Megatron flag -> its value, for flags that state a fact about the model."""
     recipe: str | None
     config_file: str | None
-    rest: Mapping[str, Any]
-    """Options that only the command itself reads."""
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse that raises ConfigError where the original prints and exits."""
+class FlagParser(argparse.ArgumentParser):
+    """argparse that raises ConfigError where the original prints usage and exits."""
+
+    def __init__(self, prog: str, description: str):
+        super().__init__(
+            prog=prog,
+            description=description,
+            allow_abbrev=False,
+            formatter_class=argparse.HelpFormatter,
+        )
 
     def error(self, message: str) -> NoReturn:
+        """A malformed value or a missing one."""
         raise ConfigError(f"{message} (see {self.prog} --help)")
 
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
+        """Like argparse's; raises ConfigError naming the flag nearest to an unknown one."""
+        parsed, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            known = [option for action in self._actions for option in action.option_strings]
+            raise ConfigError(_unknown_flag(unknown[0], known))
+        return parsed
 
-def build_parser(prog: str, description: str) -> argparse.ArgumentParser:
-    """A parser with every flag of RunConfig and of the Megatron table."""
-    parser = _Parser(
-        prog=prog,
-        description=description,
-        allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+
+class _Refuse(argparse.Action):
+    """Notes that a refused flag was given; given_flags raises for all of them at once."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        namespace.refused_flags = [*getattr(namespace, "refused_flags", []), option_string]
+
+
+def add_config_flags(parser: argparse.ArgumentParser) -> None:
+    """Add --recipe, --config, every flag of RunConfig, and Megatron's other flags."""
     parser.add_argument(
         "--recipe",
         default=None,
@@ -62,79 +86,68 @@ def build_parser(prog: str, description: str) -> argparse.ArgumentParser:
         "statements", "Megatron flags that are checked against the model or the product"
     )
     for flag, statement in STATEMENTS.items():
+        text = statement.text.replace("%", "%%")
         if statement.takes_value:
-            stated.add_argument(flag, default=argparse.SUPPRESS, help=statement.text)
+            stated.add_argument(flag, default=argparse.SUPPRESS, help=text)
         else:
-            stated.add_argument(
-                flag, action="store_true", default=argparse.SUPPRESS, help=statement.text
-            )
-    return parser
+            stated.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=text)
+    for flag in REFUSED:
+        parser.add_argument(
+            flag, nargs="*", action=_Refuse, default=argparse.SUPPRESS, help=argparse.SUPPRESS
+        )
 
 
 def _add(group: argparse._ArgumentGroup, setting: Setting) -> None:
-    text = setting.text.replace("%", "%%")
+    text = setting.text
     options: dict[str, Any] = {"default": argparse.SUPPRESS, "dest": setting.name}
+    if setting.default is not None and not (setting.is_tuple and not setting.default):
+        text += f" (default: {setting.default})"
+    options["help"] = text.replace("%", "%%")
     if setting.kind is bool and not setting.is_tuple:
-        if setting.name.startswith("no_"):
-            group.add_argument(setting.flag, action="store_true", help=text, **options)
-        else:
-            group.add_argument(
-                setting.flag, action=argparse.BooleanOptionalAction, help=text, **options
-            )
+        plain = setting.name.startswith("no_")
+        action = "store_true" if plain else argparse.BooleanOptionalAction
+        group.add_argument(setting.flag, action=action, **options)  # type: ignore[arg-type]
         return
-    options["help"] = f"{text} (default: {setting.default})".replace("%%", "%").replace("%", "%%")
     options["metavar"] = setting.kind.__name__.upper()
     if setting.is_tuple:
         options["nargs"] = "+"
     group.add_argument(setting.flag, type=setting.kind, **options)
 
 
-def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> GivenFlags:
-    """Read a command line. Raises ConfigError for refused, unknown and malformed flags."""
-    _refuse(arguments)
-    namespace, unknown = parser.parse_known_args(list(arguments))
-    if unknown:
-        raise ConfigError(_unknown_flag(unknown[0], known_flags(parser)))
-    given = dict(vars(namespace))
-    recipe, config_file = given.pop("recipe"), given.pop("config")
-    known = settings()
+def given_flags(namespace: argparse.Namespace) -> GivenFlags:
+    """What a parsed command line says about the configuration. Raises ConfigError."""
+    refused = dict.fromkeys(getattr(namespace, "refused_flags", []))
+    if refused:
+        lines = [f"{flag}: {REFUSED[flag]}" for flag in refused]
+        raise ConfigError("\n".join(["Not supported here:", *lines]))
+    given, known = vars(namespace), settings()
     values = {
-        name: known[name].parse(value, known[name].flag)
-        for name, value in given.items()
-        if name in known
+        name: setting.parse(given[name], setting.flag)
+        for name, setting in known.items()
+        if name in given
     }
     statements = {
-        flag: given[_dest(flag)]
-        for flag in STATEMENTS
-        if _dest(flag) in given and _dest(flag) not in known
+        flag: given[name] for flag in STATEMENTS if (name := flag[2:].replace("-", "_")) in given
     }
-    rest = {k: v for k, v in given.items() if k not in known and _flag(k) not in STATEMENTS}
     return GivenFlags(
         values=values,
         origins={name: f"flag {_written(known[name], value)}" for name, value in values.items()},
         statements=statements,
-        recipe=recipe,
-        config_file=config_file,
-        rest=rest,
+        recipe=given.get("recipe"),
+        config_file=given.get("config"),
     )
 
 
-def known_flags(parser: argparse.ArgumentParser) -> set[str]:
-    """Every option string of the parser and every refused flag."""
-    return {option for action in parser._actions for option in action.option_strings} | set(REFUSED)
+def parse(arguments: Sequence[str], *, prog: str = "ml-train") -> GivenFlags:
+    """Read a command line that has nothing but configuration flags. Raises ConfigError."""
+    parser = FlagParser(prog, "")
+    add_config_flags(parser)
+    return given_flags(parser.parse_args(arguments))
 
 
-def _refuse(arguments: Sequence[str]) -> None:
-    """All refused flags of a command line in one message, so that it needs one edit only."""
-    named = [item.partition("=")[0] for item in arguments if item.startswith("--")]
-    lines = [f"{flag}: {REFUSED[flag]}" for flag in dict.fromkeys(named) if flag in REFUSED]
-    if lines:
-        raise ConfigError("\n".join(["Not supported here:", *lines]))
-
-
-def _unknown_flag(text: str, known: set[str]) -> str:
+def _unknown_flag(text: str, known: list[str]) -> str:
     flag = text.partition("=")[0]
-    nearest = difflib.get_close_matches(flag, sorted(known), n=1)
+    nearest = difflib.get_close_matches(flag, known, n=1)
     hint = f" Did you mean {nearest[0]}?" if nearest else ""
     what = "flag" if flag.startswith("-") else "argument"
     return f"Unknown {what} {flag}.{hint}"
@@ -144,11 +157,3 @@ def _written(setting: Setting, value: Any) -> str:
     if value is False and setting.kind is bool:
         return "--no-" + setting.flag[2:]
     return setting.flag
-
-
-def _dest(flag: str) -> str:
-    return flag[2:].replace("-", "_")
-
-
-def _flag(dest: str) -> str:
-    return "--" + dest.replace("_", "-")

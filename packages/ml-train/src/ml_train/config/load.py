@@ -7,11 +7,13 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ml_train.config import recipes
 from ml_train.config.fields import settings
 from ml_train.config.flags import GivenFlags
+from ml_train.config.ineffective import ineffective
+from ml_train.config.megatron_flags import check_statements
 from ml_train.config.run import RunConfig
 from ml_train.errors import ConfigError
 
@@ -19,6 +21,9 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+if TYPE_CHECKING:
+    from ml_models.config import ModelConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +33,14 @@ class LoadedConfig:
     config: RunConfig
     origins: Mapping[str, str]
     """section.name -> default, recipe R, file F or flag --x."""
+    model: "ModelConfig"
+    """The model that all flags agree with, with the run's sequence length."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """Settings that were given and have no effect in this configuration."""
+        given = {key: origin for key, origin in self.origins.items() if origin != "default"}
+        return ineffective(self.config, given)
 
     def table(self) -> list[tuple[str, Any, str]]:
         """(section.name, value, origin) of every setting."""
@@ -56,7 +69,25 @@ def load_config(given: GivenFlags) -> LoadedConfig:
     origins.update({settings()[name].key: origin for name, origin in given.origins.items()})
     config = replace_settings(config, changes)
     config.check()
-    return LoadedConfig(config=config, origins=origins)
+    return LoadedConfig(config=config, origins=origins, model=_model(config, given))
+
+
+def _model(config: RunConfig, given: GivenFlags) -> "ModelConfig":
+    """The resolved model, after holding Megatron's statements against it. Raises ConfigError."""
+    from ml_models import registry
+    from ml_models.errors import MlModelsError
+
+    length = config.training.seq_length
+    changes = {} if length is None else {"seq_length": length}
+    try:
+        model = config.model.resolve()
+        model = model.replace(**changes) if changes else model
+    except MlModelsError as error:
+        raise ConfigError(str(error)) from error
+    name = config.model.model_config or config.model.model
+    others = {other: registry.get(other).replace(**changes) for other in registry.names()}
+    check_statements(given.statements, model, name, others)
+    return model
 
 
 def replace_settings(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Statement:
-    """A flag that confirms a fact. `model_value` gives the fact, `agrees` compares."""
+    """A flag that confirms a fact: `fact` gives it, `agrees` compares."""
 
     takes_value: bool
     text: str
@@ -71,6 +71,7 @@ def _text_or_number(value: Any) -> Any:
 
 
 _OFF = "Off in any case: the layers here use no such fused kernel."
+_NO_KERNEL = "the result is the same without one; drop the flag."
 
 STATEMENTS: Mapping[str, Statement] = MappingProxyType(
     {
@@ -103,23 +104,24 @@ STATEMENTS: Mapping[str, Statement] = MappingProxyType(
         "--swiglu": Statement(
             takes_value=False,
             text="Confirms that the model's experts are gated by SiLU.",
-            fact=lambda model: getattr(model, "activation", "silu"),
-            agrees=lambda given, fact: fact == "silu",
+            fact=lambda model: f"activation {getattr(model, 'activation', 'silu')}",
+            agrees=lambda given, fact: fact == "activation silu",
             way_out="Drop the flag, or choose --model grok1-40b-guide, which has SiLU.",
         ),
         "--untie-embeddings-and-output-weights": Statement(
             takes_value=False,
             text="Confirms that the model has an output matrix of its own.",
-            fact=lambda model: f"untied = {model.untie_embeddings_and_output_weights}",
-            agrees=lambda given, fact: fact == "untied = True",
+            fact=lambda model: (
+                "an output matrix of its own"
+                if model.untie_embeddings_and_output_weights
+                else "its embedding as output matrix"
+            ),
+            agrees=lambda given, fact: fact.endswith("own"),
             way_out="Drop the flag, or choose --model grok1-40b-guide, which is untied.",
         ),
         "--post-norm": _holds(
             "Confirms that the model has norms after attention and experts as well (Grok-1).",
-            lambda model: (
-                getattr(model, "architecture", "") == "grok1"
-                or hasattr(model, "embedding_multiplier_scale")
-            ),
+            lambda model: getattr(model, "post_norms", False),
         ),
         "--input-jitter": _holds(
             "In ModelLink this flag turns the router's input noise OFF (it is store_false); "
@@ -147,34 +149,76 @@ STATEMENTS: Mapping[str, Statement] = MappingProxyType(
         "--no-bias-swiglu-fusion": _holds(_OFF),
         "--no-gradient-accumulation-fusion": _holds(_OFF),
         "--no-masked-softmax-fusion": _holds(_OFF),
+        "--use-rotary-position-embeddings": _holds("Always so: all models have rotary positions."),
+        "--accumulate-allreduce-grads-in-fp32": _holds("Always so, with --bf16 as well."),
+        "--use-cpu-initialization": _holds(
+            "Initial weights depend on the seed alone, never on the device or the layout."
+        ),
+        "--no-create-attention-mask-in-dataloader": _holds("Always so: attention is causal."),
+        "--use-dist-ckpt": _holds("Always so: checkpoints are distributed ones."),
+        "--auto-detect-ckpt-format": _holds("Always so; there is one format."),
+        "--ckpt-format": _fixed(
+            "torch_dist", "Confirms distributed checkpoints, the only format.", "Drop the flag."
+        ),
+        "--dataloader-type": _fixed(
+            "single", "Confirms one pass in a seeded order, the only kind here.", "Drop the flag."
+        ),
+        "--optimizer": _fixed("adam", "Confirms Adam, the only optimizer here.", "Drop the flag."),
+        "--moe-token-dispatcher-type": _fixed(
+            "alltoall", "Confirms that tokens go by all-to-all.", "Drop the flag."
+        ),
+        "--moe-per-layer-logging": _holds("Always so: each layer's expert load is logged."),
+        "--log-throughput": _holds("Always so."),
+        "--use-pytorch-profiler": _holds("Always so where --profile is given."),
     }
 )
 
 REFUSED: Mapping[str, str] = MappingProxyType(
     {
-        "--use-fused-rmsnorm": "there is no fused RMSNorm kernel here, and the result is the same "
-        "without one; drop the flag.",
-        "--use-fused-swiglu": "there is no fused SwiGLU kernel here, and the result is the same "
-        "without one; drop the flag.",
-        "--use-fused-rotary-pos-emb": "there is no fused rotary kernel here, and the result is the "
-        "same without one; drop the flag.",
+        "--use-fused-rmsnorm": f"there is no fused RMSNorm kernel here; {_NO_KERNEL}",
+        "--use-fused-swiglu": f"there is no fused SwiGLU kernel here; {_NO_KERNEL}",
+        "--use-fused-rotary-pos-emb": f"there is no fused rotary kernel here; {_NO_KERNEL}",
         "--use-flash-attn": "each model chooses its attention; Grok-1 caps its scores with tanh, "
         "which flash attention cannot do; drop the flag.",
+        "--attention-backend": "each model chooses its attention; drop the flag.",
         "--use-mc2": "merging matrix products with communication needs MindSpeed's kernels, which "
         "this project does not call; drop the flag, --sequence-parallel stays.",
+        "--tp-comm-overlap": "it needs TransformerEngine, which nothing here calls; drop the flag.",
         "--moe-permutation-async-comm": "overlapping token permutation with communication needs "
         "MindSpeed's dispatcher; tokens go by all-to-all here; drop the flag.",
+        "--moe-grouped-gemm": "experts choose their matrix products themselves; drop the flag.",
         "--context-parallel-algo": "context parallelism is not supported; drop the flag and "
         "shorten --seq-length or raise --tensor-model-parallel-size instead.",
         "--fp16": "float16 needs loss scaling, which is not supported; use --bf16.",
+        "--fp8-format": "8-bit floats need TransformerEngine; use --bf16.",
         "--swap-attention": "activations are not swapped here; use --recompute-granularity full.",
-        "--moe-token-dispatcher-type": "tokens always go by all-to-all; drop the flag.",
+        "--recompute-activations": "say --recompute-granularity selective, which is the same.",
+        "--reset-position-ids": "rotary attention sees only distances, so restarted positions "
+        "change nothing; drop the flag.",
+        "--reset-attention-mask": "documents are packed and attention crosses their borders, as in "
+        "the published runs; drop the flag.",
+        "--train-samples": "runs are counted in steps; use --train-iters.",
+        "--lr-decay-samples": "runs are counted in steps; use --lr-decay-iters.",
+        "--lr-warmup-samples": "runs are counted in steps; use --lr-warmup-iters.",
+        "--rampup-batch-size": "the batch size is constant; drop the flag.",
+        "--num-virtual-stages-per-pipeline-rank": "use --num-layers-per-virtual-pipeline-stage.",
+        "--finetune": "use --no-load-optim --no-load-rng: the weights are loaded and steps start "
+        "at 1.",
+        "--use-checkpoint-args": "settings come from the recipe, file and flags alone; a "
+        "checkpoint of another model is an error. Give the same --model.",
+        "--no-save-rng": "checkpoints always hold the random states; use --no-load-rng on loading.",
+        "--mock-data": "there is no mock data; tokenize examples/data, which takes seconds.",
+        "--vocab-file": "use --tokenizer-name-or-path.",
+        "--merge-file": "use --tokenizer-name-or-path.",
+        "--encoder-seq-length": "use --seq-length.",
+        "--tensorboard-log-interval": "all reports come every --log-interval steps; drop the flag.",
+        "--wandb-save-dir": "W&B's own files go below --save; drop the flag.",
     }
 )
 
 
-def check_statements(given: Mapping[str, Any], model: "ModelConfig", name: str) -> None:
-    """Raise ConfigError for every statement that contradicts the model, all in one message."""
+def disagreements(given: Mapping[str, Any], model: "ModelConfig", name: str) -> list[str]:
+    """A sentence for every statement that contradicts the model."""
     wrong = []
     for flag, value in given.items():
         statement = STATEMENTS[flag]
@@ -185,8 +229,19 @@ def check_statements(given: Mapping[str, Any], model: "ModelConfig", name: str) 
             agrees = False
         if not agrees:
             said = f"{flag} {value}" if statement.takes_value else flag
-            wrong.append(
-                f"{said} contradicts the model {name}, which has {fact}. {statement.way_out}"
-            )
-    if wrong:
-        raise ConfigError("\n".join(wrong))
+            has = "does not have it" if fact in (None, False) else f"has {fact}"
+            wrong.append(f"{said} contradicts the model {name}, which {has}. {statement.way_out}")
+    return wrong
+
+
+def check_statements(
+    given: Mapping[str, Any], model: "ModelConfig", name: str, others: Mapping[str, "ModelConfig"]
+) -> None:
+    """Raise ConfigError for all statements that contradict the model, naming models that agree."""
+    wrong = disagreements(given, model, name)
+    if not wrong:
+        return
+    fitting = [other for other, its in others.items() if not disagreements(given, its, other)]
+    if fitting:
+        wrong.append(f"All these flags agree with --model {' or '.join(fitting)}.")
+    raise ConfigError("\n".join(wrong))

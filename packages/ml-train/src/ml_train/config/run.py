@@ -35,11 +35,15 @@ class RunConfig:
             )
         if parallel.overlap_param_gather and not parallel.overlap_grad_reduce:
             raise ConfigError("--overlap-param-gather needs --overlap-grad-reduce as well.")
-        if self.model.moe_router_load_balancing_type == "none" and self.model.moe_z_loss_coeff:
-            return
-        warmup, decay = optimizer.lr_warmup_iters, optimizer.lr_decay_iters
-        if warmup and decay is not None and warmup > decay:
+        if self.logging.wandb_project and self.checkpoint.save is None:
             raise ConfigError(
-                f"--lr-warmup-iters {optimizer.lr_warmup_iters} is above --lr-decay-iters "
+                f"--wandb-project {self.logging.wandb_project} keeps its files below --save, which "
+                "is not given."
+            )
+        if optimizer.lr_decay_iters is not None and (
+            optimizer.lr_warmup_iters >= optimizer.lr_decay_iters
+        ):
+            raise ConfigError(
+                f"--lr-warmup-iters {optimizer.lr_warmup_iters} is not below --lr-decay-iters "
                 f"{optimizer.lr_decay_iters}; warm-up is part of the decay."
             )

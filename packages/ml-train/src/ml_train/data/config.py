@@ -34,9 +34,6 @@ class DataConfig:
     num_workers: int = 0
     """Processes per rank that read ahead; 0 reads in the training process."""
 
-    reset_position_ids: bool = False
-    """Count positions from 0 again after each end-of-document token."""
-
     eod_mask_loss: bool = False
     """Leave the prediction after an end-of-document token out of the loss."""
 

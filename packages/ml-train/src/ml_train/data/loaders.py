@@ -100,10 +100,10 @@ def build_dataloaders(
         data, vocab_size=vocab_size, eod_id=eod_id, fingerprint=tokenizer_fingerprint
     )
     eod = eod_id if eod_id is not None else manifest_eod
-    if eod is None and (data.reset_position_ids or data.eod_mask_loss):
+    if eod is None and data.eod_mask_loss:
         raise DataError(
-            "--reset-position-ids and --eod-mask-loss need the end-of-document id, which neither "
-            "a manifest nor a tokenizer tells: give --tokenizer-name-or-path."
+            "--eod-mask-loss needs the end-of-document id, which neither a manifest nor a "
+            "tokenizer tells: give --tokenizer-name-or-path."
         )
     spec = make_spec(
         data,

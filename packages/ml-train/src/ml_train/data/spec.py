@@ -1,4 +1,4 @@
-"""IndexSpec: everything that decides which samples a run sees, and megatron-core's datasets from it.
+"""IndexSpec: everything that decides which samples a run sees, and the datasets made from it.
 
 The spec is plain data, so that a process of its own can build the sample indexes, and its hash
 names them. Splits that nobody asked for, or that hold no document, are left out: megatron-core
@@ -51,7 +51,6 @@ class IndexSpec:
     sequence_length: int
     seed: int
     eod_id: int
-    reset_position_ids: bool
     eod_mask_loss: bool
     mmap: bool
     files: tuple[tuple[str, int, int, int], ...]
@@ -161,7 +160,6 @@ def make_spec(
         sequence_length=sequence_length,
         seed=seed,
         eod_id=eod_id,
-        reset_position_ids=data.reset_position_ids,
         eod_mask_loss=data.eod_mask_loss,
         mmap=not data.no_mmap_bin_files,
         files=tuple((f.prefix, f.num_sequences, f.num_tokens, f.bin_bytes) for f in files.values()),
@@ -222,7 +220,7 @@ def build_datasets(spec: IndexSpec, cache: Path) -> list[Any]:
         path_to_cache=str(cache),
         mmap_bin_files=spec.mmap,
         tokenizer=_Tokenizer(spec.eod_id),
-        reset_position_ids=spec.reset_position_ids,
+        reset_position_ids=False,
         reset_attention_mask=False,
         eod_mask_loss=spec.eod_mask_loss,
         create_attention_mask=False,

@@ -1,0 +1,83 @@
+"""Settings that were given but change nothing in the chosen configuration: a table of rules.
+
+Each is a warning, not an error: launchers pass a full set of flags and turn one of them off
+(`--eval-iters 0` beside `--eval-interval`), and a warning is enough to keep a typo from hiding.
+"""
+
+from collections.abc import Callable, Mapping
+
+from ml_train.config.run import RunConfig
+
+_Rule = tuple[str, Callable[[RunConfig], bool], str]
+
+_NO_LOAD = "without --load nothing is loaded"
+_NO_SAVE = "without --save nothing is written"
+_NO_PROFILE = "without --profile nothing is profiled"
+_NO_EVAL = "with --eval-iters 0 there is no validation"
+
+RULES: tuple[_Rule, ...] = (
+    ("data.split", lambda c: not c.data.data_path, "it divides --data-path, which is not given"),
+    ("training.eval_interval", lambda c: c.training.eval_iters == 0, _NO_EVAL),
+    ("data.valid_data_path", lambda c: c.training.eval_iters == 0, _NO_EVAL),
+    ("data.test_data_path", lambda c: c.training.eval_iters == 0, _NO_EVAL),
+    (
+        "optimizer.min_lr",
+        lambda c: c.optimizer.lr_decay_style == "constant",
+        "a constant learning rate has no end value",
+    ),
+    (
+        "optimizer.lr_decay_iters",
+        lambda c: c.optimizer.lr_decay_style == "constant",
+        "a constant learning rate does not decay",
+    ),
+    (
+        "model.moe_aux_loss_coeff",
+        lambda c: c.model.moe_router_load_balancing_type == "none",
+        "--moe-router-load-balancing-type none has no auxiliary loss",
+    ),
+    (
+        "model.model",
+        lambda c: c.model.model_config is not None,
+        "--model-config says which model it is",
+    ),
+    (
+        "parallel.sequence_parallel",
+        lambda c: (
+            c.parallel.sequence_parallel is True and c.parallel.tensor_model_parallel_size == 1
+        ),
+        "there is nothing to split at --tensor-model-parallel-size 1",
+    ),
+    (
+        "tokenizer.tokenizer_type",
+        lambda c: c.tokenizer.path is None,
+        "no tokenizer is given with --tokenizer-name-or-path",
+    ),
+    ("checkpoint.save_interval", lambda c: c.checkpoint.save is None, _NO_SAVE),
+    ("checkpoint.keep_last", lambda c: c.checkpoint.save is None, _NO_SAVE),
+    (
+        "checkpoint.keep_every",
+        lambda c: c.checkpoint.save is None or c.checkpoint.keep_last is None,
+        "without --save and --keep-last no checkpoint is deleted",
+    ),
+    ("checkpoint.no_save_optim", lambda c: c.checkpoint.save is None, _NO_SAVE),
+    ("checkpoint.no_load_optim", lambda c: c.checkpoint.load is None, _NO_LOAD),
+    ("checkpoint.no_load_rng", lambda c: c.checkpoint.load is None, _NO_LOAD),
+    ("checkpoint.no_verify_checksums", lambda c: c.checkpoint.load is None, _NO_LOAD),
+    ("logging.profile_step_start", lambda c: not c.logging.profile, _NO_PROFILE),
+    ("logging.profile_step_end", lambda c: not c.logging.profile, _NO_PROFILE),
+    ("logging.profile_ranks", lambda c: not c.logging.profile, _NO_PROFILE),
+    (
+        "logging.wandb_exp_name",
+        lambda c: c.logging.wandb_project is None,
+        "without --wandb-project nothing goes to W&B",
+    ),
+)
+
+
+def ineffective(config: RunConfig, given: Mapping[str, str]) -> list[str]:
+    """One sentence per given setting (section.name -> origin) that has no effect."""
+    return [
+        f"{key} ({given[key]}) has no effect: {reason}."
+        for key, applies, reason in RULES
+        if key in given and applies(config)
+    ]

@@ -1,0 +1,187 @@
+"""Recipe, TOML file and flags become one configuration, and mistakes become one clear message."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ml_train.config import flags, recipes
+from ml_train.config.fields import settings
+from ml_train.config.ineffective import RULES
+from ml_train.config.load import load_config, read_toml
+from ml_train.errors import ConfigError
+
+DATA = Path(__file__).parent / "data"
+
+
+def load(*arguments: str):
+    return load_config(flags.parse(arguments))
+
+
+def message(*arguments: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(*arguments)
+    return str(caught.value)
+
+
+def test_later_wins_and_origins_are_told(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text("[training]\ntrain_iters = 30\nseed = 5\n[optimizer]\nlr = 1\n")
+    loaded = load("--recipe", "grok1-tiny", "--config", str(file), "--seed", "6", "--no-bf16")
+    table = {key: (value, origin) for key, value, origin in loaded.table()}
+    assert table["training.train_iters"] == (30, f"file {file}")
+    assert table["training.seed"] == (6, "flag --seed")
+    assert table["training.bf16"] == (False, "flag --no-bf16")
+    assert table["optimizer.lr"] == (1.0, f"file {file}")
+    assert table["parallel.tensor_model_parallel_size"] == (2, "recipe grok1-tiny")
+    assert table["training.deterministic_mode"] == (False, "default")
+    assert len(table) == len(settings())
+
+
+def test_the_last_of_a_repeated_flag_wins() -> None:
+    assert load("--train-iters", "3", "--train-iters", "4").config.training.train_iters == 4
+
+
+def test_unknown_flag_names_the_nearest() -> None:
+    assert message("--tensor-model-paralel-size", "2") == (
+        "Unknown flag --tensor-model-paralel-size. Did you mean --tensor-model-parallel-size?"
+    )
+    assert message("--lr-warmup", "2").startswith("Unknown flag --lr-warmup.")  # no abbreviations
+    assert "Unknown argument stray" in message("stray")
+
+
+def test_malformed_flags() -> None:
+    assert "invalid int value: 'many'" in message("--train-iters", "many")
+    assert "expected one argument" in message("--lr")
+
+
+def test_unknown_keys_of_a_file_name_the_nearest(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    for text, wanted in (
+        ("[training]\ntrain_itres = 3\n", "Did you mean train_iters?"),
+        ("[trainning]\nseed = 3\n", "Did you mean training?"),
+        ("[training]\nlr = 3.0\n", "key 'lr' of [training] is unknown."),
+        ("[training]\nseed = '3'\n", "training.seed: '3' is not of type int"),
+        ("[training]\nbf16 = 1\n", "training.bf16: 1 is not of type bool"),
+        ("[training\n", "is not TOML"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ConfigError) as caught:
+            read_toml(file)
+        assert wanted in str(caught.value) and str(file) in str(caught.value)
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        read_toml(tmp_path / "absent.toml")
+
+
+def test_lists_in_files_and_flags(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('[data]\ndata_path = ["0.3", "a", "0.7", "b"]\n[logging]\nprofile_ranks = 3\n')
+    assert read_toml(file) == {"data_path": ("0.3", "a", "0.7", "b"), "profile_ranks": (3,)}
+    assert load("--data-path", "0.3", "a", "0.7", "b").config.data.data_path[1] == "a"
+
+
+def test_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in recipes.RECIPES:
+        assert load("--recipe", name).config == recipes.RECIPES[name]()
+    (tmp_path / "my_recipes.py").write_text(
+        "from ml_train.config.recipes import grok1_tiny as mine\ndef wrong(): return 3\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert load("--recipe", "my_recipes:mine").config == recipes.grok1_tiny()
+    assert "returned int; a recipe returns a RunConfig" in message("--recipe", "my_recipes:wrong")
+    assert "cannot be loaded" in message("--recipe", "my_recipes:absent")
+    assert "Did you mean grok1-tiny?" in message("--recipe", "grok1-tinny")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("--overlap-param-gather", "add --use-distributed-optimizer"),
+        ("--lr-warmup-iters 9 --lr-decay-iters 8", "warm-up is part of the decay"),
+        ("--lr-warmup-iters 9 --lr-warmup-fraction 0.1", "not both"),
+        ("--min-lr 1 --lr 0.1", "--min-lr 1.0 is above --lr 0.1"),
+        ("--recompute-granularity full", "needs --recompute-method"),
+        ("--recompute-method block", "only with --recompute-granularity full"),
+        ("--context-parallel-size 2", "only 1 is supported"),
+        ("--micro-batch-size 0", "--micro-batch-size is 0; it must be 1 or more"),
+        ("--tokenizer-model a --tokenizer-name-or-path b", "not both"),
+        ("--tokenizer-type GPT2BPETokenizer", "supported: PretrainedFromHF"),
+        ("--data-path a --valid-data-path b", "not both"),
+        ("--data-path 0.5 a 0.5", "pairs of weight and prefix"),
+        ("--split 1,x", "up to three shares"),
+        ("--split 0,0", "positive sum"),
+        ("--keep-last 0 --save x", "--keep-last is 0"),
+        ("--profile-step-start 5 --profile-step-end 5", "1 <= start < end"),
+        ("--wandb-project p", "below --save, which is not given"),
+        ("--model grok1-tiny2", "'grok1-tiny2' is not known"),
+        ("--model-override num_layer=3", "num_layers"),
+    ],
+)
+def test_contradictions(arguments: str, words: str) -> None:
+    assert words in message(*arguments.split())
+
+
+@pytest.mark.parametrize("key", [key for key, _, _ in RULES])
+def test_every_rule_of_ineffective_settings_can_fire(key: str, tmp_path: Path) -> None:
+    setting = settings()[key.partition(".")[2]]
+    assert setting.key == key
+    given = {
+        "split": ["--split", "1,0,0"],
+        "moe_aux_loss_coeff": ["--moe-router-load-balancing-type", "none"],
+        "min_lr": ["--lr-decay-style", "constant"],
+        "lr_decay_iters": ["--lr-decay-style", "constant"],
+        "model": ["--model-config", str(tmp_path / "model_config.json")],
+    }.get(setting.name, [])
+    value = {int: "2", float: "1e-4", str: "grok1-tiny", bool: ""}[setting.kind]
+    value = {"split": "1,0,0", "tokenizer_type": "Llama2Tokenizer", "profile_step_end": "20"}.get(
+        setting.name, value
+    )
+    if setting.name == "model":
+        import json
+
+        from ml_models import registry
+
+        text = json.dumps(registry.get("grok1-tiny").to_dict())
+        (tmp_path / "model_config.json").write_text(text)
+    loaded = load(*given, setting.flag, *([value] if value else []))
+    assert [w for w in loaded.warnings if w.startswith(f"{key} (flag {setting.flag}) has no")]
+
+
+def test_effective_settings_bring_no_warning() -> None:
+    launcher = "--eval-iters 2 --eval-interval 3 --data-path p --split 9,1 --load x --no-load-optim"
+    assert load(*launcher.split()).warnings == []
+
+
+def test_show_config_prints_a_file_that_reads_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ml_train.commands import show_config
+
+    parser = flags.FlagParser("ml-train show-config", "")
+    show_config.add_arguments(parser)
+    given = ["--recipe", "grok1-40b", "--data-path", "0.5", "a b", "0.5", 'c"', "--keep-every", "3"]
+    assert show_config.run(parser.parse_args(given)) == 0
+    shown = capsys.readouterr().out
+    assert "# warning: checkpoint.keep_every (flag --keep-every) has no effect" in shown
+    assert "# recipe grok1-40b" in shown and "# default" in shown
+    file = tmp_path / "shown.toml"
+    file.write_text(shown)
+    assert load("--config", str(file)).config == load(*given).config
+
+
+def test_every_field_has_a_text() -> None:
+    assert [s.key for s in settings().values() if not s.text.endswith(".")] == []
+
+
+def test_configuration_needs_no_torch() -> None:
+    code = (
+        "import sys\n"
+        "from ml_train.config import flags, load\n"
+        "load.load_config(flags.parse(['--train-iters', '3']))\n"
+        "print([m for m in ('torch', 'megatron', 'numpy', 'pyarrow') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
