@@ -4,14 +4,20 @@ Both are functions of their arguments alone, except that a module reads megatron
 groups, which must be set up before `build_model`.
 """
 
+import difflib
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from ml_models import registry
 from ml_models.config import ModelConfig
-from ml_models.errors import ConfigError
+from ml_models.errors import ConfigError, LayoutError
 
 if TYPE_CHECKING:
     from megatron.core.models.gpt import GPTModel
     from megatron.core.transformer import TransformerConfig
+
+RECOMPUTABLE = ("core_attn", "moe", "moe_act")
+BALANCING = ("aux_loss", "none")
 
 
 def pad_vocab_size(vocab_size: int, divisible_by: int, tp: int) -> int:
@@ -24,8 +30,120 @@ def pad_vocab_size(vocab_size: int, divisible_by: int, tp: int) -> int:
 
 
 def make_transformer_config(model: ModelConfig, **training: Any) -> "TransformerConfig":
-    """Megatron-core's settings for `model`; `training` adds or overrides any of its fields."""
-    raise NotImplementedError
+    """Megatron-core's settings for `model`; `training` adds or overrides any of its fields.
+
+    Raises ConfigError for a field that core does not have, LayoutError for a division that does
+    not fit the model's sizes.
+    """
+    import torch
+    from megatron.core.transformer import TransformerConfig
+
+    known = [field.name for field in fields(TransformerConfig)]
+    for name in training:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"megatron-core's TransformerConfig has no field {name!r}.{hint}")
+    values: dict[str, Any] = {
+        **_shape_fields(model),
+        "use_cpu_initialization": torch.accelerator.current_accelerator() is None,
+        **registry.architecture(model).spec().transformer_fields(model),
+        **training,
+    }
+    _check_supported(values)
+    check_layout(
+        model,
+        tp=values.get("tensor_model_parallel_size", 1),
+        pp=values.get("pipeline_model_parallel_size", 1),
+        ep=values.get("expert_model_parallel_size", 1),
+        etp=values.get("expert_tensor_parallel_size"),
+    )
+    return TransformerConfig(**values)
+
+
+def _shape_fields(model: ModelConfig) -> dict[str, Any]:
+    import torch
+
+    return {
+        "num_layers": model.num_layers,
+        "hidden_size": model.hidden_size,
+        "ffn_hidden_size": model.ffn_hidden_size,
+        "moe_ffn_hidden_size": model.ffn_hidden_size,
+        "num_attention_heads": model.num_attention_heads,
+        "num_query_groups": model.num_query_groups,
+        "kv_channels": model.kv_channels,
+        "num_moe_experts": model.num_experts,
+        "moe_router_topk": model.moe_router_topk,
+        "moe_router_dtype": "fp32",
+        "moe_token_dispatcher_type": "alltoall",
+        "moe_router_load_balancing_type": "none",
+        "moe_aux_loss_coeff": 0.0,
+        "normalization": "RMSNorm",
+        "layernorm_epsilon": model.norm_epsilon,
+        "init_method_std": model.init_method_std,
+        "gated_linear_unit": True,
+        "activation_func": torch.nn.functional.silu,
+        "add_bias_linear": False,
+        "attention_dropout": 0.0,
+        "hidden_dropout": 0.0,
+        "bias_dropout_fusion": False,
+        "bias_activation_fusion": False,
+        "masked_softmax_fusion": False,
+        "apply_rope_fusion": False,
+        "gradient_accumulation_fusion": False,
+    }
+
+
+def _check_supported(values: dict[str, Any]) -> None:
+    """Refuse settings of core that our layers would ignore."""
+    for name in ("attention_dropout", "hidden_dropout"):
+        if values[name]:
+            raise ConfigError(
+                f"{name} is {values[name]}; these architectures have no dropout, so it must be 0."
+            )
+    if values["moe_router_load_balancing_type"] not in BALANCING:
+        raise ConfigError(
+            f"moe_router_load_balancing_type is {values['moe_router_load_balancing_type']!r}; "
+            f"supported: {', '.join(BALANCING)}."
+        )
+    if values.get("recompute_granularity") == "selective":
+        for name in values.get("recompute_modules") or ():
+            if name not in RECOMPUTABLE:
+                raise ConfigError(
+                    f"recompute_modules names {name!r}; supported: {', '.join(RECOMPUTABLE)} "
+                    "(core_attn and moe_act are always recomputed, whether named or not)."
+                )
+    if values.get("context_parallel_size", 1) != 1:
+        raise LayoutError(
+            f"context_parallel_size is {values['context_parallel_size']}; attention with a soft "
+            "cap runs on whole sequences here, so it must be 1."
+        )
+
+
+def check_layout(model: ModelConfig, *, tp: int, pp: int, ep: int, etp: int | None) -> None:
+    """Raise LayoutError unless `model` divides evenly; `etp` None means equal to `tp`."""
+    etp = tp if etp is None else etp
+    rules = (
+        ("tensor_model_parallel_size", tp, "num_query_groups", model.num_query_groups),
+        ("tensor_model_parallel_size", tp, "num_attention_heads", model.num_attention_heads),
+        ("expert_model_parallel_size", ep, "num_experts", model.num_experts),
+        ("expert_tensor_parallel_size", etp, "ffn_hidden_size", model.ffn_hidden_size),
+    )
+    for name, size, divided, total in rules:
+        if size < 1 or total % size:
+            raise LayoutError(
+                f"{name} is {size}; it must divide the model's {divided}, which is {total}: "
+                f"choose one of {_divisors(total)}."
+            )
+    if not 1 <= pp <= model.num_layers:
+        raise LayoutError(
+            f"pipeline_model_parallel_size is {pp}; it must lie between 1 and the model's "
+            f"num_layers, which is {model.num_layers}."
+        )
+
+
+def _divisors(total: int) -> str:
+    return ", ".join(str(i) for i in range(1, min(total, 64) + 1) if total % i == 0)
 
 
 def build_model(
@@ -38,5 +156,62 @@ def build_model(
     vp_stage: int | None = None,
     seed: int = 1234,
 ) -> "GPTModel":
-    """This rank's part of `model`, its initial weights a function of (seed, parameter, index)."""
-    raise NotImplementedError
+    """This rank's part of `model`, its initial weights a function of (seed, parameter, index).
+
+    With `config.perform_initialization` False the weights are left as they were allocated.
+    """
+    from ml_models import core_line
+    from ml_models.layers.initialize import initialize_weights
+    from ml_models.layers.model import ScaledGPTModel
+
+    tp = config.tensor_model_parallel_size
+    if padded_vocab_size < model.vocab_size or padded_vocab_size % tp:
+        raise ConfigError(
+            f"padded_vocab_size is {padded_vocab_size}; it must be a multiple of the tensor "
+            f"parallel size {tp} and at least the model's vocab_size, {model.vocab_size}: use "
+            "pad_vocab_size."
+        )
+    spec = registry.architecture(model).spec()
+    initialize, config.perform_initialization = config.perform_initialization, False
+    try:
+        built = ScaledGPTModel(
+            config=config,
+            transformer_layer_spec=spec.layer_spec(model, config, vp_stage),
+            vocab_size=padded_vocab_size,
+            unpadded_vocab_size=model.vocab_size,
+            max_sequence_length=model.seq_length,
+            pre_process=pre_process,
+            post_process=post_process,
+            share_embeddings_and_output_weights=not model.untie_embeddings_and_output_weights,
+            position_embedding_type="rope",
+            rotary_base=model.rotary_base,
+            **spec.model_arguments(model),
+            **core_line.stage_arguments(vp_stage),
+        )
+    finally:
+        config.perform_initialization = initialize
+    _mark_tensor_parallel(built)
+    if initialize:
+        initialize_weights(built, config, seed=seed, vocab_size=model.vocab_size)
+    return built
+
+
+def _mark_tensor_parallel(built: "GPTModel") -> None:
+    """Set what core's own initialisation sets: which parameters each TP rank counts in norms."""
+    from megatron.core.tensor_parallel import (
+        ColumnParallelLinear,
+        RowParallelLinear,
+        VocabParallelEmbedding,
+        set_tensor_model_parallel_attributes,
+    )
+
+    for module in built.modules():
+        for kind, dimension in (
+            (ColumnParallelLinear, 0),
+            (VocabParallelEmbedding, 0),
+            (RowParallelLinear, 1),
+        ):
+            weight = getattr(module, "weight", None)
+            unmarked = weight is not None and not hasattr(weight, "tensor_model_parallel")
+            if isinstance(module, kind) and unmarked:
+                set_tensor_model_parallel_attributes(weight, True, dimension, 1)

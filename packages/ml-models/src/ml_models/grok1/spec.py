@@ -1,0 +1,31 @@
+"""Grok-1 as megatron-core settings and module specs."""
+
+from typing import Any
+
+from ml_models.grok1.config import Grok1Config
+from ml_models.layers.block import block_spec
+
+
+def transformer_fields(model: Grok1Config) -> dict[str, Any]:
+    """TransformerConfig fields beyond those that every architecture sets."""
+    return {"moe_router_pre_softmax": not model.renormalize_topk}
+
+
+def layer_spec(model: Grok1Config, config: Any, vp_stage: int | None) -> Any:
+    """This pipeline stage's layers."""
+    return block_spec(
+        config,
+        activation=model.activation,
+        attention_scale=model.attention_scale,
+        attention_logit_cap=model.attention_logit_cap,
+        post_norms=model.post_norms,
+        vp_stage=vp_stage,
+    )
+
+
+def model_arguments(model: Grok1Config) -> dict[str, Any]:
+    """Arguments of ScaledGPTModel."""
+    return {
+        "embedding_multiplier": model.embedding_multiplier_scale,
+        "output_multiplier": model.output_multiplier_scale,
+    }

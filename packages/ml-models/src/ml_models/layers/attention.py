@@ -1,0 +1,69 @@
+"""Self-attention on megatron-core's projections, with our rotary positions and capped core.
+
+The parameters, their names and their tensor parallelism are core's SelfAttention; its forward is
+replaced, as the stock one casts cosine and sine to bf16 and has no soft cap.
+"""
+
+from typing import Any
+
+import torch
+from megatron.core.transformer.attention import SelfAttention
+from torch import Tensor
+
+from ml_models.errors import ConfigError
+from ml_models.layers.attention_core import causal_attention, masked_attention
+from ml_models.layers.rotary import rotate
+
+
+class CoreAttention(torch.nn.Module):
+    """Scores, cap, mask, softmax, values; no parameters. Its owner sets `scale` and `cap`."""
+
+    scale: float = 1.0
+    cap: float | None = None
+
+    def __init__(self, config: Any = None, **_: Any) -> None:
+        super().__init__()
+
+    def forward(
+        self, query_SBND: Tensor, key_SBGD: Tensor, value_SBGD: Tensor, mask: Tensor | None
+    ) -> Tensor:
+        """[S, B, N*D]; without a mask attention is causal, a mask (True: hidden) replaces that."""
+        if mask is None:
+            return causal_attention(query_SBND, key_SBGD, value_SBGD, self.scale, self.cap)
+        return masked_attention(query_SBND, key_SBGD, value_SBGD, mask, self.scale, self.cap)
+
+
+class CappedSelfAttention(SelfAttention):
+    """Grouped-query attention: q.k * attention_scale, soft cap, mask, softmax (Grok-1, Mixtral)."""
+
+    def __init__(
+        self,
+        *args: Any,
+        attention_scale: float,
+        attention_logit_cap: float | None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.core_attention.scale = attention_scale
+        self.core_attention.cap = attention_logit_cap
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        rotary_pos_emb: Tensor | None = None,
+        inference_context: Any = None,
+        packed_seq_params: Any = None,
+        **_: Any,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Output [S, B, H] (sequence-sharded under sequence parallelism) and no bias."""
+        if inference_context is not None or packed_seq_params is not None:
+            raise ConfigError(
+                "attention got an inference context or packed sequences; neither is supported: "
+                "generate by running the whole prefix, and pass sequences unpacked."
+            )
+        query, key, value = self.get_query_key_value_tensors(hidden_states)
+        if rotary_pos_emb is not None:
+            query, key = rotate(query, rotary_pos_emb), rotate(key, rotary_pos_emb)
+        output, bias = self.linear_proj(self.core_attention(query, key, value, attention_mask))
+        return output, bias

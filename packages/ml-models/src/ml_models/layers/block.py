@@ -1,0 +1,102 @@
+"""A transformer layer with the norms of Grok-1 (before and after each part) or Mixtral (before).
+
+h = h + post_attention_norm(attention(input_norm(h)))      xAI's model.py:1048-1097
+h = h + post_mlp_norm(experts(pre_mlp_norm(h)))            without post norms: h + part(norm(h))
+"""
+
+from typing import Any
+
+from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear
+from megatron.core.transformer.attention import SelfAttentionSubmodules
+from megatron.core.transformer.enums import AttnMaskType
+from megatron.core.transformer.identity_op import IdentityOp
+from megatron.core.transformer.spec_utils import ModuleSpec
+from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
+from megatron.core.transformer.transformer_layer import (
+    TransformerLayer,
+    TransformerLayerSubmodules,
+)
+from torch import Tensor
+
+from ml_models import core_line
+from ml_models.layers.attention import CappedSelfAttention, CoreAttention
+from ml_models.layers.experts import GatedExperts
+from ml_models.layers.norm import RMSNorm
+from ml_models.layers.router import FusedRouter
+
+
+class ExpertTransformerLayer(TransformerLayer):
+    """Attention and experts, each normed before and, with `post_norms`, after."""
+
+    def __init__(
+        self, config: Any, submodules: Any, *args: Any, post_norms: bool, **kwargs: Any
+    ) -> None:
+        super().__init__(config, submodules, *args, **kwargs)
+        for name in ("post_attention_layernorm", "post_mlp_layernorm"):
+            norm = (
+                RMSNorm(config, config.hidden_size, config.layernorm_epsilon)
+                if post_norms
+                else IdentityOp()
+            )
+            setattr(self, name, norm)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        context: Tensor | None = None,
+        rotary_pos_emb: Tensor | None = None,
+        inference_context: Any = None,
+        packed_seq_params: Any = None,
+        **_: Any,
+    ) -> tuple[Tensor, Tensor | None]:
+        """[S, B, H] -> [S, B, H], and `context` as it came."""
+        attended, _ = self.self_attention(
+            self.input_layernorm(hidden_states),
+            attention_mask=attention_mask,
+            rotary_pos_emb=rotary_pos_emb,
+            inference_context=inference_context,
+            packed_seq_params=packed_seq_params,
+        )
+        hidden_states = hidden_states + self.post_attention_layernorm(attended)
+        routed, _ = self.mlp(self.pre_mlp_layernorm(hidden_states))
+        return hidden_states + self.post_mlp_layernorm(routed), context
+
+
+def block_spec(
+    config: Any,
+    *,
+    activation: str,
+    attention_scale: float,
+    attention_logit_cap: float | None,
+    post_norms: bool,
+    vp_stage: int | None,
+) -> TransformerBlockSubmodules:
+    """The layers of this pipeline stage and the final norm."""
+    experts = ModuleSpec(module=GatedExperts, params={"activation": activation})
+    attention = ModuleSpec(
+        module=CappedSelfAttention,
+        params={
+            "attn_mask_type": AttnMaskType.causal,
+            "attention_scale": attention_scale,
+            "attention_logit_cap": attention_logit_cap,
+        },
+        submodules=SelfAttentionSubmodules(
+            linear_qkv=ColumnParallelLinear,
+            core_attention=CoreAttention,
+            linear_proj=RowParallelLinear,
+        ),
+    )
+    layer = ModuleSpec(
+        module=ExpertTransformerLayer,
+        params={"post_norms": post_norms},
+        submodules=TransformerLayerSubmodules(
+            input_layernorm=RMSNorm,
+            self_attention=attention,
+            pre_mlp_layernorm=RMSNorm,
+            mlp=core_line.moe_layer_spec(experts, FusedRouter),
+        ),
+    )
+    return TransformerBlockSubmodules(
+        layer_specs=[layer] * core_line.num_layers_here(config, vp_stage), layer_norm=RMSNorm
+    )

@@ -1,0 +1,52 @@
+"""RMSNorm: statistics and product in fp32, the result in the input's dtype.
+
+y = x * rsqrt(mean(x^2) + eps) * weight (xAI's model.py:592-624; plain weight, not 1 + weight).
+The backward keeps the input and one fp32 number per row, and works with sequence parallelism:
+there each tensor-parallel rank sees part of the sequence, so the weight is marked for a sum over
+those ranks. (megatron-core's own torch norm refuses sequence parallelism.)
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ml_models.layers.device import parameter_device
+
+
+class _RMSNormFunction(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        x32 = x.float()
+        rstd = torch.linalg.vector_norm(x32, dim=-1, keepdim=True)
+        rstd = rstd.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        ctx.save_for_backward(x, weight, rstd)
+        return (x32 * rstd).mul_(weight.float()).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, weight, rstd = ctx.saved_tensors
+        normed = x.float() * rstd
+        grad32 = grad.float()
+        grad_weight = (grad32 * normed).flatten(0, -2).sum(0)
+        scaled = grad32 * weight.float()
+        mean = (scaled * normed).mean(-1, keepdim=True)
+        grad_x = scaled.sub_(normed.mul_(mean)).mul_(rstd)
+        return grad_x.to(x.dtype), grad_weight.to(weight.dtype), None
+
+
+class RMSNorm(torch.nn.Module):
+    """Weight [hidden_size], ones at first. Arguments as megatron-core gives them to a norm."""
+
+    def __init__(self, config: Any, hidden_size: int, eps: float = 1e-5, **_: Any) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = torch.nn.Parameter(
+            torch.ones(hidden_size, dtype=config.params_dtype, device=parameter_device(config))
+        )
+        self.weight.sequence_parallel = config.sequence_parallel  # type: ignore[attr-defined]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise the last dimension of `x`."""
+        result: Tensor = _RMSNormFunction.apply(x, self.weight, self.eps)
+        return result

@@ -1,0 +1,107 @@
+"""The router in one pass: fp32 gate, softmax over all experts, top-k, losses from the same scores.
+
+Grok-1 keeps the probabilities of a softmax over all experts, so that the chosen ones sum to less
+than 1 (xAI's model.py:238-298; config.moe_router_pre_softmax). Renormalised gates (Mixtral, the
+guide) are a softmax over the chosen logits, which is the same as dividing by their sum.
+
+Load-balancing loss (Switch Transformer, arXiv 2101.03961): E * sum_e f_e * P_e, f_e the share of
+the sequence's assignments, P_e the mean probability; each rank of a sequence-parallel group
+contributes its tokens' part, so that the gradient does not depend on TP. It is computed only where
+gradients are recorded, hence once under recomputation.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from megatron.core.transformer.moe.moe_utils import (
+    MoEAuxLossAutoScaler,
+    save_to_aux_losses_tracker,
+)
+from megatron.core.transformer.moe.router import TopKRouter
+from torch import Tensor
+
+from ml_models import core_line
+
+
+class _GateFunction(torch.autograd.Function):
+    """x [T, H] @ weight [E, H]^T in fp32; keeps x in its own dtype."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return x.float() @ weight.float().t()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        grad_x = (grad @ weight.float()).to(x.dtype)
+        return grad_x, (grad.t() @ x.float()).to(weight.dtype)
+
+
+class FusedRouter(TopKRouter):
+    """Parameter weight [E, H]. Settings are megatron-core's moe_router_* and moe_*_loss_coeff."""
+
+    observer: Callable[[Tensor], None] | None = None
+    """Called with the detached logits [T, E]; set by ml_models.probe."""
+
+    token_counts: Tensor | None = None
+    """Tokens that each expert got in training since it was last set to None, fp32 [E]."""
+
+    def gating(self, tokens: Tensor) -> Tensor:
+        """Logits [T, E] in fp32."""
+        logits: Tensor = _GateFunction.apply(tokens.reshape(-1, tokens.shape[-1]), self.weight)
+        return logits
+
+    def forward(self, tokens: Tensor, padding_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Gate probabilities [T, E], zero where not chosen, and the mask of the chosen [T, E]."""
+        logits = self.gating(self.apply_input_jitter(tokens))
+        if self.observer is not None:
+            self.observer(logits.detach())
+        learning = self.training and torch.is_grad_enabled()
+        if learning and self.config.moe_z_loss_coeff:
+            logits = self._attach_z_loss(logits)
+        scores = torch.softmax(logits, dim=-1)
+        top, chosen = torch.topk(scores, self.topk, dim=-1)
+        if not self.config.moe_router_pre_softmax:
+            top = top / top.sum(dim=-1, keepdim=True)
+        probs = torch.zeros_like(scores).scatter(1, chosen, top)
+        routing_map = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, chosen, True)
+        if learning:
+            probs = self._count_and_balance(probs, scores, routing_map)
+        return probs, routing_map
+
+    def _count_and_balance(self, probs: Tensor, scores: Tensor, routing_map: Tensor) -> Tensor:
+        counts = routing_map.sum(dim=0).float()
+        self.token_counts = counts if self.token_counts is None else self.token_counts + counts
+        coefficient = self.config.moe_aux_loss_coeff
+        if self.config.moe_router_load_balancing_type != "aux_loss" or not coefficient:
+            return probs
+        group = core_line.sequence_group(self)
+        if group.size() > 1:
+            counts = counts.clone()
+            torch.distributed.all_reduce(counts, group=group)
+        tokens = scores.shape[0] * group.size()
+        factor = scores.shape[1] / (self.topk * tokens * tokens)
+        loss = (scores.sum(dim=0) * counts).sum() * factor
+        save_to_aux_losses_tracker(
+            "load_balancing_loss",
+            loss,
+            self.layer_number,
+            self.config.num_layers,
+            reduce_group=group,
+        )
+        return self._attach(probs, loss * coefficient)
+
+    def _attach_z_loss(self, logits: Tensor) -> Tensor:
+        """Mean of logsumexp squared (ST-MoE, arXiv 2202.08906), scaled as megatron-core does."""
+        loss = torch.logsumexp(logits, dim=-1).square().mean()
+        save_to_aux_losses_tracker("z_loss", loss, self.layer_number, self.config.num_layers)
+        size = core_line.sequence_group(self).size()
+        return self._attach(logits, loss * (self.config.moe_z_loss_coeff / size))
+
+    def _attach(self, activation: Tensor, loss: Tensor) -> Tensor:
+        if self.config.calculate_per_token_loss:
+            loss = loss * activation.shape[0]
+        result: Tensor = MoEAuxLossAutoScaler.apply(activation, loss)
+        return result

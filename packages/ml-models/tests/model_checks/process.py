@@ -1,0 +1,45 @@
+"""Process groups on the CPU for tests: this process alone, or spawned ones that run many checks."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+
+
+def start(rank: int, world_size: int, folder: str) -> None:
+    """Join a gloo group through a file in `folder`, with the CPU platform applied."""
+    try:
+        from ml_models.platforms import get_platform
+    except ImportError:
+        pytest.skip("ml_models.platforms is not there yet", allow_module_level=True)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1 if world_size > 1 else 2)
+    get_platform("cpu").apply()
+    torch.distributed.init_process_group(
+        "gloo",
+        init_method=f"file://{Path(folder) / 'store'}",
+        rank=rank,
+        world_size=world_size,
+    )
+
+
+def layout(tp: int = 1, pp: int = 1, ep: int = 1, etp: int = 1) -> None:
+    """(Re)make megatron-core's process groups."""
+    from megatron.core import parallel_state
+
+    parallel_state.destroy_model_parallel()
+    parallel_state.initialize_model_parallel(
+        tensor_model_parallel_size=tp,
+        pipeline_model_parallel_size=pp,
+        expert_model_parallel_size=ep,
+        expert_tensor_parallel_size=etp,
+    )
+
+
+def start_alone() -> None:
+    """This process as a world of one, once per session."""
+    if not torch.distributed.is_initialized():
+        start(0, 1, tempfile.mkdtemp())
+    layout()
