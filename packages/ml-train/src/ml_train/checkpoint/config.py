@@ -18,6 +18,9 @@ class CheckpointConfig:
     save_interval: int | None = None
     """Steps between two checkpoints. Unset: only at the end of the run."""
 
+    async_save: bool = True
+    """Write in the background: training waits only while the state is copied to host memory."""
+
     keep_last: int | None = None
     """Keep this many of the newest checkpoints and delete older ones. Unset: keep all."""
 
@@ -36,8 +39,11 @@ class CheckpointConfig:
     no_verify_checksums: bool = False
     """Trust sizes and the marker when loading, without reading every file for its checksum."""
 
+    signal_limit_seconds: int = 120
+    """After SIGTERM or SIGUSR1, leave without the checkpoint once this much time has passed."""
+
     def __post_init__(self) -> None:
-        for name in ("save_interval", "keep_last", "keep_every"):
+        for name in ("save_interval", "keep_last", "keep_every", "signal_limit_seconds"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} is {value}; it must be 1 or more.")

@@ -1,0 +1,124 @@
+"""From a whole checkpoint to a model, an optimizer and a run that stand where it stood."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from ml_models.core_line import CORE_LINE
+
+from ml_train.checkpoint import run_state, state, torch_dist
+from ml_train.checkpoint.config import CheckpointConfig
+from ml_train.checkpoint.run_state import RunState
+from ml_train.errors import CheckpointError
+
+# Facts of a ModelConfig that change no weight's meaning.
+MAY_DIFFER = frozenset({"seq_length", "init_method_std"})
+
+
+def load(
+    train_module: Any,
+    folder: Path,
+    config: CheckpointConfig,
+    *,
+    platform: Any,
+    group: Any,
+    say: Callable[[str], None],
+) -> RunState:
+    """Load one checkpoint that find.choose() has checked. Collective."""
+    model_config = _read(folder, "model_config.json")
+    saved = _read(folder, "run_state.json")
+    with_optimizer = train_module.optimizer is not None and not config.no_load_optim
+    available = torch_dist.read_metadata(folder)
+    agree(
+        _fault(train_module, folder, model_config, saved, available, with_optimizer), group, folder
+    )
+    state.load_model(train_module, folder, available)
+    if not with_optimizer:
+        if train_module.optimizer is not None:
+            train_module.optimizer.reload_model_params()
+        say(f"model loaded from {folder}; optimizer, schedule and step count start anew")
+        return RunState(iteration=0, consumed_samples=0)
+    assert saved is not None
+    state.load_optimizer(train_module, folder, available, saved["optimizer"]["adam_step"])
+    if train_module.opt_param_scheduler is not None and saved["schedule"] is not None:
+        state.set_schedule(train_module.opt_param_scheduler, saved["schedule"]["num_steps"])
+    note = "" if config.no_load_rng else _restore_random_state(folder, saved["layout"], platform)
+    now = RunState.of(saved["run"])
+    say(f"resuming from {folder} after step {now.iteration}{note}")
+    return now
+
+
+def agree(fault: str | None, group: Any, folder: Path) -> None:
+    """Raise the same CheckpointError on every rank if any rank found a fault. Collective."""
+    everywhere: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everywhere, fault, group=group)
+    first = next((text for text in everywhere if text), None)
+    if first:
+        raise CheckpointError(f"{folder} cannot be loaded: {first}.")
+
+
+def _fault(
+    train_module: Any,
+    folder: Path,
+    model_config: Any,
+    saved: Any,
+    available: dict[str, tuple[int, ...]],
+    with_optimizer: bool,
+) -> str | None:
+    """Why this checkpoint does not fit this run, or None. On this rank alone."""
+    if model_config is None:
+        return "it has no model_config.json"
+    fault = _other_model(model_config, train_module.model_config.to_dict())
+    if fault:
+        return fault
+    if with_optimizer and (saved is None or saved.get("optimizer") is None):
+        return "it holds a model without optimizer state; add --no-load-optim --no-load-rng"
+    if saved is not None and saved.get("format", 0) > run_state.FORMAT_VERSION:
+        return f"run_state.json has format {saved['format']}, newer than this ml-train reads"
+    if CORE_LINE == "0.12" and with_optimizer and saved["layout"] != run_state.layout():
+        return (
+            f"the layout is {_text(run_state.layout())}, the checkpoint's is "
+            f"{_text(saved['layout'])}, and on megatron-core 0.12.1 optimizer state is loaded "
+            "only in the layout that saved it; use megatron-core 0.16.1 or --no-load-optim"
+        )
+    sharded = state.model_state(train_module)
+    fault = state.faults_of_keys(sharded, available)
+    if fault or not with_optimizer:
+        return fault
+    return None
+
+
+def _other_model(theirs: dict[str, Any], ours: dict[str, Any]) -> str | None:
+    differing = sorted(
+        name
+        for name in {*theirs, *ours} - MAY_DIFFER
+        if theirs.get(name, None) != ours.get(name, None)
+    )
+    if not differing:
+        return None
+    facts = ", ".join(f"{n} is {theirs.get(n)} there and {ours.get(n)} here" for n in differing[:4])
+    return f"it is another model's: {facts}"
+
+
+def _restore_random_state(folder: Path, layout: dict[str, int], platform: Any) -> str:
+    states = _read(folder, "random_states.json")
+    rank = dist.get_rank()
+    if (
+        layout != run_state.layout()
+        or states is None
+        or states[rank]["coordinates"] != run_state.coordinates()
+    ):
+        return "; saved under another layout, random states come from the seed"
+    run_state.set_random_state(states[rank], platform)
+    return ""
+
+
+def _read(folder: Path, name: str) -> Any:
+    path = folder / name
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _text(layout: dict[str, int]) -> str:
+    return " ".join(f"{name.upper()}{size}" for name, size in layout.items())

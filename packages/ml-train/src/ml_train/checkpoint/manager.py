@@ -1,0 +1,208 @@
+"""CheckpointManager: the one object through which a run saves and resumes.
+
+Every method is collective: all ranks call it at the same step. Nothing here touches the process
+groups of training except through the optimizer's own gathering of its shards.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from ml_train.checkpoint import find, load, run_state, state, store, torch_dist
+from ml_train.checkpoint.config import CheckpointConfig
+from ml_train.checkpoint.run_state import RunState
+from ml_train.checkpoint.save import SaveJob, SaveOutcome
+from ml_train.errors import CheckpointError
+
+# The slowest writer may be this far behind the fastest one.
+WRITING_TIMEOUT = timedelta(hours=2)
+
+
+def say_on_rank_0(text: str) -> None:
+    """Where messages go by default."""
+    if dist.get_rank() == 0:
+        print(f"checkpoint: {text}", flush=True)
+
+
+class CheckpointManager:
+    """Saves and loads; at most one save is being written at a time."""
+
+    def __init__(
+        self,
+        config: CheckpointConfig,
+        *,
+        platform: Any = None,
+        say: Callable[[str], None] = say_on_rank_0,
+    ):
+        """platform: an ml_models Platform, for the random state of a device."""
+        self.config = config
+        self._platform = platform
+        self._say = say
+        self._writing_group = dist.new_group(backend="gloo", timeout=WRITING_TIMEOUT)
+        self._asking_group = dist.new_group(backend="gloo", timeout=WRITING_TIMEOUT)
+        self._job: SaveJob | None = None
+        self._checked_sharding = False
+
+    @property
+    def is_saving(self) -> bool:
+        """A save is being written; the same on every rank."""
+        return self._job is not None
+
+    def save(
+        self,
+        train_module: Any,
+        state_of_run: RunState | Mapping[str, Any],
+        *,
+        in_background: bool | None = None,
+    ) -> SaveOutcome | None:
+        """Write SAVE/iter_N. Returns None while it is written in the background.
+
+        A save that is still running is waited for first. A disk that fails costs this save only:
+        the outcome says so and nothing is raised.
+        """
+        if self.config.save is None:
+            raise CheckpointError("There is no --save DIRECTORY to write a checkpoint to.")
+        started = time.perf_counter()
+        if self._job is not None:
+            self._finish()
+        in_background = self.config.async_save if in_background is None else in_background
+        now = RunState.of(state_of_run)
+        partial, error = self._begin(Path(self.config.save), now.iteration)
+        if partial is None:
+            return self._tell(
+                SaveOutcome(
+                    iteration=now.iteration,
+                    path=None,
+                    error=error,
+                    stall_seconds=time.perf_counter() - started,
+                    total_seconds=time.perf_counter() - started,
+                )
+            )
+        job = self._prepare(train_module, now, partial, started)
+        if not in_background:
+            job.run()
+            job.stall_seconds = time.perf_counter() - started
+            self._job = job
+            return self._finish()
+        job.stage(gathered_prefix=state.gathered_prefix(train_module.optimizer))
+        job.stall_seconds = time.perf_counter() - started
+        self._job = job
+        job.start()
+        return None
+
+    def poll(self) -> SaveOutcome | None:
+        """The outcome of a background save once all ranks have it; cheap without one running."""
+        if self._job is None:
+            return None
+        done = torch.tensor([int(self._job.ended)])
+        dist.all_reduce(done, op=dist.ReduceOp.MIN, group=self._asking_group)
+        return self._finish() if int(done) else None
+
+    def wait(self) -> SaveOutcome | None:
+        """Until nothing is being written any more."""
+        return None if self._job is None else self._finish()
+
+    def load(self, train_module: Any) -> RunState | None:
+        """Bring the model and the run back to the newest whole checkpoint of --load.
+
+        None: there is nothing to resume from, the run starts fresh. Raises CheckpointError, the
+        same on every rank.
+        """
+        if self.config.load is None:
+            return None
+        folder = find.choose(self.config, group=self._asking_group, say=self._say)
+        if folder is None:
+            return None
+        return load.load(
+            train_module,
+            folder,
+            self.config,
+            platform=self._platform,
+            group=self._asking_group,
+            say=self._say,
+        )
+
+    def _begin(self, directory: Path, iteration: int) -> tuple[Path | None, str | None]:
+        answer: list[Any] = [None]
+        if dist.get_rank() == 0:
+            try:
+                answer[0] = (store.begin(directory, iteration), None)
+            except OSError as error:
+                answer[0] = (None, f"rank 0: {error}")
+        dist.broadcast_object_list(answer, src=0, group=self._writing_group)
+        return answer[0]
+
+    def _prepare(
+        self, train_module: Any, now: RunState, partial: Path, started: float
+    ) -> SaveJob:
+        sharded = state.model_state(train_module)
+        with_optimizer = train_module.optimizer is not None and not self.config.no_save_optim
+        if with_optimizer:
+            sharded["optimizer"] = state.optimizer_state(
+                train_module, state.model_state(train_module), is_loading=False
+            )
+        tensors = torch_dist.tensors_by_key(sharded, check=not self._checked_sharding)
+        self._checked_sharding = True
+        plan = torch_dist.make_plan(
+            state.without_redundant_params(tensors),
+            note=run_state.random_state(self._platform),
+            group=self._writing_group,
+        )
+        return SaveJob(
+            iteration=now.iteration,
+            partial=partial,
+            plan=plan,
+            documents=_documents(train_module, now, plan.notes, with_optimizer),
+            policy={"keep_last": self.config.keep_last, "keep_every": self.config.keep_every},
+            group=self._writing_group,
+            started=started,
+        )
+
+    def _finish(self) -> SaveOutcome:
+        assert self._job is not None
+        job, self._job = self._job, None
+        return self._tell(job.wait())
+
+    def _tell(self, outcome: SaveOutcome) -> SaveOutcome:
+        if outcome.path is None:
+            self._say(
+                f"WARNING: step {outcome.iteration} is NOT saved ({outcome.error}). "
+                "Training goes on; earlier checkpoints are untouched."
+            )
+        else:
+            megabytes = outcome.num_bytes / 1e6
+            self._say(
+                f"step {outcome.iteration} saved to {outcome.path}: {megabytes:.1f} MB in "
+                f"{outcome.total_seconds:.2f} s, training stood still for "
+                f"{outcome.stall_seconds:.2f} s"
+                + "".join(f"; deleted {path.name}" for path in outcome.deleted)
+            )
+        return outcome
+
+
+def _documents(
+    train_module: Any, now: RunState, random_states: list[Any], with_optimizer: bool
+) -> dict[str, Any]:
+    """The JSON files of a checkpoint, as rank 0 writes them."""
+    import megatron.core
+
+    scheduler = train_module.opt_param_scheduler
+    return {
+        "model_config.json": train_module.model_config.to_dict(),
+        "run_state.json": {
+            "format": run_state.FORMAT_VERSION,
+            "run": now.to_dict(),
+            "layout": run_state.layout(),
+            "optimizer": {"adam_step": state.adam_step(train_module.optimizer)}
+            if with_optimizer
+            else None,
+            "schedule": None if scheduler is None else {"num_steps": int(scheduler.num_steps)},
+            "versions": {"megatron_core": megatron.core.__version__, "torch": torch.__version__},
+        },
+        "random_states.json": random_states,
+    }

@@ -1,0 +1,150 @@
+"""One save: what happens before training goes on, and what happens behind its back.
+
+    save() on every rank      make SAVE/iter_N.tmp, agree who writes what, copy tensors to the host
+    SaveJob.run, any thread   write, gather checksums, metadata, integrity.json, COMPLETE, rename
+
+The second half talks to the other ranks over a gloo group of its own, so that it never gets
+between collectives of training. An OSError on any rank (a full disk, say) costs this save only:
+all ranks learn of it and rank 0 takes the .tmp folder away.
+"""
+
+import json
+import os
+import threading
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+
+from ml_train.checkpoint import disk, integrity, store, torch_dist
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaveOutcome:
+    """How one save ended, the same on every rank (times are this rank's own)."""
+
+    iteration: int
+    path: Path | None
+    """The whole checkpoint; None if the save failed."""
+    error: str | None = None
+    stall_seconds: float
+    """How long training stood still on this rank."""
+    total_seconds: float
+    """From the call to the final name."""
+    num_bytes: int = 0
+    """Tensors of all ranks."""
+    deleted: tuple[Path, ...] = ()
+    """Older checkpoints that the policy let go."""
+
+
+@dataclass(kw_only=True)
+class SaveJob:
+    """The half of a save that needs nothing from training."""
+
+    iteration: int
+    partial: Path
+    plan: torch_dist.Plan
+    documents: dict[str, Any]
+    """JSON files that rank 0 writes."""
+    policy: dict[str, int | None]
+    group: Any
+    """gloo, all ranks; nobody else uses it while the job runs."""
+    started: float = field(default_factory=time.perf_counter)
+    stall_seconds: float = 0.0
+    outcome: SaveOutcome | None = None
+    crash: BaseException | None = None
+    _thread: threading.Thread | None = None
+
+    def stage(self, *, gathered_prefix: str | None) -> None:
+        """Copy to the host what training is going to change.
+
+        gathered_prefix: keys whose tensors have memory of their own already, as the distributed
+        optimizer's have, which arrive gathered.
+        """
+        self.plan.items = [
+            (index, tensor.to("cpu", copy=not _starts_with(index.fqn, gathered_prefix)))
+            for index, tensor in self.plan.items
+        ]
+
+    def start(self) -> None:
+        """Run in the background."""
+        self._thread = threading.Thread(target=self._run_quietly, daemon=True, name="checkpoint")
+        self._thread.start()
+
+    @property
+    def ended(self) -> bool:
+        """Nothing of it runs any more on this rank."""
+        return self._thread is None or not self._thread.is_alive()
+
+    def wait(self) -> SaveOutcome:
+        """Until it has ended."""
+        if self._thread is not None:
+            self._thread.join()
+        if self.crash is not None:
+            raise self.crash
+        assert self.outcome is not None
+        return replace(self.outcome, stall_seconds=self.stall_seconds)
+
+    def run(self) -> None:
+        """Write this rank's part; all ranks end with the same outcome. Collective."""
+        rank = dist.get_rank()
+        written, error = None, None
+        try:
+            written = torch_dist.write_tensors(self.plan, self.partial, rank)
+        except OSError as reason:
+            error = f"rank {rank}: {reason}"
+        self.plan.items = []
+        gathered: list[Any] | None = [None] * dist.get_world_size() if rank == 0 else None
+        dist.gather_object((written, error), gathered, dst=0, group=self.group)
+        result: list[Any] = [None]
+        if gathered is not None:
+            result[0] = self._close(
+                [file for file, _ in gathered if file], [e for _, e in gathered if e]
+            )
+        dist.broadcast_object_list(result, src=0, group=self.group)
+        path, error, num_bytes, deleted = result[0]
+        self.outcome = SaveOutcome(
+            iteration=self.iteration,
+            path=path,
+            error=error,
+            stall_seconds=0.0,
+            total_seconds=time.perf_counter() - self.started,
+            num_bytes=num_bytes,
+            deleted=deleted,
+        )
+
+    def _close(self, files: list[torch_dist.Written], errors: list[str]) -> tuple[Any, ...]:
+        """Rank 0: all that makes the folder a checkpoint, the marker and the name last."""
+        num_bytes = sum(file.size for file in files)
+        if not errors:
+            try:
+                torch_dist.write_metadata(
+                    self.plan.metadata, files, self.partial, self.iteration
+                )
+                for name, document in self.documents.items():
+                    disk.write(self.partial / name, json.dumps(document, indent=1).encode())
+                integrity.write_integrity(
+                    self.partial,
+                    {file.name: {"size": file.size, "sha256": file.sha256} for file in files},
+                )
+                path = store.publish(self.partial)
+                deleted = store.apply_policy(path.parent, **self.policy)
+                return path, None, num_bytes, tuple(deleted)
+            except OSError as reason:
+                errors = [f"rank 0: {reason}"]
+        store.discard(self.partial)
+        return None, "; ".join(errors), num_bytes, ()
+
+    def _run_quietly(self) -> None:
+        # Training's threads come first: this one only fills the gaps.
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+        try:
+            self.run()
+        except BaseException as error:  # noqa: BLE001 (raised again by wait())
+            self.crash = error
+
+
+def _starts_with(key: str, prefix: str | None) -> bool:
+    return prefix is not None and key.startswith(prefix)

@@ -1,0 +1,195 @@
+"""Which tensors of a TrainModule go into a checkpoint, and how they come back.
+
+    KEY                            model parameter or buffer, key as ml_models.conversion lists it
+    optimizer.state.param.KEY      float32 main parameter; absent in a float32 run (it is KEY)
+    optimizer.state.exp_avg.KEY    Adam's first moment
+    optimizer.state.exp_avg_sq.KEY Adam's second moment
+
+The plain and the distributed optimizer share these names, so that one loads what the other saved.
+Adam's step is one number in run_state.json. Hyperparameters (learning rate, betas, weight decay)
+are never read from a checkpoint: the configuration of the run that loads decides.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from ml_models.core_line import CORE_LINE
+
+from ml_train.checkpoint import torch_dist
+from ml_train.errors import CheckpointError
+
+PARAM = "optimizer.state.param."
+
+
+def unwrapped(chunk: Any) -> Any:
+    """The model inside DistributedDataParallel, Float16Module and the like."""
+    while hasattr(chunk, "module"):
+        chunk = chunk.module
+    return chunk
+
+
+def model_state(train_module: Any) -> dict[str, Any]:
+    """Sharded state of each model chunk: model0, model1, ..."""
+    from megatron.core.dist_checkpointing.mapping import ShardedObject
+
+    state = {}
+    for number, chunk in enumerate(train_module.model_chunks):
+        sharded = unwrapped(chunk).sharded_state_dict(metadata=_metadata())
+        # TransformerEngine's _extra_state placeholders: pickles without content.
+        state[f"model{number}"] = {
+            key: value for key, value in sharded.items() if not isinstance(value, ShardedObject)
+        }
+    return state
+
+
+def optimizer_state(train_module: Any, model: dict[str, Any], *, is_loading: bool) -> Any:
+    """Sharded state of the optimizer. Collective: the distributed one gathers its shards."""
+    optimizer = train_module.optimizer
+    initialise_adam(optimizer)
+    # The 0.12 line's plain optimizers know no metadata, nor does its own distributed format.
+    arguments: dict[str, Any] = {} if CORE_LINE == "0.12" else {"metadata": _metadata()}
+    state = optimizer.sharded_state_dict(model, is_loading=is_loading, **arguments)
+    torch_dist.rename_optimizer_keys(state)
+    return state
+
+
+def without_redundant_params(tensors: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """Drop main parameters whose model parameter has the same bits: those of float32 runs."""
+    return {
+        key: shards
+        for key, shards in tensors.items()
+        if not (key.startswith(PARAM) and _is_float32(tensors.get(key[len(PARAM) :])))
+    }
+
+
+def load_model(train_module: Any, folder: Any, available: dict[str, tuple[int, ...]]) -> None:
+    """Read the model's parameters and buffers. Collective after the check of keys."""
+    state = model_state(train_module)
+    loaded = torch_dist.load_tensors(state, folder)
+    for number, chunk in enumerate(train_module.model_chunks):
+        result = unwrapped(chunk).load_state_dict(loaded[f"model{number}"], strict=False)
+        missing = [key for key in result.missing_keys if not key.endswith("_extra_state")]
+        if missing or result.unexpected_keys:
+            raise CheckpointError(
+                f"{folder}: the model does not take what was read: missing {missing[:3]}, "
+                f"unexpected {result.unexpected_keys[:3]}."
+            )
+
+
+def load_optimizer(
+    train_module: Any, folder: Any, available: dict[str, tuple[int, ...]], step: int
+) -> None:
+    """Read Adam's moments and the main parameters, and set Adam's step. Collective."""
+    initialise_adam(train_module.optimizer)
+    # Any step but 0: the core's plain optimizers leave a step of 0 out and then miss it.
+    set_adam_step(train_module.optimizer, max(step, 1))
+    state = optimizer_state(train_module, model_state(train_module), is_loading=True)
+    for tensor in _sharded_tensors(state):
+        if tensor.key.startswith(PARAM) and tensor.key not in available:
+            tensor.key = tensor.key[len(PARAM) :]
+    loaded = torch_dist.load_tensors(state, folder)
+    train_module.optimizer.load_state_dict(loaded)
+    set_adam_step(train_module.optimizer, step)
+
+
+def faults_of_keys(state: Any, available: dict[str, tuple[int, ...]]) -> str | None:
+    """Why a checkpoint with these keys and shapes does not fit, or None."""
+    missing, misshapen = [], []
+    for tensor in _sharded_tensors(state):
+        key = tensor.key
+        if key.startswith(PARAM) and key not in available:
+            key = key[len(PARAM) :]
+        if key not in available:
+            missing.append(key)
+        elif not tensor.allow_shape_mismatch and available[key] != tuple(tensor.global_shape):
+            misshapen.append(f"{key} {list(available[key])} for {list(tensor.global_shape)}")
+    if missing:
+        return f"it lacks {len(missing)} tensors of the model, among them {sorted(missing)[0]}"
+    if misshapen:
+        return f"{len(misshapen)} tensors have another shape, among them {sorted(misshapen)[0]}"
+    return None
+
+
+def adam_step(optimizer: Any) -> int:
+    """Updates that Adam has done: less than the iteration where updates were skipped."""
+    for inner in _torch_optimizers(optimizer):
+        for state in inner.state.values():
+            if "step" in state:
+                return int(state["step"])
+        for group in inner.param_groups:
+            if "step" in group:
+                return int(group["step"])
+    return 0
+
+
+def set_adam_step(optimizer: Any, step: int) -> None:
+    """Give every parameter a step of its own.
+
+    The core's distributed optimizer hands one tensor to all parameters, and torch's Adam adds to
+    it in place: the step would grow by the number of parameters at each update.
+    """
+    for inner in _torch_optimizers(optimizer):
+        for state in inner.state.values():
+            if "step" in state or isinstance(inner, (torch.optim.Adam, torch.optim.AdamW)):
+                state["step"] = torch.tensor(float(step), dtype=torch.float32)
+        for group in inner.param_groups:
+            if "step" in group:
+                group["step"] = step
+
+
+def initialise_adam(optimizer: Any) -> None:
+    """Moments of zero for parameters that have had no update yet.
+
+    The core's distributed optimizer reads the step from existing state and fails without any.
+    """
+    for inner in _torch_optimizers(optimizer):
+        if not isinstance(inner, (torch.optim.Adam, torch.optim.AdamW)):
+            continue
+        for group in inner.param_groups:
+            for parameter in group["params"]:
+                state = inner.state[parameter]
+                state.setdefault("step", torch.tensor(0.0, dtype=torch.float32))
+                for name in ("exp_avg", "exp_avg_sq"):
+                    if name not in state:
+                        state[name] = torch.zeros_like(parameter.data)
+
+
+def gathered_prefix(optimizer: Any) -> str | None:
+    """Keys whose tensors no update will touch, as they were gathered for the save."""
+    leaves = getattr(optimizer, "chained_optimizers", None) or [optimizer]
+    gathered = all(type(leaf).__name__ == "DistributedOptimizer" for leaf in leaves)
+    return "optimizer.state." if gathered and CORE_LINE != "0.12" else None
+
+
+def set_schedule(scheduler: Any, num_steps: int) -> None:
+    """Put the schedule where it stood and set the learning rate of the next step."""
+    scheduler.num_steps = 0
+    scheduler.step(increment=num_steps)
+
+
+def _metadata() -> dict[str, Any]:
+    metadata: dict[str, Any] = {"non_homogeneous_layers": True}
+    if CORE_LINE != "0.12":
+        metadata["chained_optim_avoid_prefix"] = True
+        metadata["distrib_optim_sharding_type"] = "fully_reshardable"
+    return metadata
+
+
+def _torch_optimizers(optimizer: Any) -> Iterator[Any]:
+    for leaf in getattr(optimizer, "chained_optimizers", None) or [optimizer]:
+        if getattr(leaf, "optimizer", None) is not None:
+            yield leaf.optimizer
+
+
+def _sharded_tensors(state: Any) -> Iterator[Any]:
+    from megatron.core.dist_checkpointing.dict_utils import nested_values
+    from megatron.core.dist_checkpointing.mapping import ShardedTensor, ShardedTensorFactory
+
+    for value in nested_values(state):
+        if isinstance(value, (ShardedTensor, ShardedTensorFactory)):
+            yield value
+
+
+def _is_float32(shards: list[Any] | None) -> bool:
+    return shards is not None and all(shard.dtype == torch.float32 for shard in shards)

@@ -1,0 +1,202 @@
+"""megatron-core's torch_dist format: plan, write, close, read back.
+
+    __RANK_0.distcp     this rank's tensors, each as torch.save writes it, one after the other
+    .metadata           torch's pickle: shapes, and for each shard its file, offset and length
+    common.pt           what is not a tensor; ours holds the step number alone
+    metadata.json       names the format for dist_checkpointing.load
+
+Planning and format come from megatron-core and torch. The writing is ours: the core starts a
+manager process and forks writers, which costs seconds for small checkpoints, needs a __main__
+guard and forks a process that runs gloo threads. Here a thread writes one file and computes its
+checksum on the way. Trade-off: one file per rank, written by one thread (the benchmark under
+benchmarks/checkpoint compares it with the disk's own rate).
+"""
+
+import dataclasses
+import hashlib
+import io
+import os
+import pickle
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+import torch.distributed as dist
+
+from ml_train.checkpoint import disk
+
+_CHAINED = re.compile(r"^chained_\d+\.")
+
+
+@dataclasses.dataclass
+class Plan:
+    """What this rank writes."""
+
+    items: list[tuple[Any, torch.Tensor]]
+    """(torch's MetadataIndex, tensor) in file order."""
+    metadata: Any
+    """torch's Metadata of the whole checkpoint; None except on rank 0."""
+    notes: list[Any]
+    """What every rank handed in besides its plan, by rank; empty except on rank 0."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """One finished file."""
+
+    name: str
+    size: int
+    sha256: str
+    shards: list[tuple[Any, int, int]]
+    """(torch's MetadataIndex, offset, length)."""
+
+
+def tensors_by_key(sharded_state_dict: Any, *, check: bool) -> dict[str, list[Any]]:
+    """The ShardedTensors of which this rank holds the main copy, by key.
+
+    check: all ranks together make sure that each tensor is covered exactly once (collective).
+    """
+    from megatron.core.dist_checkpointing import state_dict_utils, validation
+    from megatron.core.dist_checkpointing.dict_utils import nested_values
+    from megatron.core.dist_checkpointing.mapping import ShardedTensor, is_main_replica
+
+    sharded, _ = state_dict_utils.save_preprocess(sharded_state_dict, False)
+    if check:
+        _, everywhere = validation.determine_global_metadata(sharded)
+        validation.validate_sharding_integrity(everywhere)
+    found: dict[str, list[Any]] = {}
+    for tensor in nested_values(sharded):
+        if not isinstance(tensor, ShardedTensor):
+            raise TypeError(f"{tensor.key} is no tensor: a checkpoint of ours holds tensors alone")
+        if is_main_replica(tensor.replica_id):
+            found.setdefault(tensor.key, []).append(tensor)
+    return found
+
+
+def make_plan(tensors: dict[str, list[Any]], *, note: Any, group: Any) -> Plan:
+    """Gather every rank's plan on rank 0. Collective over the group of all ranks."""
+    from megatron.core.dist_checkpointing.strategies import torch as strategy
+
+    rank, world = dist.get_rank(), dist.get_world_size()
+    state = strategy.mcore_to_pyt_state_dict(dict(tensors), False)
+    planner = strategy.MCoreSavePlanner(dedup_replicated_tensors=False, flatten_state_dict=False)
+    planner.set_up_planner(state, is_coordinator=rank == 0)
+    local = planner.create_local_plan()
+    gathered: list[Any] | None = [None] * world if rank == 0 else None
+    dist.gather_object((local, note), gathered, dst=0, group=group)
+    metadata, notes = None, []
+    if gathered is not None:
+        _, metadata = planner.create_global_plan([plan for plan, _ in gathered])
+        notes = [note for _, note in gathered]
+    items = [(item.index, planner.resolve_data(item).detach()) for item in local.items]
+    return Plan(items=items, metadata=metadata, notes=notes)
+
+
+def write_tensors(plan: Plan, folder: Path, rank: int) -> Written | None:
+    """Write this rank's file, flushed to the disk. None without anything to write. OSError."""
+    if not plan.items:
+        return None
+    path = folder / f"__{rank}_0.distcp"
+    shards = []
+    with disk.create(path) as raw:
+        stream = _HashingStream(raw)
+        for index, tensor in plan.items:
+            start = stream.position
+            torch.save(_own_storage(tensor), stream)
+            shards.append((index, start, stream.position - start))
+        disk.flush(raw)
+    return Written(path.name, stream.position, stream.digest.hexdigest(), shards)
+
+
+def write_metadata(metadata: Any, files: Iterable[Written], folder: Path, iteration: int) -> None:
+    """Rank 0, once all tensors are on the disk: the files that make the folder readable."""
+    from megatron.core.dist_checkpointing.core import CheckpointingConfig, save_config
+    from torch.distributed.checkpoint.filesystem import _StorageInfo
+
+    metadata.storage_data = {
+        index: _StorageInfo(file.name, offset, length)
+        for file in files
+        for index, offset, length in file.shards
+    }
+    disk.write(folder / ".metadata", pickle.dumps(metadata))
+    common = io.BytesIO()
+    torch.save({"iteration": iteration}, common)
+    disk.write(folder / "common.pt", common.getvalue())
+    save_config(CheckpointingConfig("torch_dist", 1), str(folder))
+
+
+def read_metadata(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Key -> global shape. The caller has passed .metadata through the restricted unpickler."""
+    from torch.distributed.checkpoint import FileSystemReader
+
+    entries = FileSystemReader(str(folder)).read_metadata().state_dict_metadata
+    return {key: tuple(entry.size) for key, entry in entries.items() if hasattr(entry, "size")}
+
+
+def load_tensors(sharded_state_dict: Any, folder: Path) -> Any:
+    """The same nested structure with tensors read from the checkpoint. Collective.
+
+    What is no tensor (parameter groups and the like) stays as it is in this process.
+    """
+    from megatron.core.dist_checkpointing.dict_utils import merge
+    from megatron.core.dist_checkpointing.mapping import apply_factory_merges
+    from megatron.core.dist_checkpointing.state_dict_utils import load_preprocess
+    from megatron.core.dist_checkpointing.strategies.torch import TorchDistLoadShardedStrategy
+    from megatron.core.dist_checkpointing.utils import extract_sharded_base
+
+    rest, unwrapped, factories = load_preprocess(sharded_state_dict)
+    sharded, common = extract_sharded_base(rest)
+    merge(common, unwrapped)
+    merge(common, TorchDistLoadShardedStrategy().load(sharded, folder))
+    return apply_factory_merges(common, factories)
+
+
+def rename_optimizer_keys(sharded_state_dict: Any) -> None:
+    """One set of names for plain and distributed optimizer, on both core lines; in place.
+
+    optimizer.state.{exp_avg,exp_avg_sq,param}.KEY: without the prefix of chained optimizers, and
+    the plain optimizer's fp32_param becomes param.
+    """
+    from megatron.core.dist_checkpointing.dict_utils import dict_list_map_inplace
+    from megatron.core.dist_checkpointing.mapping import ShardedBase
+
+    def rename(value: Any) -> Any:
+        if isinstance(value, ShardedBase):
+            value.key = _CHAINED.sub("", value.key)
+            value.key = value.key.replace("optimizer.state.fp32_param.", "optimizer.state.param.")
+        return value
+
+    dict_list_map_inplace(rename, sharded_state_dict)
+
+
+def _own_storage(tensor: torch.Tensor) -> torch.Tensor:
+    """torch.save writes a tensor's whole storage: a view must become a tensor of its own."""
+    tensor = tensor.cpu()
+    whole = tensor.untyped_storage().size() == tensor.numel() * tensor.element_size()
+    return tensor if whole and tensor.is_contiguous() else tensor.contiguous().clone()
+
+
+class _HashingStream:
+    """Passes bytes on to a file and counts and hashes them."""
+
+    def __init__(self, raw: BinaryIO):
+        self._raw = raw
+        self.position = 0
+        self.digest = hashlib.sha256()
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        self._raw.write(view)
+        self.digest.update(view)
+        self.position += len(view)
+        return len(view)
+
+    def flush(self) -> None:
+        self._raw.flush()
+
+
+def file_size(path: Path) -> int:
+    """Bytes of a file."""
+    return os.stat(path).st_size
