@@ -58,9 +58,7 @@ def choose(config: CheckpointConfig, *, group: Any, say: Callable[[str], None]) 
 def faults_everywhere(path: Path, config: CheckpointConfig, group: Any) -> list[str]:
     """What all ranks together find wrong with a checkpoint. Collective."""
     rank, world = dist.get_rank(), dist.get_world_size()
-    found = integrity.faults(
-        path, checksums=not config.no_verify_checksums, part=rank, parts=world
-    )
+    found = integrity.faults(path, checksums=not config.no_verify_checksums, part=rank, parts=world)
     everywhere: list[Any] = [None] * world
     dist.all_gather_object(everywhere, found, group=group)
     return list(dict.fromkeys(fault for part in everywhere for fault in part))

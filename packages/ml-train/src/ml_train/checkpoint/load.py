@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
-from ml_models.core_line import CORE_LINE
 
+from ml_models.core_line import CORE_LINE
 from ml_train.checkpoint import run_state, state, torch_dist
 from ml_train.checkpoint.config import CheckpointConfig
 from ml_train.checkpoint.run_state import RunState
@@ -92,9 +92,7 @@ def _fault(
 
 def _other_model(theirs: dict[str, Any], ours: dict[str, Any]) -> str | None:
     differing = sorted(
-        name
-        for name in {*theirs, *ours} - MAY_DIFFER
-        if theirs.get(name, None) != ours.get(name, None)
+        name for name in {*theirs, *ours} - MAY_DIFFER if theirs.get(name) != ours.get(name)
     )
     if not differing:
         return None

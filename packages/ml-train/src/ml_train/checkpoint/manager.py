@@ -137,9 +137,7 @@ class CheckpointManager:
         dist.broadcast_object_list(answer, src=0, group=self._writing_group)
         return answer[0]
 
-    def _prepare(
-        self, train_module: Any, now: RunState, partial: Path, started: float
-    ) -> SaveJob:
+    def _prepare(self, train_module: Any, now: RunState, partial: Path, started: float) -> SaveJob:
         sharded = state.model_state(train_module)
         with_optimizer = train_module.optimizer is not None and not self.config.no_save_optim
         if with_optimizer:

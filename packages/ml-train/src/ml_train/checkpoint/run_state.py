@@ -81,18 +81,19 @@ def coordinates() -> str:
 def random_state(platform: Any = None) -> dict[str, Any]:
     """Every random state of this process, as JSON values."""
     version, internal, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
-    state = {
+    legacy: Any = np.random.get_state(legacy=True)
+    name, keys, position, has_gauss, cached = legacy
+    state: dict[str, Any] = {
         "coordinates": coordinates(),
         "python": [version, list(internal), gauss],
         "numpy": [name, _pack(keys.tobytes()), int(position), int(has_gauss), float(cached)],
         "torch": _pack_tensor(torch.get_rng_state()),
-        "megatron": {
-            name: _pack_tensor(value) for name, value in _tracker().get_states().items()
-        },
+        "megatron": {name: _pack_tensor(value) for name, value in _tracker().get_states().items()},
     }
     if platform is not None and platform.device.type != "cpu":
-        state["device"] = _pack_tensor(platform.rng_state())
+        state["device"] = {
+            name: _pack_tensor(value) for name, value in platform.rng_state().items()
+        }
     return state
 
 
@@ -110,7 +111,9 @@ def set_random_state(state: Mapping[str, Any], platform: Any = None) -> None:
             {name: _unpack_tensor(value) for name, value in state["megatron"].items()}
         )
     if platform is not None and platform.device.type != "cpu" and "device" in state:
-        platform.set_rng_state(_unpack_tensor(state["device"]))
+        platform.set_rng_state(
+            {name: _unpack_tensor(value) for name, value in state["device"].items()}
+        )
 
 
 def _tracker() -> Any:

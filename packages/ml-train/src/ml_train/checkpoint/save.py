@@ -120,9 +120,7 @@ class SaveJob:
         num_bytes = sum(file.size for file in files)
         if not errors:
             try:
-                torch_dist.write_metadata(
-                    self.plan.metadata, files, self.partial, self.iteration
-                )
+                torch_dist.write_metadata(self.plan.metadata, files, self.partial, self.iteration)
                 for name, document in self.documents.items():
                     disk.write(self.partial / name, json.dumps(document, indent=1).encode())
                 integrity.write_integrity(

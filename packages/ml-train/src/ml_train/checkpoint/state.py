@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from ml_models.core_line import CORE_LINE
 
+from ml_models.core_line import CORE_LINE
 from ml_train.checkpoint import torch_dist
 from ml_train.errors import CheckpointError
 

@@ -1,8 +1,8 @@
 """The directory of checkpoints: which are there, which are whole, which are to be kept.
 
-    SAVE/iter_0000010/        whole: it was renamed from .tmp once everything was on the disk
-    SAVE/iter_0000020.tmp/    being written, or left by a process that died while writing
-    SAVE/iter_0000010.old/    about to be replaced or deleted
+SAVE/iter_0000010/        whole: it was renamed from .tmp once everything was on the disk
+SAVE/iter_0000020.tmp/    being written, or left by a process that died while writing
+SAVE/iter_0000010.old/    about to be replaced or deleted
 """
 
 import os

@@ -15,7 +15,6 @@ benchmarks/checkpoint compares it with the disk's own rate).
 import dataclasses
 import hashlib
 import io
-import os
 import pickle
 import re
 from collections.abc import Iterable
@@ -101,7 +100,7 @@ def write_tensors(plan: Plan, folder: Path, rank: int) -> Written | None:
     path = folder / f"__{rank}_0.distcp"
     shards = []
     with disk.create(path) as raw:
-        stream = _HashingStream(raw)
+        stream: Any = _HashingStream(raw)
         for index, tensor in plan.items:
             start = stream.position
             torch.save(_own_storage(tensor), stream)
@@ -129,7 +128,7 @@ def write_metadata(metadata: Any, files: Iterable[Written], folder: Path, iterat
 
 def read_metadata(folder: Path) -> dict[str, tuple[int, ...]]:
     """Key -> global shape. The caller has passed .metadata through the restricted unpickler."""
-    from torch.distributed.checkpoint import FileSystemReader
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
 
     entries = FileSystemReader(str(folder)).read_metadata().state_dict_metadata
     return {key: tuple(entry.size) for key, entry in entries.items() if hasattr(entry, "size")}
@@ -195,8 +194,3 @@ class _HashingStream:
 
     def flush(self) -> None:
         self._raw.flush()
-
-
-def file_size(path: Path) -> int:
-    """Bytes of a file."""
-    return os.stat(path).st_size

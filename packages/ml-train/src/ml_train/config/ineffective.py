@@ -53,6 +53,7 @@ RULES: tuple[_Rule, ...] = (
         "no tokenizer is given with --tokenizer-name-or-path",
     ),
     ("checkpoint.save_interval", lambda c: c.checkpoint.save is None, _NO_SAVE),
+    ("checkpoint.async_save", lambda c: c.checkpoint.save is None, _NO_SAVE),
     ("checkpoint.keep_last", lambda c: c.checkpoint.save is None, _NO_SAVE),
     (
         "checkpoint.keep_every",

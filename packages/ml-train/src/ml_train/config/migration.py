@@ -21,6 +21,7 @@ OUR_OWN = frozenset(
         "keep_last",
         "keep_every",
         "no_verify_checksums",
+        "signal_limit_seconds",
         "metrics_file",
         "peak_tflops_per_device",
     }
