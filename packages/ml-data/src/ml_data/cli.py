@@ -1,6 +1,57 @@
-"""Console command of ml-data."""
+"""Console command of ml-data: one module per command, imported when it is used."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from ml_data import __version__
+from ml_data.errors import MlDataError, UsageError
+
+COMMANDS = {
+    "tokenize": "parquet or JSON lines to .bin/.idx",
+}
 
 
-def main() -> int:
-    """Placeholder until the command is written."""
-    raise SystemExit("not written yet")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; 0 done, 1 failed, 2 bad usage."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(
+        prog="ml-data", description="Text to token files for training, and tools around them."
+    )
+    parser.add_argument("--version", action="version", version=f"ml-data {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    module = None
+    for name, text in COMMANDS.items():
+        sub = commands.add_parser(name, help=text, description=text)
+        if name in arguments[:1]:
+            module = importlib.import_module(f"ml_data.commands.{name}")
+            module.add_arguments(sub)
+    args = parser.parse_args(arguments)
+    if module is None:
+        parser.error("name a command first")
+    return run_command(module.run, args)
+
+
+def run_command(run: object, args: argparse.Namespace) -> int:
+    """Call `run(args)`; errors that a user can cause end in one line and an exit code."""
+    try:
+        code: int = run(args)  # type: ignore[operator]
+        return code
+    except UsageError as error:
+        print(f"ml-data: error: {error}", file=sys.stderr)
+        return 2
+    except MlDataError as error:
+        print(f"ml-data: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("ml-data: interrupted; the same command goes on from here", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        return 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -23,3 +23,7 @@ class OutputError(MlDataError):
 
 class WorkerError(MlDataError):
     """A worker process died; finished shards are kept for the next run."""
+
+
+class UsageError(MlDataError):
+    """An option has a value that it cannot have; exit code 2."""

@@ -1,125 +1,140 @@
-"""Stream rows of a file as small Arrow batches, so that one row group feeds every worker."""
+"""Stream the rows of a source as small batches, so that one row group feeds every worker.
+
+The memory held is one column chunk of a row group (or one line) and one batch; nothing grows
+with the length of a file.
+"""
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import IO
+from contextlib import contextmanager
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ml_data.documents.files import kind_of
+from ml_data.documents.batch import Batch, Position
+from ml_data.documents.sources import Source
 from ml_data.errors import InputError
 
-
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """Rows `first_row` .. of one file: texts (parquet) or raw lines (JSON lines)."""
-
-    path: str
-    first_row: int
-    values: pa.Array
-    raw_lines: bool
+BATCH_BYTES = 1 << 20
+_MAX_BATCH_ROWS = 16_384
+_READ_BYTES = 1 << 20
 
 
-def count_rows(path: Path) -> int | None:
-    """Rows of a parquet file from its footer; None where only reading would tell."""
-    if kind_of(path) != "parquet":
-        return None
-    with _open_parquet(path) as file:
-        rows: int = file.metadata.num_rows
-    return rows
-
-
-def read_batches(path: Path, column: str, batch_rows: int) -> Iterator[Batch]:
-    """Batches of at most `batch_rows` rows of `column`, in file order."""
-    if kind_of(path) == "parquet":
-        yield from _read_parquet(path, column, batch_rows)
+def read_source(
+    source: Source, file: int, start: Position, columns: list[str], batch_bytes: int = BATCH_BYTES
+) -> Iterator[Batch]:
+    """Batches of `source`, the `file`-th input, from `start` on, in file order."""
+    if source.kind == "parquet":
+        yield from _read_parquet(source, file, start.row, columns, batch_bytes)
     else:
-        yield from _read_lines(path, batch_rows)
+        yield from _read_lines(source, file, start, batch_bytes)
 
 
-def check_column(path: Path, column: str) -> None:
-    """Raise InputError when the parquet file `path` has no text column of that name."""
-    if kind_of(path) != "parquet":
-        return
-    with _open_parquet(path) as file:
-        schema = file.schema_arrow
-    if not _has_field(schema, column):
-        raise InputError(
-            f"{path} has no column {column!r}; it has: {', '.join(schema.names)}. "
-            "Name one with --json-keys"
-        )
-
-
-def _has_field(schema: pa.Schema, column: str) -> bool:
-    if column in schema.names:
-        return True
-    head, *rest = column.split(".")
-    if head not in schema.names:
-        return False
-    kind = schema.field(head).type
-    for name in rest:
-        if not pa.types.is_struct(kind) or kind.get_field_index(name) < 0:
-            return False
-        kind = kind.field(name).type
-    return True
-
-
-def _open_parquet(path: Path) -> pq.ParquetFile:
+@contextmanager
+def open_parquet(source: Source) -> Iterator[pq.ParquetFile]:
+    """The parquet file behind `source`; InputError when it is none."""
     try:
-        return pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path} is not a readable parquet file: {error}") from error
+        stream = source.filesystem.open_input_file(source.path)
+        opened = pq.ParquetFile(stream, pre_buffer=False, buffer_size=_READ_BYTES)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{source.name} is not a readable parquet file: {error}") from error
+    with stream, opened:
+        yield opened
 
 
-def _read_parquet(path: Path, column: str, batch_rows: int) -> Iterator[Batch]:
+def _read_parquet(
+    source: Source, file: int, start_row: int, columns: list[str], batch_bytes: int
+) -> Iterator[Batch]:
     row = 0
-    with _open_parquet(path) as file:
+    with open_parquet(source) as opened:
         try:
-            for batch in file.iter_batches(batch_size=batch_rows, columns=[column]):
-                values = batch.column(0)
-                for name in column.split(".")[1:] if column not in batch.schema.names else ():
-                    values = values.field(name)
-                if pa.types.is_dictionary(values.type):
-                    values = values.dictionary_decode()
-                kinds = (pa.types.is_string, pa.types.is_large_string, pa.types.is_null)
-                if not any(is_kind(values.type) for is_kind in kinds):
-                    raise InputError(f"{path}: column {column!r} holds {values.type}, not text")
-                yield Batch(path=str(path), first_row=row, values=values, raw_lines=False)
-                row += len(values)
+            for group in range(opened.num_row_groups):
+                facts = opened.metadata.row_group(group)
+                if row + facts.num_rows <= start_row:
+                    row += facts.num_rows
+                    continue
+                size = _rows_per_batch(facts, columns, batch_bytes)
+                for batch in opened.iter_batches(
+                    batch_size=size, row_groups=[group], columns=columns, use_threads=False
+                ):
+                    skip = min(max(start_row - row, 0), batch.num_rows)
+                    row += skip
+                    for part in _split(batch.slice(skip), 4 * batch_bytes):
+                        end = Position(file=file, row=row + part.num_rows)
+                        yield Batch(
+                            source=source.name,
+                            first_row=row,
+                            num_rows=part.num_rows,
+                            columns=part,
+                            end=end,
+                        )
+                        row = end.row
         except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{path}: damaged after row {row}: {error}") from error
+            raise InputError(f"{source.name}: damaged after row {row}: {error}") from error
 
 
-def _open_lines(path: Path) -> IO[bytes]:
-    name = path.name.lower()
-    if name.endswith(".gz"):
-        return gzip.open(path, "rb")
-    if name.endswith(".zst"):
-        stream: IO[bytes] = pa.CompressedInputStream(pa.OSFile(str(path)), "zstd")
-        return stream
-    return path.open("rb")
+def _rows_per_batch(facts: pq.RowGroupMetaData, columns: list[str], batch_bytes: int) -> int:
+    heads = {name.split(".")[0] for name in columns}
+    total = 0
+    for index in range(facts.num_columns):
+        column = facts.column(index)
+        if column.path_in_schema in columns or column.path_in_schema.split(".")[0] in heads:
+            total += column.total_uncompressed_size
+    rows = batch_bytes * facts.num_rows // max(total, 1)
+    return max(1, min(rows, _MAX_BATCH_ROWS))
 
 
-def _read_lines(path: Path, batch_rows: int) -> Iterator[Batch]:
-    row, lines = 0, []
-    with _open_lines(path) as stream:
-        try:
-            for line in stream:
-                lines.append(line)
-                if len(lines) == batch_rows:
-                    yield _line_batch(path, row, lines)
-                    row, lines = row + len(lines), []
-        except (OSError, EOFError, pa.ArrowException) as error:
-            raise InputError(f"{path}: damaged after line {row}: {error}") from error
-    if lines:
-        yield _line_batch(path, row, lines)
+def _split(batch: pa.RecordBatch, limit: int) -> Iterator[pa.RecordBatch]:
+    """Halve a batch that turned out far larger than the average promised."""
+    if batch.num_rows > 1 and batch.nbytes > limit:
+        half = batch.num_rows // 2
+        yield from _split(batch.slice(0, half), limit)
+        yield from _split(batch.slice(half), limit)
+    elif batch.num_rows:
+        yield batch
 
 
-def _line_batch(path: Path, row: int, lines: list[bytes]) -> Batch:
-    values = pa.array(lines, pa.large_binary())
-    return Batch(path=str(path), first_row=row, values=values, raw_lines=True)
+def _read_lines(source: Source, file: int, start: Position, batch_bytes: int) -> Iterator[Batch]:
+    row, offset = 0, 0
+    try:
+        if source.compression is None:
+            stream = source.filesystem.open_input_file(source.path)
+            row, offset = start.row, start.offset
+            stream.seek(offset)
+        else:
+            stream = source.filesystem.open_input_stream(
+                source.path, compression=source.compression, buffer_size=_READ_BYTES
+            )
+        with stream:
+            for block in _whole_lines(stream, batch_bytes):
+                count = block.count(b"\n") + (not block.endswith(b"\n"))
+                first, row, offset = row, row + count, offset + len(block)
+                if row <= start.row:
+                    continue
+                if first < start.row:
+                    block = block.split(b"\n", start.row - first)[-1]
+                    first, count = start.row, row - start.row
+                yield Batch(
+                    source=source.name,
+                    first_row=first,
+                    num_rows=count,
+                    lines=block,
+                    end=Position(file=file, row=row, offset=offset),
+                )
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{source.name}: damaged after line {row}: {error}") from error
+
+
+def _whole_lines(stream: pa.NativeFile, batch_bytes: int) -> Iterator[bytes]:
+    """Blocks of about `batch_bytes` that end at the end of a line."""
+    parts: list[bytes] = []
+    while block := stream.read(batch_bytes):
+        cut = block.rfind(b"\n") + 1
+        if not cut:
+            parts.append(block)
+            continue
+        yield b"".join((*parts, block[:cut]))
+        parts = [block[cut:]] if cut < len(block) else []
+    if parts:
+        yield b"".join(parts)

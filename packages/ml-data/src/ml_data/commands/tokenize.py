@@ -1,0 +1,89 @@
+"""`ml-data tokenize`: parquet or JSON lines to .bin/.idx."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ml_data.pipeline.run import Tick
+
+HELP = "text files to token files"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of the command, with Megatron's names where Megatron has them."""
+    add = parser.add_argument
+    add("--input", nargs="+", required=True, help="files, directories, globs or URIs")
+    add("--tokenizer-name-or-path", required=True, help="directory or file of the tokenizer")
+    add("--output-prefix", required=True, help="P of P_text_document.bin")
+    add("--tokenizer-type", default="PretrainedFromHF")
+    add("--json-keys", nargs="+", default=["text"], help="columns, each with its own output")
+    add("--append-eod", action="store_true", help="end documents with the end-of-document id")
+    add("--workers", type=int, default=4)
+    add("--log-interval", type=int, default=1000, help="documents between progress lines")
+    add("--template", help="'alpaca' or a pattern such as 'Q: {question}\\nA: {answer}'")
+    add("--on-error", choices=("skip", "quarantine", "stop"), default="quarantine",
+        help="what to do with rows without a usable text")  # fmt: skip
+    add("--max-document-tokens", type=int, help="drop longer documents")
+    add("--overwrite", action="store_true", help="replace the finished output of another command")
+    add("--json", action="store_true", help="print the manifests as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command."""
+    from ml_data.pipeline.options import TokenizeOptions
+    from ml_data.pipeline.run import tokenize
+
+    options = TokenizeOptions(
+        input=tuple(args.input),
+        tokenizer_name_or_path=args.tokenizer_name_or_path,
+        output_prefix=args.output_prefix,
+        tokenizer_type=args.tokenizer_type,
+        json_keys=tuple(args.json_keys),
+        append_eod=args.append_eod,
+        template=args.template,
+        on_error=args.on_error,
+        max_document_tokens=args.max_document_tokens,
+        workers=args.workers,
+        log_interval=args.log_interval,
+        overwrite=args.overwrite,
+    )
+    manifests = tokenize(options, on_progress=_print_progress, on_notice=_print_notice)
+    if args.json:
+        print(json.dumps(manifests, indent=2))
+        return 0
+    for manifest in manifests:
+        print(summary(manifest))
+    return 0
+
+
+def summary(manifest: dict[str, Any]) -> str:
+    """One line about an output."""
+    name = next(iter(manifest["files"])).removesuffix(".bin")
+    ledger = manifest["ledger"]
+    dropped = sum(ledger["documents_dropped"].values())
+    reasons = ", ".join(
+        f"{count} {reason}" for reason, count in ledger["documents_dropped"].items()
+    )
+    return (
+        f"{name}: {manifest['num_documents']:,} documents "
+        f"({ledger['documents_empty']} empty), {manifest['num_tokens']:,} tokens "
+        f"({manifest['dtype']}), dropped {dropped}{f' ({reasons})' if reasons else ''}, "
+        f"{manifest['run']['seconds']:.1f} s"
+    )
+
+
+def _print_progress(tick: Tick) -> None:
+    seconds = max(tick.seconds, 1e-9)
+    print(
+        f"Processed {tick.num_documents} documents ({tick.num_documents / seconds:.0f} docs/s, "
+        f"{tick.num_bytes / seconds / 1e6:.1f} MB/s).",
+        file=sys.stderr,
+    )
+
+
+def _print_notice(text: str) -> None:
+    print(f"ml-data: {text}", file=sys.stderr)

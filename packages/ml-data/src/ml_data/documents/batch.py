@@ -1,0 +1,44 @@
+"""The unit of work: a run of consecutive rows of one file, about a mebibyte of text."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Position:
+    """Where reading goes on: the file's index, the next row in it, the byte offset of that row.
+
+    `offset` is used by plain JSON lines alone; everything else finds its place by the row.
+    """
+
+    file: int = 0
+    row: int = 0
+    offset: int = 0
+
+    def to_dict(self) -> dict[str, int]:
+        """For the journal."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Rows `first_row` .. of one file: Arrow columns (parquet) or whole lines (JSON lines)."""
+
+    source: str
+    first_row: int
+    num_rows: int
+    columns: Any = None
+    """A pyarrow.RecordBatch, or None."""
+    lines: bytes | None = None
+    end: Position
+
+    @property
+    def num_bytes(self) -> int:
+        """Size in memory."""
+        return len(self.lines) if self.lines is not None else int(self.columns.nbytes)
+
+    def describe(self) -> str:
+        """For messages."""
+        return f"{self.source}, rows {self.first_row} to {self.first_row + self.num_rows - 1}"

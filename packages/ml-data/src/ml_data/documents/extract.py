@@ -1,0 +1,139 @@
+"""Texts out of a batch, per output; rows that hold none are set aside with their reason.
+
+Runs in the workers, since parsing JSON costs as much as a fast tokenizer.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from ml_data.documents.batch import Batch
+from ml_data.documents.template import Template
+
+NULL, UNDECODABLE, TOO_LONG = "null", "undecodable", "too_long"
+
+
+@dataclass
+class Texts:
+    """Texts of one output without nulls; `rows` are their row numbers, `bad` the others'."""
+
+    values: pa.Array
+    rows: list[int] | range
+    bad: list[dict[str, Any]] = field(default_factory=list)
+
+
+def extract(batch: Batch, key: str, template: Template | None) -> Texts:
+    """Texts of the column `key`, or of the template, in row order."""
+    if batch.lines is not None:
+        return _from_lines(batch, key, template)
+    if template is not None:
+        rows = batch.columns.to_pylist()
+        return _collect(batch.first_row, rows, template.render)
+    return _from_column(batch, key)
+
+
+def _from_column(batch: Batch, key: str) -> Texts:
+    values = column_values(batch.columns, key)
+    rows: list[int] | range = range(batch.first_row, batch.first_row + len(values))
+    if not values.null_count and _is_utf8(values):
+        return Texts(values, rows)
+    raw = values.cast(pa.large_binary())
+    return _collect(batch.first_row, raw.to_pylist(), lambda one: one)
+
+
+def column_values(columns: pa.RecordBatch, key: str) -> pa.Array:
+    """The string or large_string array of `key`, where `a.b` is field b of the struct a."""
+    if key in columns.schema.names:
+        values = columns.column(columns.schema.get_field_index(key))
+    else:
+        head, *rest = key.split(".")
+        values = columns.column(columns.schema.get_field_index(head))
+        for name in rest:
+            # flatten() keeps the struct's own nulls, which field() would lose.
+            values = values.flatten()[values.type.get_field_index(name)]
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
+        values = values.cast(pa.large_string())
+    return values
+
+
+def _is_utf8(values: pa.Array) -> bool:
+    try:
+        values.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _from_lines(batch: Batch, key: str, template: Template | None) -> Texts:
+    lines = (batch.lines or b"").split(b"\n")
+    if not lines[-1]:
+        lines.pop()
+    get = template.render if template else lambda row: _nested(row, key)
+
+    def parse(line: bytes) -> object:
+        text = line.decode("utf-8")
+        row = json.loads(text.removeprefix("\ufeff"))
+        if not isinstance(row, dict):
+            raise ValueError(f"a JSON object was expected, not {type(row).__name__}")
+        return get(row)
+
+    return _collect(batch.first_row, lines, parse, skip_blank=True)
+
+
+def _nested(row: dict[str, Any], key: str) -> object:
+    if key in row:
+        return row[key]
+    value: Any = row
+    for name in key.split("."):
+        if not isinstance(value, dict) or name not in value:
+            raise ValueError(f"no key {key!r}; it has: {', '.join(map(str, row))}")
+        value = value[name]
+    return value
+
+
+def _collect(
+    first_row: int, cells: list[Any], get: Callable[[Any], object], *, skip_blank: bool = False
+) -> Texts:
+    texts: list[str] = []
+    rows: list[int] = []
+    bad: list[dict[str, Any]] = []
+    for row, cell in enumerate(cells, first_row):
+        if skip_blank and not cell.strip():
+            continue
+        try:
+            text = get(cell) if cell is not None else None
+            if isinstance(text, bytes):
+                text = text.decode("utf-8")
+            if text is None:
+                bad.append(bad_row(row, NULL, "the cell is null", None))
+                continue
+            if not isinstance(text, str):
+                raise ValueError(f"a text was expected, not {type(text).__name__}")
+            text.encode("utf-8")
+        except (ValueError, KeyError, RecursionError) as error:
+            bad.append(bad_row(row, UNDECODABLE, str(error), cell))
+            continue
+        texts.append(text)
+        rows.append(row)
+    return Texts(pa.array(texts, pa.large_string()), rows, bad)
+
+
+def bad_row(row: int, reason: str, detail: str, raw: object) -> dict[str, Any]:
+    """An entry of the quarantine: what was there, as text or, where it is none, base64."""
+    entry: dict[str, Any] = {"row": row, "reason": reason, "detail": detail}
+    if isinstance(raw, bytes):
+        try:
+            entry["raw"] = raw.decode("utf-8")
+        except UnicodeDecodeError:
+            entry["raw_base64"] = base64.b64encode(raw).decode("ascii")
+    elif raw is not None:
+        entry["raw"] = raw
+    return entry

@@ -1,0 +1,68 @@
+"""Which columns a run needs, and whether the files have them."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from ml_data.documents.read import open_parquet
+from ml_data.documents.sources import Source
+from ml_data.errors import InputError
+
+
+def count_rows(source: Source) -> int | None:
+    """Rows of a parquet file from its footer; None where only reading would tell."""
+    if source.kind != "parquet":
+        return None
+    with open_parquet(source) as file:
+        rows: int = file.metadata.num_rows
+    return rows
+
+
+def column_names(source: Source) -> list[str]:
+    """Top-level columns of a parquet file."""
+    with open_parquet(source) as file:
+        names: list[str] = file.schema_arrow.names
+    return names
+
+
+def check_columns(source: Source, columns: list[str]) -> None:
+    """Raise InputError when the parquet file `source` lacks a text column of that name."""
+    if source.kind != "parquet":
+        return
+    with open_parquet(source) as file:
+        schema = file.schema_arrow
+    for column in columns:
+        kind = field_type(schema, column)
+        if kind is None:
+            raise InputError(
+                f"{source.name} has no column {column!r}; it has: {', '.join(schema.names)}. "
+                "Name one with --json-keys"
+            )
+        if not is_text(kind):
+            raise InputError(f"{source.name}: column {column!r} holds {kind}, not text")
+
+
+def field_type(schema: pa.Schema, column: str) -> pa.DataType | None:
+    """Type of `column`, where `a.b` is field b of the struct a; None when there is none."""
+    if column in schema.names:
+        return schema.field(column).type
+    head, *rest = column.split(".")
+    if head not in schema.names:
+        return None
+    kind = schema.field(head).type
+    for name in rest:
+        if not pa.types.is_struct(kind) or kind.get_field_index(name) < 0:
+            return None
+        kind = kind.field(name).type
+    return kind
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether values of this Arrow type are texts."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    view = getattr(pa.types, "is_string_view", lambda _: False)
+    return any(
+        test(kind)
+        for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_null, view)
+    )

@@ -1,0 +1,1 @@
+"""A run: shards, workers, journal, ledger, manifest."""

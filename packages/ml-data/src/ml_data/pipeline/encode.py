@@ -1,0 +1,97 @@
+"""What a worker does with a batch: texts, ids, end-of-document marks, and the rows set aside."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ml_data.documents.batch import Batch
+from ml_data.documents.extract import TOO_LONG, Texts, bad_row, extract
+from ml_data.documents.template import get_template
+from ml_data.errors import TokenizerError
+from ml_data.tokenizers import Tokenizer, load_tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """All that a worker has to know, as JSON values."""
+
+    tokenizer_path: str
+    tokenizer_type: str
+    keys: tuple[str, ...]
+    dtype: str
+    eod_id: int | None
+    template: str | None
+    max_document_tokens: int | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a worker in another process."""
+        return asdict(self)
+
+    def load(self) -> Tokenizer:
+        """The tokenizer of this job."""
+        return load_tokenizer(self.tokenizer_path, tokenizer_type=self.tokenizer_type)
+
+
+@dataclass
+class Encoded:
+    """One batch for one output: `ids` is flat [sum(lengths)], `lengths` [documents written]."""
+
+    ids: NDArray[np.integer]
+    lengths: NDArray[np.int32]
+    num_empty: int = 0
+    tokens_dropped: int = 0
+    bad: list[dict[str, Any]] = field(default_factory=list)
+
+
+def encode_batch(batch: Batch, job: Job, tokenizer: Tokenizer) -> list[Encoded]:
+    """One result per key of the job."""
+    template = get_template(job.template) if job.template else None
+    return [_encode(extract(batch, key, template), job, tokenizer) for key in job.keys]
+
+
+def _encode(texts: Texts, job: Job, tokenizer: Tokenizer) -> Encoded:
+    ids, lengths = tokenizer.encode_arrow(texts.values)
+    lengths = np.asarray(lengths, np.int32)
+    dropped, bad = 0, texts.bad
+    if job.max_document_tokens is not None:
+        long = lengths > job.max_document_tokens
+        if long.any():
+            bad = sorted(bad + _too_long(texts, lengths, long, job), key=lambda one: one["row"])
+            dropped = int(lengths[long].sum(dtype=np.int64))
+            ids, lengths = ids[~np.repeat(long, lengths)], lengths[~long]
+    filled = lengths > 0
+    if job.eod_id is not None:
+        ids = np.insert(ids, np.cumsum(lengths, dtype=np.int64)[filled], job.eod_id)
+        lengths = lengths + filled.astype(np.int32)
+    dtype = np.dtype(job.dtype)
+    if len(ids) and (int(ids.max()) > np.iinfo(dtype).max or int(ids.min()) < 0):
+        raise TokenizerError(
+            f"{tokenizer.path}: ids from {int(ids.min())} to {int(ids.max())} do not fit "
+            f"{dtype.name}: the vocabulary size {tokenizer.vocab_size} of the tokenizer is wrong"
+        )
+    return Encoded(
+        ids=ids.astype(dtype, copy=False),
+        lengths=lengths,
+        num_empty=int(len(filled) - filled.sum()),
+        tokens_dropped=dropped,
+        bad=bad,
+    )
+
+
+def _too_long(
+    texts: Texts, lengths: NDArray[np.int32], long: NDArray[np.bool_], job: Job
+) -> list[dict[str, Any]]:
+    limit = job.max_document_tokens
+    return [
+        bad_row(
+            texts.rows[index],
+            TOO_LONG,
+            f"{lengths[index]} tokens, the limit is {limit}",
+            texts.values[index].as_py(),
+        )
+        for index in np.flatnonzero(long).tolist()
+    ]

@@ -1,0 +1,135 @@
+"""Who encodes the batches: threads of this process, or worker processes behind threads.
+
+Results come back in the order of the batches, with a bounded number of batches in flight, so
+that the reader waits when the workers are busy. The first failure ends everything at once.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Lock
+from typing import Protocol
+
+from ml_data.documents.batch import Batch
+from ml_data.errors import WorkerError
+from ml_data.pipeline.encode import Encoded, Job, encode_batch
+from ml_data.pipeline.worker import WorkerProcess
+from ml_data.tokenizers import Tokenizer
+
+# Texts waiting or being encoded; one batch larger than this (a huge cell) goes through alone.
+IN_FLIGHT_BYTES = 256 << 20
+
+Result = tuple[Batch, list[Encoded]]
+
+
+class Encoder(Protocol):
+    """Encodes one batch at a time."""
+
+    def encode(self, batch: Batch) -> list[Encoded]:
+        """Results, one per key."""
+        ...
+
+    def close(self) -> None:
+        """Free what it holds."""
+        ...
+
+
+class InProcess:
+    """Encodes in the calling thread."""
+
+    def __init__(self, job: Job, tokenizer: Tokenizer) -> None:
+        self._job, self._tokenizer = job, tokenizer
+
+    def encode(self, batch: Batch) -> list[Encoded]:
+        """Results, one per key."""
+        return encode_batch(batch, self._job, self._tokenizer)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class LocalExecutor:
+    """`workers` encoders, made by `make` when a batch first needs one."""
+
+    def __init__(self, make: Callable[[], Encoder], workers: int) -> None:
+        self._make, self._workers = make, workers
+        self._all: list[Encoder] = []
+        self._idle: queue.SimpleQueue[Encoder] = queue.SimpleQueue()
+        self._lock, self._closed = Lock(), False
+
+    def run(self, batches: Iterator[Batch]) -> Generator[Result, None, None]:
+        """Results in the order of `batches`. Raises the first failure of any batch."""
+        pending: deque[tuple[Batch, Future[list[Encoded]]]] = deque()
+        finished: queue.SimpleQueue[Future[list[Encoded]]] = queue.SimpleQueue()
+        in_flight_bytes = 0
+        pool = ThreadPoolExecutor(self._workers, thread_name_prefix="encode")
+
+        def next_result() -> Result:
+            while not pending[0][1].done():
+                finished.get().result()
+            batch, future = pending.popleft()
+            return batch, future.result()
+
+        try:
+            for batch in batches:
+                while pending and (
+                    len(pending) >= 2 * self._workers + 2
+                    or in_flight_bytes + batch.num_bytes > IN_FLIGHT_BYTES
+                ):
+                    result = next_result()
+                    in_flight_bytes -= result[0].num_bytes
+                    yield result
+                future = pool.submit(self._encode, batch)
+                future.add_done_callback(finished.put)
+                pending.append((batch, future))
+                in_flight_bytes += batch.num_bytes
+                while pending[0][1].done():
+                    result = next_result()
+                    in_flight_bytes -= result[0].num_bytes
+                    yield result
+                    if not pending:
+                        break
+            while pending:
+                yield next_result()
+        finally:
+            self.close()
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _encode(self, batch: Batch) -> list[Encoded]:
+        try:
+            encoder = self._idle.get_nowait()
+        except queue.Empty:
+            with self._lock:
+                if self._closed:
+                    raise WorkerError("the run is over") from None
+                encoder = self._make()
+                self._all.append(encoder)
+        try:
+            return encoder.encode(batch)
+        except WorkerError as error:
+            raise WorkerError(f"{error} at {batch.describe()}") from error
+        finally:
+            self._idle.put(encoder)
+
+    def close(self) -> None:
+        """End the encoders."""
+        with self._lock:
+            self._closed = True
+            while self._all:
+                self._all.pop().close()
+
+
+def make_executor(
+    job: Job, tokenizer: Tokenizer, workers: int, input_bytes: int, batch_bytes: int
+) -> LocalExecutor:
+    """Threads where the engine releases the interpreter lock, else processes.
+
+    A small input gets fewer workers: starting a process costs as much as encoding a mebibyte.
+    """
+    workers = max(1, min(workers, -(-input_bytes // batch_bytes)))
+    if workers == 1 or tokenizer.releases_gil:
+        return LocalExecutor(lambda: InProcess(job, tokenizer), workers)
+    return LocalExecutor(lambda: WorkerProcess(job), workers)

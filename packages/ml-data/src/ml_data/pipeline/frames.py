@@ -1,0 +1,99 @@
+"""Messages between a run and its worker processes: a JSON header, then raw buffers.
+
+No pickle: a batch of text is an Arrow stream or the raw lines, a result is numpy's own bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ml_data.documents.batch import Batch, Position
+from ml_data.pipeline.encode import Encoded
+
+Frame = tuple[dict[str, Any], list[Any]]
+
+
+def send(channel: Connection, header: dict[str, Any], buffers: list[Any]) -> None:
+    """Send one message."""
+    header = {**header, "buffers": len(buffers)}
+    channel.send_bytes(json.dumps(header).encode("utf-8"))
+    for buffer in buffers:
+        channel.send_bytes(buffer)
+
+
+def receive(channel: Connection) -> Frame:
+    """Receive one message; EOFError when the other side is gone."""
+    header = json.loads(channel.recv_bytes())
+    return header, [channel.recv_bytes() for _ in range(header["buffers"])]
+
+
+def pack_batch(batch: Batch) -> Frame:
+    """A batch as a message."""
+    header = {
+        "source": batch.source,
+        "first_row": batch.first_row,
+        "num_rows": batch.num_rows,
+        "is_lines": batch.lines is not None,
+    }
+    if batch.lines is not None:
+        return header, [batch.lines]
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.columns.schema) as writer:
+        writer.write_batch(batch.columns)
+    return header, [memoryview(sink.getvalue())]
+
+
+def unpack_batch(frame: Frame) -> Batch:
+    """The batch in a message (without its end, which only the run needs)."""
+    header, buffers = frame
+    columns = lines = None
+    if header["is_lines"]:
+        lines = buffers[0]
+    else:
+        columns = pa.ipc.open_stream(buffers[0]).read_next_batch()
+    return Batch(
+        source=header["source"],
+        first_row=header["first_row"],
+        num_rows=header["num_rows"],
+        columns=columns,
+        lines=lines,
+        end=Position(),
+    )
+
+
+def pack_results(results: list[Encoded]) -> Frame:
+    """The results of a batch as a message."""
+    facts = [
+        {
+            "dtype": one.ids.dtype.str,
+            "num_empty": one.num_empty,
+            "tokens_dropped": one.tokens_dropped,
+            "bad": one.bad,
+        }
+        for one in results
+    ]
+    buffers: list[Any] = []
+    for one in results:
+        buffers += [np.ascontiguousarray(one.ids).data.cast("B") if len(one.ids) else b""]
+        buffers += [np.ascontiguousarray(one.lengths).data.cast("B") if len(one.lengths) else b""]
+    return {"results": facts}, buffers
+
+
+def unpack_results(frame: Frame) -> list[Encoded]:
+    """The results in a message."""
+    header, buffers = frame
+    return [
+        Encoded(
+            ids=np.frombuffer(buffers[2 * index], np.dtype(facts["dtype"])),
+            lengths=np.frombuffer(buffers[2 * index + 1], np.int32),
+            num_empty=facts["num_empty"],
+            tokens_dropped=facts["tokens_dropped"],
+            bad=facts["bad"],
+        )
+        for index, facts in enumerate(header["results"])
+    ]

@@ -1,0 +1,101 @@
+"""P_text_document.json: what the pair beside it was made of, and with what.
+
+Everything but the section `run` depends on the inputs, the options and the installed versions
+alone: any number of workers, kills and resumes gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import ml_data
+from ml_data.documents.sources import Source
+from ml_data.errors import FormatError
+from ml_data.indexed import layout
+from ml_data.indexed.files import FileFacts
+from ml_data.pipeline.options import TokenizeOptions
+from ml_data.pipeline.output import Output
+from ml_data.tokenizers import Tokenizer
+
+FORMAT = "ml-data manifest"
+FORMAT_VERSION = 1
+_LIBRARIES = ("numpy", "pyarrow", "sentencepiece", "tokenizers")
+
+
+def build_manifest(
+    options: TokenizeOptions,
+    output: Output,
+    tokenizer: Tokenizer,
+    inputs: list[dict[str, Any]],
+    facts: dict[str, FileFacts],
+    run: dict[str, Any],
+) -> dict[str, Any]:
+    """The manifest of one output."""
+    name = Path(output.prefix).name
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "key": output.key,
+        "dtype": output.writer.dtype.name,
+        "num_documents": output.writer.num_documents,
+        "num_sequences": output.writer.num_sequences,
+        "num_tokens": output.writer.num_tokens,
+        "tokenizer": {
+            "path": str(options.tokenizer_name_or_path),
+            "type": options.tokenizer_type,
+            "vocab_size": tokenizer.vocab_size,
+            "eod_id": tokenizer.eod_id,
+            "fingerprint": tokenizer.fingerprint,
+            "engine": tokenizer.engine_name,
+        },
+        "options": options.that_shape_the_output(),
+        "ledger": output.ledger.to_dict(),
+        "inputs": inputs,
+        "files": {f"{name}{suffix}": one.to_dict() for suffix, one in facts.items()},
+        "versions": versions(),
+        "run": run,
+    }
+
+
+def versions() -> dict[str, str]:
+    """This package, Python, and the libraries that the ids depend on."""
+    found = {"ml-data": ml_data.__version__, "python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def describe_inputs(
+    sources: list[Source], rows: dict[int, int], checksums: list[str | None]
+) -> list[dict[str, Any]]:
+    """The inputs as a manifest lists them."""
+    return [
+        {"path": source.name, "bytes": source.num_bytes, "rows": rows.get(index), "sha256": digest}
+        for index, (source, digest) in enumerate(zip(sources, checksums, strict=True))
+    ]
+
+
+def read_manifest(prefix: str | Path) -> dict[str, Any] | None:
+    """The manifest beside `prefix`; None when there is none. Raises FormatError when damaged."""
+    path = layout.manifest_path(prefix)
+    if not path.is_file():
+        return None
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise FormatError(f"{path} is not a manifest: {error}. Tokenize again") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise FormatError(f"{path} is not a manifest of ml-data")
+    if manifest["format_version"] > FORMAT_VERSION:
+        raise FormatError(
+            f"{path} has format version {manifest['format_version']}, this ml-data reads up to "
+            f"{FORMAT_VERSION}: install a newer one"
+        )
+    return manifest

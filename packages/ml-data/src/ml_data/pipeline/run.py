@@ -1,0 +1,293 @@
+"""A run in a straight line: sources, tokenizer, outputs, batches through workers, publish."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ml_data.documents.batch import Batch, Position
+from ml_data.documents.read import read_source
+from ml_data.documents.schema import check_columns, column_names
+from ml_data.documents.sources import Source, find_sources
+from ml_data.documents.template import get_template
+from ml_data.errors import OutputError, TokenizerError
+from ml_data.indexed import layout
+from ml_data.indexed.files import checksum, publish, reporting_output
+from ml_data.indexed.layout import best_dtype
+from ml_data.pipeline.encode import Job
+from ml_data.pipeline.executors import make_executor
+from ml_data.pipeline.journal import Journal, Progress
+from ml_data.pipeline.manifest import build_manifest, describe_inputs, read_manifest
+from ml_data.pipeline.options import TokenizeOptions
+from ml_data.pipeline.output import Output, moves_of, quarantine_path
+from ml_data.tokenizers import Tokenizer, load_tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tick:
+    """How far a run is, for a progress display."""
+
+    num_documents: int
+    num_bytes: int
+    seconds: float
+    file: int
+    num_files: int
+
+
+OnProgress = Callable[[Tick], None]
+OnNotice = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A run that was found to be possible."""
+
+    options: TokenizeOptions
+    sources: list[Source]
+    tokenizer: Tokenizer
+    job: Job
+    columns: list[str]
+    prefixes: list[str]
+    work: Path
+
+
+def output_prefix(options: TokenizeOptions, key: str) -> str:
+    """P_key_document."""
+    return f"{options.output_prefix}_{key}_document"
+
+
+def make_plan(options: TokenizeOptions, notice: OnNotice) -> Plan:
+    """Check everything that can be checked before the first row is read."""
+    sources = find_sources(list(options.input))
+    tokenizer = load_tokenizer(
+        options.tokenizer_name_or_path, tokenizer_type=options.tokenizer_type
+    )
+    if options.append_eod and tokenizer.eod_id is None:
+        raise TokenizerError(
+            f"{tokenizer.path} names no end-of-document token: leave --append-eod away"
+        )
+    options = _with_default_template(options, sources, notice)
+    template = get_template(options.template) if options.template else None
+    columns = list(template.fields if template else options.json_keys)
+    for source in sources:
+        check_columns(source, columns)
+    job = Job(
+        tokenizer_path=tokenizer.path,
+        tokenizer_type=options.tokenizer_type,
+        keys=options.json_keys,
+        dtype=best_dtype(tokenizer.vocab_size).str,
+        eod_id=tokenizer.eod_id if options.append_eod else None,
+        template=options.template,
+        max_document_tokens=options.max_document_tokens,
+    )
+    return Plan(
+        options=options,
+        sources=sources,
+        tokenizer=tokenizer,
+        job=job,
+        columns=columns,
+        prefixes=[output_prefix(options, key) for key in options.json_keys],
+        work=Path(f"{options.output_prefix}.work"),
+    )
+
+
+def _with_default_template(
+    options: TokenizeOptions, sources: list[Source], notice: OnNotice
+) -> TokenizeOptions:
+    """Alpaca's schema without a `text` column works out of the box."""
+    if options.template or options.json_keys != ("text",) or sources[0].kind != "parquet":
+        return options
+    names = column_names(sources[0])
+    if "text" in names or not {"instruction", "input", "output"} <= set(names):
+        return options
+    notice("no column 'text', but instruction, input and output: using --template alpaca")
+    return replace(options, template="alpaca")
+
+
+def tokenize(
+    options: TokenizeOptions,
+    *,
+    on_progress: OnProgress = lambda tick: None,
+    on_notice: OnNotice = lambda text: None,
+) -> list[dict[str, Any]]:
+    """Run, or go on with, the whole job; the manifests of the outputs, one per key."""
+    plan = make_plan(options, on_notice)
+    with _locked_work(plan.work):
+        identity = _identity(plan)
+        journal = Journal(plan.work / "journal.jsonl", identity)
+        progress = journal.read()
+        if progress is None or not progress.sealed:
+            finished = _finished_before(plan, identity)
+            if finished is not None:
+                on_notice(
+                    "the output is complete already: nothing to do (--overwrite makes it again)"
+                )
+                return finished
+            if progress is None:
+                journal.start()
+                progress = Progress()
+            else:
+                on_notice(f"going on after shard {progress.shard} of an earlier run")
+            _write(plan, journal, progress, identity, on_progress)
+        for prefix in plan.prefixes:
+            with reporting_output(prefix):
+                quarantine_path(prefix).unlink(missing_ok=True)
+                publish(moves_of(prefix, plan.work))
+    manifests = [read_manifest(prefix) for prefix in plan.prefixes]
+    return [one for one in manifests if one is not None]
+
+
+@contextmanager
+def _locked_work(work: Path) -> Iterator[None]:
+    """The work folder, held by this process alone; removed when the run is done."""
+    with reporting_output(work):
+        work.mkdir(parents=True, exist_ok=True)
+        handle = os.open(work / "lock", os.O_RDWR | os.O_CREAT)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OutputError(
+                f"{work} is in use by another run: wait for it, or choose another --output-prefix"
+            ) from None
+        yield
+        shutil.rmtree(work, ignore_errors=True)
+    finally:
+        os.close(handle)
+
+
+def _identity(plan: Plan) -> dict[str, Any]:
+    """What must be the same for a journal to be gone on with, or an output to be kept."""
+    return {
+        "options": plan.options.that_shape_the_output(),
+        "inputs": [[one.name, one.num_bytes, one.modified_ns] for one in plan.sources],
+        "tokenizer": [plan.tokenizer.fingerprint, plan.tokenizer.vocab_size, plan.job.eod_id],
+        "task": [plan.options.task_index, plan.options.num_tasks],
+    }
+
+
+def _finished_before(plan: Plan, identity: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """Manifests when the same command has finished before; OutputError when another one has."""
+    existing = [one for one in plan.prefixes if layout.idx_path(one).exists()]
+    if not existing or plan.options.overwrite:
+        return None
+    manifests = [read_manifest(prefix) for prefix in plan.prefixes]
+    wanted = _digest(identity)
+    found = [one for one in manifests if one and one["run"].get("identity") == wanted]
+    if len(found) == len(plan.prefixes):
+        return found
+    raise OutputError(
+        f"{existing[0]}.idx exists and was made by another command: choose another "
+        "--output-prefix, or replace it with --overwrite"
+    )
+
+
+def _digest(identity: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+
+
+def _write(
+    plan: Plan,
+    journal: Journal,
+    progress: Progress,
+    identity: dict[str, Any],
+    on_progress: OnProgress,
+) -> None:
+    """Everything from the first row to sealed files and manifests in the work folder."""
+    started = time.time()
+    dtype = best_dtype(plan.tokenizer.vocab_size)
+    states: list[dict[str, Any] | None] = [*progress.outputs] or [None] * len(plan.prefixes)
+    outputs = [
+        Output(prefix, key, dtype, plan.work, plan.options.on_error, state)
+        for prefix, key, state in zip(plan.prefixes, plan.options.json_keys, states, strict=True)
+    ]
+    sums = ThreadPoolExecutor(1, thread_name_prefix="checksums")
+    try:
+        digests = [sums.submit(_source_checksum, source) for source in plan.sources]
+        _encode_all(plan, journal, progress, outputs, on_progress)
+        inputs = describe_inputs(plan.sources, progress.rows, [one.result() for one in digests])
+        run = {
+            "host": platform.node(),
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+            "seconds": round(time.time() - started, 3),
+            "workers": plan.options.workers,
+            "executor": plan.options.executor,
+            "identity": _digest(identity),
+        }
+        for output in outputs:
+            facts = output.seal()
+            output.write_manifest(
+                build_manifest(plan.options, output, plan.tokenizer, inputs, facts, run)
+            )
+        progress.sealed, progress.outputs = True, []
+        journal.append(progress, {})
+    finally:
+        sums.shutdown(wait=True, cancel_futures=True)
+        for output in outputs:
+            output.close()
+
+
+def _source_checksum(source: Source) -> str | None:
+    return checksum(Path(source.path)).hexdigest() if source.is_local else None
+
+
+def _encode_all(
+    plan: Plan,
+    journal: Journal,
+    progress: Progress,
+    outputs: list[Output],
+    on_progress: OnProgress,
+) -> None:
+    options = plan.options
+    started = time.monotonic()
+    size = sum(source.num_bytes for source in plan.sources)
+    executor = make_executor(plan.job, plan.tokenizer, options.workers, size, options.batch_bytes)
+    documents = shard_bytes = total_bytes = 0
+    new_rows: dict[int, int] = {}
+    next_tick = options.log_interval
+    with closing(executor.run(_batches(plan, progress.position))) as results:
+        for batch, encoded in results:
+            for output, one in zip(outputs, encoded, strict=True):
+                output.add(batch.source, one)
+            progress.position = batch.end
+            new_rows[batch.end.file] = batch.end.row
+            shard_bytes += batch.num_bytes
+            total_bytes += batch.num_bytes
+            documents += batch.num_rows
+            if shard_bytes >= options.shard_bytes:
+                progress.shard += 1
+                progress.outputs = [output.sync() for output in outputs]
+                journal.append(progress, new_rows)
+                progress.rows.update(new_rows)
+                shard_bytes, new_rows = 0, {}
+            if documents >= next_tick:
+                next_tick = documents - documents % options.log_interval + options.log_interval
+                on_progress(
+                    Tick(
+                        num_documents=documents,
+                        num_bytes=total_bytes,
+                        seconds=time.monotonic() - started,
+                        file=batch.end.file,
+                        num_files=len(plan.sources),
+                    )
+                )
+    progress.rows.update(new_rows)
+
+
+def _batches(plan: Plan, start: Position) -> Iterator[Batch]:
+    for index, source in enumerate(plan.sources):
+        if index < start.file:
+            continue
+        at = start if index == start.file else Position(file=index)
+        yield from read_source(source, index, at, plan.columns, plan.options.batch_bytes)

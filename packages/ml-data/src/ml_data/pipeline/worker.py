@@ -1,0 +1,97 @@
+"""A worker process: batches in, ids out, until the run closes the channel.
+
+Started as a plain command rather than through multiprocessing, so that a script that calls
+`ml_data.tokenize` needs no `if __name__ == "__main__"` guard and nothing of it is imported again.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+from multiprocessing.connection import Connection
+
+import ml_data.errors
+from ml_data.documents.batch import Batch
+from ml_data.errors import MlDataError, WorkerError
+from ml_data.pipeline import frames
+from ml_data.pipeline.encode import Encoded, Job, encode_batch
+
+_START = (
+    "import sys; sys.path[:] = sys.argv[2:]; "
+    "from ml_data.pipeline.worker import main; sys.exit(main())"
+)
+
+
+def serve(channel: Connection) -> None:
+    """Answer batches until the run closes the channel."""
+    header, _ = frames.receive(channel)
+    job = Job(**{**header["job"], "keys": tuple(header["job"]["keys"])})
+    tokenizer = None
+    while True:
+        try:
+            frame = frames.receive(channel)
+        except EOFError:
+            return
+        try:
+            tokenizer = tokenizer or job.load()
+            answer = frames.pack_results(encode_batch(frames.unpack_batch(frame), job, tokenizer))
+        except MlDataError as error:
+            answer = {"error": str(error), "kind": type(error).__name__}, []
+        frames.send(channel, *answer)
+
+
+class WorkerProcess:
+    """The run's side of one worker process."""
+
+    def __init__(self, job: Job) -> None:
+        ours, theirs = socket.socketpair()
+        number = theirs.fileno()
+        command = [sys.executable, "-c", _START, str(number), *sys.path]
+        with theirs:
+            self._process = subprocess.Popen(command, pass_fds=[number], stdin=subprocess.DEVNULL)
+        self._channel = Connection(ours.detach())
+        self._header = {"job": job.to_dict()}
+
+    def encode(self, batch: Batch) -> list[Encoded]:
+        """Results of one batch. Raises WorkerError when the process is gone."""
+        try:
+            if self._header:
+                frames.send(self._channel, self._header, [])
+                self._header = {}
+            frames.send(self._channel, *frames.pack_batch(batch))
+            frame = frames.receive(self._channel)
+        except (EOFError, OSError) as error:
+            raise WorkerError(f"a worker process {self._death()}") from error
+        if "error" in frame[0]:
+            kind = getattr(ml_data.errors, frame[0]["kind"], MlDataError)
+            raise kind(frame[0]["error"])
+        return frames.unpack_results(frame)
+
+    def _death(self) -> str:
+        try:
+            code = self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            return "closed its channel"
+        if code >= 0:
+            return f"ended with exit code {code}"
+        name = signal.Signals(-code).name
+        hint = " (out of memory, as a rule)" if name == "SIGKILL" else ""
+        return f"was killed by {name}{hint}"
+
+    def close(self) -> None:
+        """End the process: at once, since it holds nothing that is not the run's."""
+        self._process.kill()
+        self._process.wait()
+        self._channel.close()
+
+
+def main() -> int:
+    """Entry point of the process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        serve(Connection(int(sys.argv[1])))
+    except (BrokenPipeError, ConnectionResetError, EOFError):
+        return 1
+    return 0
