@@ -1,4 +1,8 @@
-"""A `tokenizer.json`: the `tokenizers` library, which is the truth for such a file."""
+"""A `tokenizer.json`: the `tokenizers` library, which is the truth for such a file.
+
+Special tokens in text stay text, unless `parse_special_tokens` asks for them; other added tokens
+always count.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ import tokenizers
 from numpy.typing import NDArray
 
 from ml_data.errors import TokenizerError
-from ml_data.tokenizers.protocol import flatten
+from ml_data.tokenizers.protocol import check_text, check_values, flatten
 
 
 class HuggingFaceTokenizer:
@@ -22,13 +26,15 @@ class HuggingFaceTokenizer:
     engine_name = "tokenizers"
     releases_gil = True
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, parse_special_tokens: bool = False) -> None:
         self.path = str(path)
+        self.parse_special_tokens = parse_special_tokens
         raw = path.read_bytes()
         try:
             self._tokenizer = tokenizers.Tokenizer.from_buffer(raw)
         except Exception as error:
             raise TokenizerError(f"{path} is not a tokenizer.json: {error}") from error
+        self._tokenizer.encode_special_tokens = not parse_special_tokens
         self.fingerprint = hashlib.sha256(raw).hexdigest()
         self.vocab_size = self._tokenizer.get_vocab_size()
         self.eod_id = self._end_of_document(path)
@@ -44,17 +50,20 @@ class HuggingFaceTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of one text."""
+        check_text(text)
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
     def encode_batch(self, texts: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """(flat ids [sum(lengths)], lengths [len(texts)])."""
+        for text in texts:
+            check_text(text)
         done = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return flatten([one.ids for one in done])
 
     def encode_arrow(self, values: pa.Array) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Like `encode_batch`, of an Arrow string array without nulls."""
-        return self.encode_batch(values.to_pylist())
+        return self.encode_batch(check_values(values).to_pylist())
 
     def check_sample(
         self, values: pa.Array, ids: NDArray[np.int32], lengths: NDArray[np.int32]

@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ml_data.errors import TokenizerError
+
 
 class Tokenizer(Protocol):
     """Text to ids and back; rebuilt from its path in each worker.
@@ -57,3 +59,37 @@ def flatten(ids: list[list[int]]) -> tuple[NDArray[np.int32], NDArray[np.int32]]
     lengths = np.fromiter(map(len, ids), np.int32, len(ids))
     flat = np.fromiter(chain.from_iterable(ids), np.int32, int(lengths.sum(dtype=np.int64)))
     return flat, lengths
+
+
+def check_text(text: str) -> None:
+    """Raise TokenizerError for a text with lone surrogates: it has no UTF-8 form, so no ids."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise TokenizerError(
+            f"text {shorten(text)} holds the lone surrogate {text[error.start]!r} at character "
+            f"{error.start}: it is not Unicode text; replace it first, e.g. with "
+            "text.encode(errors='replace').decode()"
+        ) from error
+
+
+def check_values(values: pa.Array) -> pa.Array:
+    """`values` as string or large_string, checked: without nulls, and UTF-8."""
+    kind = values.type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise TokenizerError(f"encode_arrow takes string or large_string values, not {kind}")
+    if values.null_count:
+        raise TokenizerError(
+            f"encode_arrow takes no nulls, and {values.null_count} of {len(values)} values are "
+            "null: drop them first, e.g. with values.drop_null()"
+        )
+    try:
+        values.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise TokenizerError(f"values are not UTF-8 text: {error}") from error
+    return values
+
+
+def shorten(text: str, limit: int = 120) -> str:
+    """`text` for a message: escaped, at most `limit` characters of it."""
+    return ascii(text) if len(text) <= limit else f"{ascii(text[:limit])}... ({len(text)} chars)"
