@@ -111,6 +111,7 @@ def test_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("--tokenizer-type GPT2BPETokenizer", "supported: PretrainedFromHF"),
         ("--data-path a --valid-data-path b", "not both"),
         ("--data-path 0.5 a 0.5", "pairs of weight and prefix"),
+        ("--data-path 0.5 a 0 b", "weight 0 is not above 0; leave its prefix out"),
         ("--split 1,x", "up to three shares"),
         ("--split 0,0", "positive sum"),
         ("--keep-last 0 --save x", "--keep-last is 0"),

@@ -74,8 +74,8 @@ def parse_blend(items: tuple[str, ...], flag: str) -> tuple[list[str], list[floa
             f"{flag} {' '.join(items)}: rule: pairs of weight and prefix, or prefixes alone."
         )
     values = [float(weight) for weight in weights]
-    if min(values) < 0 or sum(values) <= 0:
-        raise ConfigError(f"{flag}: weights must not be negative and need a positive sum.")
+    if min(values) <= 0:
+        raise ConfigError(f"{flag}: weight {min(values):g} is not above 0; leave its prefix out.")
     return list(prefixes), values
 
 

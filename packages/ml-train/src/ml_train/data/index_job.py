@@ -1,7 +1,7 @@
 """A process of its own that builds sample indexes: python -m ml_train.data.index_job CACHE < SPEC.
 
-It forms a process group of one, so megatron-core builds here whatever rank the caller has, and
-no barrier of the training job is open meanwhile. The indexes are built in a folder beside their
+It is no part of the job, so megatron-core builds here whatever rank the caller has, and no
+barrier of the training job is open meanwhile. The indexes are built in a folder beside their
 final names and moved; the stamp, which holds each file's SHA-256, is written last.
 """
 
@@ -55,15 +55,7 @@ def _sync(path: Path) -> None:
 
 def main() -> int:
     """Read a spec from stdin, build, return 0."""
-    import torch
-
-    spec = IndexSpec.from_json(sys.stdin.read())
-    store = torch.distributed.HashStore()
-    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
-    try:
-        build_indexes(spec, Path(sys.argv[1]))
-    finally:
-        torch.distributed.destroy_process_group()
+    build_indexes(IndexSpec.from_json(sys.stdin.read()), Path(sys.argv[1]))
     return 0
 
 

@@ -6,6 +6,7 @@ so a build of hours neither runs into a group's timeout nor hides a dead builder
 good or bad, always becomes a word in the store.
 """
 
+import hashlib
 import json
 import logging
 import os
@@ -14,9 +15,10 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -25,6 +27,8 @@ from ml_train.data.spec import IndexSpec
 from ml_train.errors import DataError
 
 logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 _POLL_SECONDS = 0.2
 _SAY_SECONDS = 30.0
@@ -60,18 +64,41 @@ def _store() -> Any:
     return torch.distributed.distributed_c10d._get_default_store()
 
 
+def together(step: Callable[[], Result]) -> Result:
+    """Run step on every rank; when it fails on one, raise its DataError on all. Collective.
+
+    Otherwise the ranks where it went well would wait for the others in the next collective.
+    """
+    result, error = None, None
+    try:
+        result = step()
+    except DataError as raised:
+        error = str(raised)
+    place = Placement.current()
+    if place.world_size > 1:
+        errors: list[Any] = [None] * place.world_size
+        where = f"Node {place.node} ({socket.gethostname()}): " if place.num_nodes > 1 else ""
+        torch.distributed.all_gather_object(errors, error and where + error)
+        error = next((other for other in errors if other), None)
+    if error is not None:
+        raise DataError(error)
+    return cast(Result, result)
+
+
 def storage_is_shared(cache: Path, place: Placement) -> bool:
     """Whether every node sees a file that rank 0 writes into cache. Collective."""
     if place.num_nodes == 1:
         return True
-    probe = cache / f".probe-{uuid.uuid4().hex}"
-    names: list[Any] = [str(probe)]
+    names: list[Any] = [f".probe-{uuid.uuid4().hex}"]
     torch.distributed.broadcast_object_list(names, src=0)
-    probe = Path(names[0])
-    if place.rank == 0:
-        _make(cache)
-        probe.touch()
-    torch.distributed.barrier()
+    probe = cache / names[0]
+
+    def leave() -> None:
+        if place.rank == 0:
+            _make(cache)
+            probe.touch()
+
+    together(leave)
     seen: list[Any] = [None] * place.world_size
     torch.distributed.all_gather_object(seen, _visible(probe))
     if place.rank == 0:
@@ -122,7 +149,20 @@ def _build(spec: IndexSpec, cache: Path, place: Placement) -> dict[str, Any]:
         return {"host": host, "node": place.node, "error": str(error)}
     if files is None:
         return {"host": host, "node": place.node, "error": f"no indexes appeared in {cache}."}
-    return {"host": host, "node": place.node, "files": files}
+    tokens = {prefix: token_digest(prefix) for prefix, *_ in spec.files}
+    return {"host": host, "node": place.node, "files": files, "tokens": tokens}
+
+
+def token_digest(prefix: str, blocks: int = 64) -> str:
+    """SHA-256 over 4 KiB blocks spread evenly over P.bin: same data on all nodes, in no time."""
+    digest = hashlib.sha256()
+    path = Path(f"{prefix}.bin")
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        for block in range(blocks):
+            file.seek(max(size - 4096, 0) * block // max(blocks - 1, 1))
+            digest.update(file.read(4096))
+    return digest.hexdigest()
 
 
 def _run_child(spec: IndexSpec, cache: Path) -> None:
@@ -164,12 +204,13 @@ def _compare(answer: dict[str, Any], place: Placement) -> None:
         if "error" in other:
             raise DataError(f"Node {other['node']} ({other['host']}): {other['error']}")
     for other in answers:
-        if other["files"] != answers[0]["files"]:
-            raise DataError(
-                f"The sample indexes of node {other['node']} ({other['host']}) differ from those "
-                f"of node {answers[0]['node']} ({answers[0]['host']}): their token files are not "
-                "the same. Copy the .bin and .idx again, delete the index cache there, and retry."
-            )
+        for kind, name in (("tokens", "token files"), ("files", "sample indexes")):
+            if other[kind] != answers[0][kind]:
+                raise DataError(
+                    f"The {name} of node {other['node']} ({other['host']}) differ from those of "
+                    f"node {answers[0]['node']} ({answers[0]['host']}). Copy the .bin and .idx "
+                    "again, delete the index cache there, and retry."
+                )
 
 
 def _make(cache: Path) -> None:

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from ml_train.data.config import DataConfig
-from ml_train.data.indexes import ensure_indexes
+from ml_train.data.indexes import ensure_indexes, together
 from ml_train.data.manifest import check_manifests
-from ml_train.data.spec import build_datasets, make_spec
+from ml_train.data.spec import IndexSpec, build_datasets, make_spec
 from ml_train.errors import DataError
 
 Batch = dict[str, torch.Tensor]
@@ -96,22 +96,20 @@ def build_dataloaders(
             f"--global-batch-size {global_batch_size} is not divisible by micro batch size "
             f"{micro_batch_size} x data-parallel size {dp_size}."
         )
-    manifest_eod = check_manifests(
-        data, vocab_size=vocab_size, eod_id=eod_id, fingerprint=tokenizer_fingerprint
-    )
-    eod = eod_id if eod_id is not None else manifest_eod
-    if eod is None and data.eod_mask_loss:
-        raise DataError(
-            "--eod-mask-loss needs the end-of-document id, which neither a manifest nor a "
-            "tokenizer tells: give --tokenizer-name-or-path."
+
+    def check() -> IndexSpec:
+        found = check_manifests(
+            data, vocab_size=vocab_size, eod_id=eod_id, fingerprint=tokenizer_fingerprint
         )
-    spec = make_spec(
-        data,
-        samples=(train_samples, valid_samples, test_samples),
-        sequence_length=sequence_length,
-        seed=seed,
-        eod_id=-1 if eod is None else eod,
-    )
+        return make_spec(
+            data,
+            samples=(train_samples, valid_samples, test_samples),
+            sequence_length=sequence_length,
+            seed=seed,
+            eod_id=eod_id if eod_id is not None else found,
+        )
+
+    spec = together(check)
     cache = cache_directory(data, spec.files[0][0])
     ensure_indexes(spec, cache, shared=data.shared_storage)
     consumed = (consumed_train_samples, consumed_valid_samples, 0)

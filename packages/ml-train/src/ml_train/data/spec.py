@@ -8,23 +8,26 @@ counts epochs of an empty split for ever.
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ml_data.errors import MlDataError
+from ml_data.indexed import layout
+from ml_data.indexed.reader import IndexedDataset
 from ml_train.data.config import DataConfig, parse_blend
 from ml_train.errors import DataError
 
 SPLITS = ("train", "valid", "test")
-_INDEX_MAGIC = b"MMIDIDX\x00\x00"
-_ITEM_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 8, 7: 4, 8: 2}
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenFiles:
-    """What the header of P.idx says, and the size of P.bin."""
+    """Sizes of a .bin/.idx pair."""
 
     prefix: str
     num_sequences: int
@@ -94,45 +97,52 @@ class _Tokenizer:
 
     @property
     def pad(self) -> int:
-        """No id is padding: documents are packed without gaps."""
-        return -1
+        """No id is padding: documents are packed without gaps. Not -1, the id of no eod."""
+        return -2
 
 
 def read_token_files(prefix: str) -> TokenFiles:
     """Check P.idx against P.bin. Raises DataError."""
-    index, tokens = Path(f"{prefix}.idx"), Path(f"{prefix}.bin")
-    for path in (index, tokens):
+    for path in (layout.idx_path(prefix), layout.bin_path(prefix)):
         if not path.is_file():
             raise DataError(
                 f"{path} does not exist. --data-path takes the prefix that ml-data tokenize "
                 "printed, without .bin or .idx: usually OUTPUT_PREFIX_text_document."
             )
-    with index.open("rb") as file:
-        head = file.read(34)
-        if len(head) < 34 or head[:9] != _INDEX_MAGIC or head[17] not in _ITEM_BYTES:
-            raise DataError(f"{index} is not an index of the .bin/.idx format: bad header.")
-        num_sequences = int.from_bytes(head[18:26], "little")
-        if index.stat().st_size < 34 + 12 * num_sequences:
-            raise DataError(f"{index} is cut off: tokenize again.")
-        lengths = np.fromfile(file, dtype="<i4", count=num_sequences)
-    num_tokens = int(lengths.sum(dtype=np.int64))
-    wanted, found = num_tokens * _ITEM_BYTES[head[17]], tokens.stat().st_size
-    if wanted != found:
+    try:
+        tokens = IndexedDataset(prefix)
+    except MlDataError as error:
+        raise DataError(f"{error}. Tokenize again.") from error
+    wanted = int(tokens.sequence_lengths.sum(dtype=np.int64))
+    if wanted != tokens.num_tokens:
         raise DataError(
-            f"{tokens} has {found} bytes, but its index {index.name} describes {wanted}: one of "
-            "the two is damaged or of another run; tokenize again."
+            f"{layout.bin_path(prefix)} holds {tokens.num_tokens} tokens, but its index describes "
+            f"{wanted}: one of the two is damaged or of another run; tokenize again."
         )
-    if num_tokens == 0:
-        raise DataError(f"{tokens} holds no tokens.")
+    if wanted == 0:
+        raise DataError(f"{layout.bin_path(prefix)} holds no tokens.")
     return TokenFiles(
-        prefix=prefix, num_sequences=num_sequences, num_tokens=num_tokens, bin_bytes=found
+        prefix=prefix,
+        num_sequences=len(tokens),
+        num_tokens=wanted,
+        bin_bytes=wanted * tokens.dtype.itemsize,
     )
 
 
 def make_spec(
-    data: DataConfig, *, samples: tuple[int, int, int], sequence_length: int, seed: int, eod_id: int
+    data: DataConfig,
+    *,
+    samples: tuple[int, int, int],
+    sequence_length: int,
+    seed: int,
+    eod_id: int | None,
 ) -> IndexSpec:
     """Check the files and settle the blends. Raises DataError."""
+    if eod_id is None and data.eod_mask_loss:
+        raise DataError(
+            "--eod-mask-loss needs the end-of-document id, which neither a manifest nor a "
+            "tokenizer tells: give --tokenizer-name-or-path."
+        )
     per_split = (data.train_data_path, data.valid_data_path, data.test_data_path)
     words = (data.data_path,) if data.data_path else per_split
     if not any(words):
@@ -159,7 +169,7 @@ def make_spec(
         samples=samples,
         sequence_length=sequence_length,
         seed=seed,
-        eod_id=eod_id,
+        eod_id=-1 if eod_id is None else eod_id,
         eod_mask_loss=data.eod_mask_loss,
         mmap=not data.no_mmap_bin_files,
         files=tuple((f.prefix, f.num_sequences, f.num_tokens, f.bin_bytes) for f in files.values()),
@@ -198,7 +208,7 @@ def split_bounds(split: str) -> list[tuple[float, float]]:
 def build_datasets(spec: IndexSpec, cache: Path) -> list[Any]:
     """megatron-core's datasets for train, valid, test; None where nothing is wanted.
 
-    Builds what the cache lacks where this process is rank 0 of its default group or has none.
+    Builds what the cache lacks where this process is rank 0 of its default group, or alone.
     """
     from megatron.core.datasets.blended_megatron_dataset_builder import (
         BlendedMegatronDatasetBuilder,
@@ -232,9 +242,29 @@ def build_datasets(spec: IndexSpec, cache: Path) -> list[Any]:
             bounds if wanted else None
             for bounds, wanted in zip(config.split_matrix, spec.samples, strict=True)
         ]
-    builder = BlendedMegatronDatasetBuilder(GPTDataset, list(spec.samples), lambda: True, config)
-    datasets: list[Any] = builder.build()
+    with _process_group():
+        builder = BlendedMegatronDatasetBuilder(
+            GPTDataset, list(spec.samples), lambda: True, config
+        )
+        datasets: list[Any] = builder.build()
     return datasets
+
+
+@contextmanager
+def _process_group() -> Iterator[None]:
+    """The caller's default group, or one of a single process: blends ask for their rank."""
+    import torch
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        yield
+        return
+    store = torch._C._distributed_c10d.HashStore()
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
 
 
 def _as_pair(blend: Blend | None) -> tuple[list[str], list[float] | None] | None:

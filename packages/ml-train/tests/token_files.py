@@ -1,0 +1,21 @@
+"""Small .bin/.idx pairs for the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ml_data.indexed.writer import IndexedDatasetWriter
+
+
+def write_tokens(
+    prefix: Path, *, lengths: Sequence[int], first: int = 0, dtype: str = "<i4"
+) -> str:
+    """A pair whose ids count up from `first`, so that a token says where it is from."""
+    with IndexedDatasetWriter(prefix, np.dtype(dtype)) as writer:
+        ids = np.arange(first, first + sum(lengths))
+        writer.add_batch(ids, np.asarray(lengths))
+        writer.finalize()
+    return str(prefix)
