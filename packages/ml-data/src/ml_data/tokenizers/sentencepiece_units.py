@@ -84,7 +84,8 @@ class _UnitTable:
     def _clear(self) -> None:
         self._codes: dict[bytes, int] = {}
         self._bytes = 0
-        self._starts = self._lengths = np.zeros(1 << 10, np.int32)
+        self._starts = np.zeros(1 << 10, np.int32)
+        self._lengths = np.zeros(1 << 10, np.int32)
         self._ids = np.zeros(1 << 12, np.int32)
         self._num_ids = 0
 
@@ -205,7 +206,8 @@ class UnitTokenizer(SentencePieceTokenizer):
     def _encode_rows(self, rows: pa.Array) -> tuple[Ids, Ids]:
         """Ids and lengths of a few rows, none of them empty."""
         if self._prefix:
-            rows = pc.binary_join_element_wise("", rows, self._prefix)
+            empty, prefix = pa.scalar("", rows.type), pa.scalar(self._prefix, rows.type)
+            rows = pc.binary_join_element_wise(empty, rows, prefix)
         offsets = _offsets_of(rows)
         text = np.frombuffer(rows.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
         offsets = offsets - offsets[0]
