@@ -1,8 +1,9 @@
 """What one step reports, and how the mixture-of-experts part of it is gathered.
 
-Expert load comes from a forward hook on every router: it counts the routing map's ones, so it
-holds for any dispatcher and needs no change to the model. A layer that is recomputed is counted
-twice, which leaves its shares as they are.
+The routers of ml_models count the tokens of each expert where gradients are recorded, hence once
+under recomputation; auxiliary losses are summed there as well, in megatron-core's tracker. One
+all-reduce over tensor and data ranks and one over pipeline stages bring both together: layers x
+(experts + 4) numbers a step.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -20,9 +21,9 @@ class StepMetrics:
     loss: float
     """Mean cross entropy per token over the global batch, in nats, without auxiliary losses."""
     aux_loss: float | None = None
-    """Load-balancing loss, mean over layers and micro batches; None without experts."""
+    """Load-balancing loss before its coefficient, mean over layers and micro batches."""
     z_loss: float | None = None
-    """Router z-loss, likewise."""
+    """Router z-loss, likewise; None where it is off."""
     learning_rate: float
     grad_norm: float | None
     """Global norm before clipping; None where the optimizer gives none."""
@@ -35,7 +36,11 @@ class StepMetrics:
     """Peak of this process: device memory, or resident memory on the CPU."""
     expert_load: list[list[float]] = field(default_factory=list)
     """Per layer the share of token slots that each expert got; each row adds up to 1."""
+    router_entropy: list[float] = field(default_factory=list)
+    """Per layer the mean entropy of a token's distribution over all experts, in nats."""
     step_seconds: float
+    phase_seconds: dict[str, float] = field(default_factory=dict)
+    """Of step_seconds on rank 0: data, forward, backward, communication, optimizer."""
     consumed_samples: int
     skipped: bool = False
     """The update was skipped, for instance for a gradient that is not finite."""
@@ -45,79 +50,86 @@ class StepMetrics:
         return asdict(self)
 
 
-class ExpertLoadCounter:
-    """Counts, per layer and expert, the token slots that routers hand out."""
+@dataclass(frozen=True, kw_only=True)
+class RouterMetrics:
+    """The fields of StepMetrics that routers give; see there."""
+
+    aux_loss: float | None
+    z_loss: float | None
+    expert_load: list[list[float]]
+    router_entropy: list[float]
+
+
+class RouterMeter:
+    """Reads and resets what the routers of this rank's layers gathered during a step."""
 
     def __init__(self, model_chunks: list[torch.nn.Module], *, num_layers: int, num_experts: int):
-        self._counts = torch.zeros(num_layers, max(num_experts, 1), dtype=torch.float64)
-        self._handles = []
+        self._num_layers, self._num_experts = num_layers, num_experts
+        self._entropy = torch.zeros(num_layers, 2, dtype=torch.float64)
+        self._routers: list[tuple[int, Any]] = []
         for chunk in model_chunks:
             for module in chunk.modules():
-                if hasattr(module, "routing") and hasattr(module, "topk"):
+                if hasattr(module, "token_counts"):
                     layer = int(module.layer_number) - 1  # type: ignore[arg-type]
-                    self._handles.append(module.register_forward_hook(self._hook(layer)))
+                    self._routers.append((layer, module))
+                    module.observer = self._observe(layer, module)
 
-    def _hook(self, layer: int) -> Any:
-        def count(module: Any, inputs: Any, output: Any) -> None:
-            if module.training:
-                self._counts[layer] += output[1].detach().sum(dim=0).to("cpu", torch.float64)
+    def _observe(self, layer: int, router: Any) -> Any:
+        def observe(logits: torch.Tensor) -> None:
+            if router.training:
+                logs = torch.log_softmax(logits.float(), dim=-1)
+                self._entropy[layer, 0] -= (logs.exp() * logs).sum().to("cpu", torch.float64)
+                self._entropy[layer, 1] += logits.shape[0]
 
-        return count
+        return observe
 
-    def collect(self, groups: list[Any], device: torch.device) -> list[list[float]]:
-        """Shares summed over the process groups (one after the other), then start anew.
-
-        Collective. groups: tensor-and-data parallel, then pipeline.
-        """
-        counts = self._counts.to(device, torch.float32)
-        for group in groups:
-            if torch.distributed.get_world_size(group) > 1:
-                torch.distributed.all_reduce(counts, group=group)
-        self._counts.zero_()
-        total = counts.sum(dim=1, keepdim=True).clamp(min=1.0)
-        rows: list[list[float]] = (counts / total).cpu().tolist()
-        return rows
-
-    def remove(self) -> None:
-        """Take the hooks off the model."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-
-
-def collect_moe_losses(*, num_layers: int, num_microbatches: int) -> dict[str, float]:
-    """Means over layers and micro batches from megatron-core's tracker, which is then cleared.
-
-    Collective over pipeline, tensor and data ranks. Keys are the core's: load_balancing_loss,
-    z_loss. Empty on a model without experts.
-    """
-    from megatron.core.transformer.moe import moe_utils
-
-    if hasattr(moe_utils, "get_moe_layer_wise_logging_tracker"):
-        tracker = moe_utils.get_moe_layer_wise_logging_tracker()
-    else:
+    def collect(self, *, num_microbatches: int, device: torch.device) -> RouterMetrics:
+        """Shares, entropies and losses of the step over all ranks. Collective."""
         from megatron.core import parallel_state
 
-        tracker = parallel_state.get_moe_layer_wise_logging_tracker()
-    # A rank without expert layers has no entries of its own, but must take part in each reduction.
-    names: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(names, sorted(tracker))
-    wanted = sorted({name for part in names for name in part})
-    device = next((tracker[name]["values"].device for name in tracker), torch.device("cpu"))
-    for name in wanted:
-        if name not in tracker:
-            tracker[name] = {
-                "values": torch.zeros(num_layers, device=device),
-                "reduce_group": None,
-                "avg_group": None,
-                "reduce_group_has_dp": False,
-            }
-    if not wanted:
-        return {}
-    moe_utils.reduce_aux_losses_tracker_across_ranks()
-    losses = {
-        name: float(tracker[name]["values"].sum()) / (num_layers * num_microbatches)
-        for name in wanted
-    }
-    moe_utils.clear_aux_losses_tracker()
-    return losses
+        experts = self._num_experts
+        table = torch.zeros(self._num_layers, experts + 4, device=device)
+        for layer, router in self._routers:
+            if router.token_counts is not None:
+                table[layer, :experts] += router.token_counts.to(device)
+                router.token_counts = None
+        table[:, experts : experts + 2] = self._entropy.to(device, torch.float32)
+        self._entropy.zero_()
+        tracker = _tracker()
+        ranks = parallel_state.get_tensor_and_data_parallel_group()
+        scale = 1.0 / (ranks.size() * num_microbatches)
+        for column, name in enumerate(("load_balancing_loss", "z_loss"), start=experts + 2):
+            entry = tracker.get(name)
+            if entry is not None:
+                # A loss with a reduce_group is a part that the ranks of that group add up to.
+                group = entry.get("reduce_group")
+                parts = 1 if group is None else group.size()
+                table[:, column] = entry["values"].to(device) * (scale * parts)
+                entry["values"].zero_()
+        for group in (ranks, parallel_state.get_pipeline_model_parallel_group()):
+            if group.size() > 1:
+                torch.distributed.all_reduce(table, group=group)
+        return self._read(table.cpu())
+
+    def _read(self, table: torch.Tensor) -> RouterMetrics:
+        experts = self._num_experts
+        counts = table[:, :experts]
+        load = (counts / counts.sum(dim=1, keepdim=True).clamp(min=1.0)).tolist()
+        entropy = (table[:, experts] / table[:, experts + 1].clamp(min=1.0)).tolist()
+        # Both losses are positive where they are on: the first is about 1, the second a square.
+        losses = table[:, experts + 2 :].mean(dim=0).tolist()
+        return RouterMetrics(
+            aux_loss=losses[0] if losses[0] > 0 else None,
+            z_loss=losses[1] if losses[1] > 0 else None,
+            expert_load=load,
+            router_entropy=entropy,
+        )
+
+
+def _tracker() -> Any:
+    """megatron-core's sums of auxiliary losses per layer; its place depends on the version."""
+    from megatron.core import parallel_state
+    from megatron.core.transformer.moe import moe_utils
+
+    owner = moe_utils if hasattr(moe_utils, "get_moe_layer_wise_logging_tracker") else None
+    return (owner or parallel_state).get_moe_layer_wise_logging_tracker()

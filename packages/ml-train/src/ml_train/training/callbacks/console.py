@@ -1,0 +1,148 @@
+"""Reports for people: a progress display on a terminal, plain lines elsewhere."""
+
+import sys
+from typing import Any, TextIO
+
+from ml_train.training.callbacks.base import TrainerView
+from ml_train.training.callbacks.reporter import Report, Sink
+
+
+class ConsoleSink(Sink):
+    """Plain lines: what a log file wants."""
+
+    def __init__(self, stream: TextIO | None = None):
+        self._stream = stream
+
+    def write(self, line: str) -> None:
+        """One line, at once."""
+        print(line, file=self._stream or sys.stdout, flush=True)
+
+    def start(self, trainer: TrainerView, warnings: list[str]) -> None:
+        """The model, and settings without effect."""
+        from ml_train.training.flops import active_parameters, total_parameters
+
+        model = trainer.train_module.model_config
+        self.write(
+            f"{trainer.config.model.model_config or trainer.config.model.model}: "
+            f"{_count(total_parameters(model))} parameters, {_count(active_parameters(model))} "
+            f"active per token; from step {trainer.iteration} to "
+            f"{trainer.config.training.train_iters}"
+        )
+        for warning in warnings:
+            self.write(f"warning: {warning}")
+
+    def report(self, report: Report) -> None:
+        """One line."""
+        self.write(report_line(report))
+
+    def validation(self, iteration: int, losses: dict[str, float]) -> None:
+        """One line."""
+        parts = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
+        self.write(f"validation at step {iteration}: {parts}")
+
+    def event(self, iteration: int, kind: str, text: str) -> None:
+        """One line."""
+        self.write(f"{kind} at step {iteration}: {text}")
+
+
+class TerminalSink(ConsoleSink):
+    """The same lines above a progress bar with speed, time left and memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._progress: Any = None
+        self._task: Any = None
+
+    def write(self, line: str) -> None:
+        """Above the bar, once there is one."""
+        if self._progress is None:
+            super().write(line)
+        else:
+            self._progress.console.print(line, highlight=False, markup=False)
+
+    def start(self, trainer: TrainerView, warnings: list[str]) -> None:
+        """Open the display."""
+        super().start(trainer, warnings)
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
+        self._progress = Progress(
+            TextColumn("step"),
+            MofNCompleteColumn(),
+            BarColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[text]}", markup=False),
+        )
+        self._task = self._progress.add_task(
+            "", total=trainer.config.training.train_iters, completed=trainer.iteration, text=""
+        )
+        self._progress.start()
+
+    def step(self, iteration: int) -> None:
+        """Move the bar."""
+        self._progress.update(self._task, completed=iteration)
+
+    def report(self, report: Report) -> None:
+        """The line, and the figures beside the bar."""
+        super().report(report)
+        text = f"loss {report.loss:.4f}  {report.tokens_per_second_per_device:,.0f} tokens/s/device"
+        self._progress.update(self._task, text=text)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+
+def console_sink() -> ConsoleSink:
+    """The display that fits what stdout is."""
+    return TerminalSink() if sys.stdout.isatty() else ConsoleSink()
+
+
+def report_line(report: Report) -> str:
+    """step 10/60  loss 8.1234  aux 1.0023  ...  experts 12 13 12 ... %"""
+    parts = [f"step {report.iteration}/{report.train_iters}", f"loss {report.loss:.4f}"]
+    if report.aux_loss is not None:
+        parts.append(f"aux {report.aux_loss:.4f}")
+    if report.z_loss is not None:
+        parts.append(f"z {report.z_loss:.4f}")
+    parts.append(f"lr {report.learning_rate:.3e}")
+    if report.grad_norm is not None:
+        parts.append(f"grad norm {report.grad_norm:.3f}")
+    parts.append(f"{report.tokens_per_second_per_device:,.0f} tokens/s/device")
+    parts.append(f"{_significant(report.model_tflops_per_device)} TFLOP/s/device")
+    if report.mfu is not None:
+        parts.append(f"MFU {report.mfu:.1%}")
+    parts.append(f"{report.memory_bytes / 2**30:.2f} GiB")
+    if report.expert_load:
+        parts.append(f"experts {expert_text(report.expert_load)}")
+    if report.skipped_steps:
+        parts.append(f"{report.skipped_steps} updates skipped")
+    return "  ".join(parts)
+
+
+def expert_text(load: list[list[float]]) -> str:
+    """Share of tokens per expert, mean over layers; least and most over all where many."""
+    means = [100 * sum(column) / len(load) for column in zip(*load, strict=True)]
+    if len(means) <= 16:
+        shares = " ".join(f"{mean:.0f}" for mean in means)
+        return f"{shares} %"
+    every = [100 * share for row in load for share in row]
+    return f"{min(every):.1f}-{max(every):.1f} %"
+
+
+def _significant(value: float) -> str:
+    return f"{value:.1f}" if value >= 10 else f"{value:.3g}"
+
+
+def _count(number: int) -> str:
+    for limit, letter in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if number >= limit:
+            return f"{number / limit:.1f} {letter}"
+    return str(number)

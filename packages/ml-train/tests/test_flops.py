@@ -1,0 +1,74 @@
+"""FLOPs and parameter counts against what can be counted otherwise."""
+
+from __future__ import annotations
+
+import pytest
+
+from ml_models import registry
+from ml_train.training.flops import (
+    active_parameters,
+    forward_flops_per_token,
+    model_tflops_per_device,
+    total_parameters,
+    training_flops_per_token,
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "total", "active"),
+    # xAI: 314 B, "25 % active"; Mistral: 46.7 B and 12.9 B.
+    [("grok1-314b", 314.7e9, 85e9), ("mixtral-8x7b", 46.7e9, 12.9e9)],
+)
+def test_published_parameter_counts(name: str, total: float, active: float) -> None:
+    model = registry.get(name)
+    assert total_parameters(model) == pytest.approx(total, rel=0.01)
+    assert active_parameters(model) == pytest.approx(active, rel=0.02)
+
+
+@pytest.mark.parametrize("name", ["grok1-40b", "mixtral-8x7b"])
+def test_short_sequences_cost_six_times_the_active_matrices(name: str) -> None:
+    model = registry.get(name)
+    parts = forward_flops_per_token(model, 1)
+    # The embedding is looked up, not multiplied; tied, it is the output matrix as well.
+    lookup = model.vocab_size * model.hidden_size
+    matrices = active_parameters(model) - (
+        lookup if model.untie_embeddings_and_output_weights else 0
+    )
+    cost = training_flops_per_token(model, 1) - 3 * parts.attention
+    assert cost == pytest.approx(6 * matrices, rel=1e-4)
+
+
+def test_causal_attention_counts_pairs_once() -> None:
+    model = registry.get("grok1-tiny")
+    length = 256
+    pairs = length * (length + 1) / 2
+    by_pairs = model.num_layers * pairs * 4 * model.num_attention_heads * model.kv_channels
+    counted = forward_flops_per_token(model, length).attention * length
+    assert counted == pytest.approx(by_pairs)
+
+
+def test_counted_against_torch() -> None:
+    """torch's own counter over the same products of one dense layer and the logits."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = registry.get("grok1-tiny").replace(num_layers=1)
+    tokens, hidden = 4, model.hidden_size
+    queries = model.num_attention_heads * model.kv_channels
+    groups = 2 * model.num_query_groups * model.kv_channels
+    sizes = [(hidden, queries + groups), (queries, hidden), (hidden, model.num_experts)]
+    sizes += [(hidden, 2 * model.ffn_hidden_size), (model.ffn_hidden_size, hidden)] * 2
+    sizes += [(hidden, model.vocab_size)]
+    with FlopCounterMode(display=False) as counter:
+        for inner, outer in sizes:
+            torch.zeros(tokens, inner) @ torch.zeros(inner, outer)
+    parts = forward_flops_per_token(model, tokens)
+    assert counter.get_total_flops() == tokens * (parts.total - parts.attention)
+
+
+def test_rates() -> None:
+    model = registry.get("grok1-tiny")
+    each = training_flops_per_token(model, 128)
+    got = model_tflops_per_device(model, seq_length=128, tokens=2048, seconds=0.5, devices=8)
+    assert got == pytest.approx(each * 2048 / 0.5 / 8 / 1e12)
+    assert model_tflops_per_device(model, seq_length=1, tokens=1, seconds=0, devices=1) == 0
