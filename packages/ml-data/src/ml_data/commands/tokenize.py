@@ -28,6 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--on-error", choices=("skip", "quarantine", "stop"), default="quarantine",
         help="what to do with rows without a usable text")  # fmt: skip
     add("--max-document-tokens", type=int, help="drop longer documents")
+    add("--input-checksums", choices=("all", "local", "none"), default="all",
+        help="inputs whose sha256 is recorded; remote ones are read once more for it")  # fmt: skip
     add("--overwrite", action="store_true", help="replace the finished output of another command")
     add("--json", action="store_true", help="print the manifests as JSON")
 
@@ -50,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
         workers=args.workers,
         log_interval=args.log_interval,
         overwrite=args.overwrite,
+        input_checksums=args.input_checksums,
     )
     manifests = tokenize(options, on_progress=_print_progress, on_notice=_print_notice)
     if args.json:

@@ -33,6 +33,8 @@ class Batch:
     """A pyarrow.RecordBatch, or None."""
     lines: bytes | None = None
     end: Position
+    shard: int = 0
+    ends_shard: bool = False
 
     @property
     def num_bytes(self) -> int:
@@ -41,4 +43,5 @@ class Batch:
 
     def describe(self) -> str:
         """For messages."""
-        return f"{self.source}, rows {self.first_row} to {self.first_row + self.num_rows - 1}"
+        last = self.first_row + self.num_rows - 1
+        return f"shard {self.shard}: {self.source}, rows {self.first_row} to {last}"

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
 import pyarrow as pa
 
-from ml_data.documents.read import open_parquet
+from ml_data.documents.batch import Position
+from ml_data.documents.read import open_parquet, read_source
 from ml_data.documents.sources import Source
 from ml_data.errors import InputError
+
+_FIRST_BYTES = 1 << 16
 
 
 def count_rows(source: Source) -> int | None:
@@ -19,15 +26,25 @@ def count_rows(source: Source) -> int | None:
 
 
 def column_names(source: Source) -> list[str]:
-    """Top-level columns of a parquet file."""
+    """Top-level columns of a parquet file, keys of the first row of a JSON lines file."""
+    if source.kind == "jsonl":
+        return list(_first_row(source))
     with open_parquet(source) as file:
         names: list[str] = file.schema_arrow.names
     return names
 
 
+def check_all_columns(sources: list[Source], columns: list[str]) -> None:
+    """Check every source before hours are spent on the first; several at a time."""
+    with ThreadPoolExecutor(8) as pool:
+        for _ in pool.map(lambda source: check_columns(source, columns), sources):
+            pass
+
+
 def check_columns(source: Source, columns: list[str]) -> None:
-    """Raise InputError when the parquet file `source` lacks a text column of that name."""
-    if source.kind != "parquet":
+    """Raise InputError when `source` lacks a text column of that name, or is no JSON lines."""
+    if source.kind == "jsonl":
+        _first_row(source)
         return
     with open_parquet(source) as file:
         schema = file.schema_arrow
@@ -40,6 +57,22 @@ def check_columns(source: Source, columns: list[str]) -> None:
             )
         if not is_text(kind):
             raise InputError(f"{source.name}: column {column!r} holds {kind}, not text")
+
+
+def _first_row(source: Source) -> dict[str, Any]:
+    """The first row, {} when it is no JSON object (which the run then sets aside)."""
+    batch = next(read_source(source, 0, Position(), [], _FIRST_BYTES), None)
+    text = (batch.lines or b"" if batch else b"").lstrip()
+    if text.startswith(b"["):
+        raise InputError(
+            f"{source.name} holds one JSON array; JSON lines have one object a line. Convert it: "
+            "jq -c '.[]' FILE > FILE.jsonl"
+        )
+    try:
+        row = json.loads(text.split(b"\n", 1)[0])
+    except ValueError:
+        return {}
+    return row if isinstance(row, dict) else {}
 
 
 def field_type(schema: pa.Schema, column: str) -> pa.DataType | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import glob
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,13 +112,13 @@ def _local_source(path: Path) -> Source:
 
 def _remote(given: str) -> list[Source]:
     scheme, _, rest = given.partition("://")
-    pattern = None
-    base = given
-    if _WILDCARDS & set(rest.split("?")[0] if "=" in rest else rest):
-        folders = rest.split("/")
-        fixed = next(i for i, part in enumerate(folders) if _WILDCARDS & set(part))
-        base = f"{scheme}://{'/'.join(folders[:fixed])}"
-        pattern = "/".join(folders[fixed:])
+    query = ""
+    if "=" in rest.rpartition("?")[2] and "?" in rest:
+        rest, _, query = rest.rpartition("?")
+    folders = rest.split("/")
+    fixed = next((i for i, part in enumerate(folders) if _WILDCARDS & set(part)), len(folders))
+    pattern = "/".join(folders[fixed:]) or None
+    base = f"{scheme}://{'/'.join(folders[:fixed])}{'?' if query else ''}{query}"
     filesystem, root = _open_filesystem(base, scheme)
     try:
         info = filesystem.get_file_info(root)
@@ -129,10 +130,10 @@ def _remote(given: str) -> list[Source]:
             infos = [one for one in infos if _matches(one.path, root, pattern)]
     except OSError as error:
         raise InputError(f"input {given}: cannot be listed: {error}") from error
-    prefix = base[: len(base) - len(root)] if base.endswith(root) else f"{scheme}://"
     return [
         Source(
-            name=f"{prefix}{info.path}",
+            # Without the query, which may hold keys.
+            name=info.path if "://" in info.path else f"{scheme}://{info.path}",
             path=info.path,
             filesystem=filesystem,
             num_bytes=info.size or 0,
@@ -141,6 +142,20 @@ def _remote(given: str) -> list[Source]:
         )
         for info in sorted(infos, key=lambda one: one.path)
     ]
+
+
+def source_checksum(source: Source, which: str) -> str | None:
+    """sha256 of the file, where `which` (all, local, none) asks for it."""
+    if which == "none" or (which == "local" and not source.is_local):
+        return None
+    digest = hashlib.sha256()
+    try:
+        with source.filesystem.open_input_stream(source.path, compression=None) as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise InputError(f"{source.name}: cannot be read: {error}") from error
+    return digest.hexdigest()
 
 
 def _matches(path: str, root: str, pattern: str | None) -> bool:

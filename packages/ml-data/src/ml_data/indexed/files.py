@@ -17,6 +17,7 @@ BLOCK_BYTES = 1 << 20
 _FIXES = {
     errno.ENOSPC: "the disk is full: free some space or choose another folder, then run again",
     errno.EDQUOT: "the quota is used up: free some space, then run again",
+    errno.EFBIG: "the limit on file sizes (ulimit -f) is reached: raise it, then run again",
     errno.EROFS: "the file system is read-only: choose another folder",
     errno.EACCES: "no permission to write there: choose another folder or change its owner",
     errno.EPERM: "no permission to write there: choose another folder or change its owner",

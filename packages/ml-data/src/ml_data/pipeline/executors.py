@@ -110,7 +110,10 @@ class LocalExecutor:
         try:
             return encoder.encode(batch)
         except WorkerError as error:
-            raise WorkerError(f"{error} at {batch.describe()}") from error
+            raise WorkerError(
+                f"{error} in {batch.describe()}. Finished shards are kept: the same command goes "
+                "on after the last of them (with fewer --workers it needs less memory)"
+            ) from error
         finally:
             self._idle.put(encoder)
 

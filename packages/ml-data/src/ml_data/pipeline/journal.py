@@ -36,6 +36,7 @@ class Journal:
         self._path = path
         self._identity = json.loads(json.dumps({"format_version": FORMAT_VERSION, **identity}))
         self._size = 0
+        self.num_shards = 0
 
     def read(self) -> Progress | None:
         """The last shard of an earlier run of the same command; None when there is none."""
@@ -64,6 +65,7 @@ class Journal:
                     sealed=entry["sealed"],
                 )
             self._size += len(line)
+            self.num_shards = number
         return progress
 
     def start(self) -> None:
@@ -71,7 +73,7 @@ class Journal:
         with reporting_output(self._path):
             with self._path.open("wb") as file:
                 file.write(json.dumps(self._identity).encode() + b"\n")
-                self._size = file.tell()
+                self._size, self.num_shards = file.tell(), 0
                 sync_file(file)
             fsync_directory(self._path.parent)
 
@@ -91,3 +93,4 @@ class Journal:
                 file.write(json.dumps(entry).encode() + b"\n")
                 self._size = file.tell()
                 sync_file(file)
+        self.num_shards += 1

@@ -9,6 +9,7 @@ from ml_data.errors import InputError, UsageError
 
 ON_ERROR = ("skip", "quarantine", "stop")
 EXECUTORS = ("local", "ray")
+INPUT_CHECKSUMS = ("all", "local", "none")
 # Input read between two entries of the journal. Smaller loses less to a kill and syncs more often.
 SHARD_BYTES = 16 << 20
 BATCH_BYTES = 1 << 20
@@ -43,6 +44,8 @@ class TokenizeOptions:
     """Replace a finished output of another run."""
     num_tasks: int = 1
     task_index: int = 0
+    input_checksums: str = "all"
+    """Inputs whose sha256 the manifest records: all, local, none."""
     batch_bytes: int = BATCH_BYTES
     shard_bytes: int = SHARD_BYTES
 
@@ -59,6 +62,11 @@ class TokenizeOptions:
             raise UsageError(f"--on-error {self.on_error}: choose from {', '.join(ON_ERROR)}")
         if self.executor not in EXECUTORS:
             raise UsageError(f"--executor {self.executor}: choose from {', '.join(EXECUTORS)}")
+        if self.input_checksums not in INPUT_CHECKSUMS:
+            raise UsageError(
+                f"--input-checksums {self.input_checksums}: choose from "
+                f"{', '.join(INPUT_CHECKSUMS)}"
+            )
         if not 0 <= self.task_index < self.num_tasks:
             raise UsageError(
                 f"--task-index {self.task_index}: with --num-tasks {self.num_tasks} it must be "
@@ -73,6 +81,6 @@ class TokenizeOptions:
         """Options on which the bytes depend, for the journal and the manifest."""
         names = (
             "json_keys", "append_eod", "template", "on_error", "max_document_tokens",
-            "tokenizer_type",
+            "tokenizer_type", "input_checksums",
         )  # fmt: skip
         return {name: value for name, value in asdict(self).items() if name in names}

@@ -18,12 +18,12 @@ from typing import Any
 
 from ml_data.documents.batch import Batch, Position
 from ml_data.documents.read import read_source
-from ml_data.documents.schema import check_columns, column_names
-from ml_data.documents.sources import Source, find_sources
+from ml_data.documents.schema import check_all_columns, column_names
+from ml_data.documents.sources import Source, find_sources, source_checksum
 from ml_data.documents.template import get_template
-from ml_data.errors import OutputError, TokenizerError
+from ml_data.errors import InputError, OutputError, TokenizerError
 from ml_data.indexed import layout
-from ml_data.indexed.files import checksum, publish, reporting_output
+from ml_data.indexed.files import publish, reporting_output
 from ml_data.indexed.layout import best_dtype
 from ml_data.pipeline.encode import Job
 from ml_data.pipeline.executors import make_executor
@@ -80,8 +80,7 @@ def make_plan(options: TokenizeOptions, notice: OnNotice) -> Plan:
     options = _with_default_template(options, sources, notice)
     template = get_template(options.template) if options.template else None
     columns = list(template.fields if template else options.json_keys)
-    for source in sources:
-        check_columns(source, columns)
+    check_all_columns(sources, columns)
     job = Job(
         tokenizer_path=tokenizer.path,
         tokenizer_type=options.tokenizer_type,
@@ -106,7 +105,7 @@ def _with_default_template(
     options: TokenizeOptions, sources: list[Source], notice: OnNotice
 ) -> TokenizeOptions:
     """Alpaca's schema without a `text` column works out of the box."""
-    if options.template or options.json_keys != ("text",) or sources[0].kind != "parquet":
+    if options.template or options.json_keys != ("text",):
         return options
     names = column_names(sources[0])
     if "text" in names or not {"instruction", "input", "output"} <= set(names):
@@ -123,9 +122,9 @@ def tokenize(
 ) -> list[dict[str, Any]]:
     """Run, or go on with, the whole job; the manifests of the outputs, one per key."""
     plan = make_plan(options, on_notice)
-    with _locked_work(plan.work):
-        identity = _identity(plan)
-        journal = Journal(plan.work / "journal.jsonl", identity)
+    identity = _identity(plan)
+    journal = Journal(plan.work / "journal.jsonl", identity)
+    with _locked_work(plan.work, journal):
         progress = journal.read()
         if progress is None or not progress.sealed:
             finished = _finished_before(plan, identity)
@@ -142,15 +141,17 @@ def tokenize(
             _write(plan, journal, progress, identity, on_progress)
         for prefix in plan.prefixes:
             with reporting_output(prefix):
-                quarantine_path(prefix).unlink(missing_ok=True)
-                publish(moves_of(prefix, plan.work))
+                moves = moves_of(prefix, plan.work)
+                if moves[0][0].exists():  # nothing of this run is published yet
+                    quarantine_path(prefix).unlink(missing_ok=True)
+                publish(moves)
     manifests = [read_manifest(prefix) for prefix in plan.prefixes]
     return [one for one in manifests if one is not None]
 
 
 @contextmanager
-def _locked_work(work: Path) -> Iterator[None]:
-    """The work folder, held by this process alone; removed when the run is done."""
+def _locked_work(work: Path, journal: Journal) -> Iterator[None]:
+    """The work folder, held by this process alone; removed unless a later run can go on from it."""
     with reporting_output(work):
         work.mkdir(parents=True, exist_ok=True)
         handle = os.open(work / "lock", os.O_RDWR | os.O_CREAT)
@@ -161,7 +162,12 @@ def _locked_work(work: Path) -> Iterator[None]:
             raise OutputError(
                 f"{work} is in use by another run: wait for it, or choose another --output-prefix"
             ) from None
-        yield
+        try:
+            yield
+        except BaseException:
+            if journal.num_shards == 0:
+                shutil.rmtree(work, ignore_errors=True)
+            raise
         shutil.rmtree(work, ignore_errors=True)
     finally:
         os.close(handle)
@@ -205,7 +211,7 @@ def _write(
     on_progress: OnProgress,
 ) -> None:
     """Everything from the first row to sealed files and manifests in the work folder."""
-    started = time.time()
+    started, options = time.time(), plan.options
     dtype = best_dtype(plan.tokenizer.vocab_size)
     states: list[dict[str, Any] | None] = [*progress.outputs] or [None] * len(plan.prefixes)
     outputs = [
@@ -214,8 +220,11 @@ def _write(
     ]
     sums = ThreadPoolExecutor(1, thread_name_prefix="checksums")
     try:
-        digests = [sums.submit(_source_checksum, source) for source in plan.sources]
+        digests = [
+            sums.submit(source_checksum, source, options.input_checksums) for source in plan.sources
+        ]
         _encode_all(plan, journal, progress, outputs, on_progress)
+        _require_tokens(plan, outputs)
         inputs = describe_inputs(plan.sources, progress.rows, [one.result() for one in digests])
         run = {
             "host": platform.node(),
@@ -238,8 +247,15 @@ def _write(
             output.close()
 
 
-def _source_checksum(source: Source) -> str | None:
-    return checksum(Path(source.path)).hexdigest() if source.is_local else None
+def _require_tokens(plan: Plan, outputs: list[Output]) -> None:
+    for output in outputs:
+        if output.writer.num_tokens == 0 and plan.options.num_tasks == 1:
+            counts = output.ledger
+            raise InputError(
+                f"{', '.join(plan.options.input)}: no tokens for {output.key!r}: "
+                f"{counts.documents_in} documents read, {counts.documents_empty} of them empty, "
+                f"{counts.num_dropped} dropped {counts.documents_dropped or ''}"
+            )
 
 
 def _encode_all(
@@ -253,24 +269,23 @@ def _encode_all(
     started = time.monotonic()
     size = sum(source.num_bytes for source in plan.sources)
     executor = make_executor(plan.job, plan.tokenizer, options.workers, size, options.batch_bytes)
-    documents = shard_bytes = total_bytes = 0
+    documents = total_bytes = 0
     new_rows: dict[int, int] = {}
     next_tick = options.log_interval
-    with closing(executor.run(_batches(plan, progress.position))) as results:
+    with closing(executor.run(_batches(plan, progress.position, progress.shard))) as results:
         for batch, encoded in results:
             for output, one in zip(outputs, encoded, strict=True):
                 output.add(batch.source, one)
             progress.position = batch.end
             new_rows[batch.end.file] = batch.end.row
-            shard_bytes += batch.num_bytes
             total_bytes += batch.num_bytes
             documents += batch.num_rows
-            if shard_bytes >= options.shard_bytes:
-                progress.shard += 1
+            if batch.ends_shard:
+                progress.shard = batch.shard
                 progress.outputs = [output.sync() for output in outputs]
                 journal.append(progress, new_rows)
                 progress.rows.update(new_rows)
-                shard_bytes, new_rows = 0, {}
+                new_rows = {}
             if documents >= next_tick:
                 next_tick = documents - documents % options.log_interval + options.log_interval
                 on_progress(
@@ -285,9 +300,16 @@ def _encode_all(
     progress.rows.update(new_rows)
 
 
-def _batches(plan: Plan, start: Position) -> Iterator[Batch]:
+def _batches(plan: Plan, start: Position, shards_done: int) -> Iterator[Batch]:
+    """Batches from `start` on, cut into shards by the bytes read, whatever the workers do."""
+    shard, shard_bytes = shards_done + 1, 0
     for index, source in enumerate(plan.sources):
         if index < start.file:
             continue
         at = start if index == start.file else Position(file=index)
-        yield from read_source(source, index, at, plan.columns, plan.options.batch_bytes)
+        for batch in read_source(source, index, at, plan.columns, plan.options.batch_bytes):
+            shard_bytes += batch.num_bytes
+            ends = shard_bytes >= plan.options.shard_bytes
+            yield replace(batch, shard=shard, ends_shard=ends)
+            if ends:
+                shard, shard_bytes = shard + 1, 0
