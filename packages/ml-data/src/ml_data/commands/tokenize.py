@@ -22,6 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--tokenizer-type", default="PretrainedFromHF")
     add("--json-keys", nargs="+", default=["text"], help="columns, each with its own output")
     add("--append-eod", action="store_true", help="end documents with the end-of-document id")
+    add("--parse-special-tokens", action="store_true",
+        help="control tokens in text, such as [EOS], count as tokens")  # fmt: skip
+    add("--engine", default="auto", help="auto, fast, sentencepiece or tokenizers: the ids agree")
     add("--workers", type=int, default=4)
     add("--log-interval", type=int, default=1000, help="documents between progress lines")
     add("--template", help="'alpaca' or a pattern such as 'Q: {question}\\nA: {answer}'")
@@ -44,6 +47,8 @@ def run(args: argparse.Namespace) -> int:
         tokenizer_name_or_path=args.tokenizer_name_or_path,
         output_prefix=args.output_prefix,
         tokenizer_type=args.tokenizer_type,
+        engine=args.engine,
+        parse_special_tokens=args.parse_special_tokens,
         json_keys=tuple(args.json_keys),
         append_eod=args.append_eod,
         template=args.template,

@@ -21,6 +21,8 @@ class Job:
 
     tokenizer_path: str
     tokenizer_type: str
+    engine: str
+    parse_special_tokens: bool
     keys: tuple[str, ...]
     dtype: str
     eod_id: int | None
@@ -33,7 +35,12 @@ class Job:
 
     def load(self) -> Tokenizer:
         """The tokenizer of this job."""
-        return load_tokenizer(self.tokenizer_path, tokenizer_type=self.tokenizer_type)
+        return load_tokenizer(
+            self.tokenizer_path,
+            tokenizer_type=self.tokenizer_type,
+            engine=self.engine,
+            parse_special_tokens=self.parse_special_tokens,
+        )
 
 
 @dataclass

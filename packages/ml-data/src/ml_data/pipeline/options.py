@@ -26,6 +26,10 @@ class TokenizeOptions:
     output_prefix: str
     """P of P_text_document.bin."""
     tokenizer_type: str = "PretrainedFromHF"
+    engine: str = "auto"
+    """What encodes: auto, fast, sentencepiece, tokenizers; all give the same ids."""
+    parse_special_tokens: bool = False
+    """Control tokens such as `[EOS]` in text count as tokens."""
     json_keys: tuple[str, ...] = ("text",)
     """Columns or keys, each with an output of its own; `a.b` is a field of a struct."""
     append_eod: bool = False
@@ -81,6 +85,6 @@ class TokenizeOptions:
         """Options on which the bytes depend, for the journal and the manifest."""
         names = (
             "json_keys", "append_eod", "template", "on_error", "max_document_tokens",
-            "tokenizer_type", "input_checksums",
+            "tokenizer_type", "input_checksums", "parse_special_tokens",
         )  # fmt: skip
         return {name: value for name, value in asdict(self).items() if name in names}

@@ -71,7 +71,10 @@ def make_plan(options: TokenizeOptions, notice: OnNotice) -> Plan:
     """Check everything that can be checked before the first row is read."""
     sources = find_sources(list(options.input))
     tokenizer = load_tokenizer(
-        options.tokenizer_name_or_path, tokenizer_type=options.tokenizer_type
+        options.tokenizer_name_or_path,
+        tokenizer_type=options.tokenizer_type,
+        engine=options.engine,
+        parse_special_tokens=options.parse_special_tokens,
     )
     if options.append_eod and tokenizer.eod_id is None:
         raise TokenizerError(
@@ -84,6 +87,8 @@ def make_plan(options: TokenizeOptions, notice: OnNotice) -> Plan:
     job = Job(
         tokenizer_path=tokenizer.path,
         tokenizer_type=options.tokenizer_type,
+        engine=options.engine,
+        parse_special_tokens=options.parse_special_tokens,
         keys=options.json_keys,
         dtype=best_dtype(tokenizer.vocab_size).str,
         eod_id=tokenizer.eod_id if options.append_eod else None,
