@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from token_files import write_tokens
 
+from ml_data.pipeline.manifest import FORMAT
 from ml_train.data.config import DataConfig
 from ml_train.data.index_job import build_indexes, read_stamp, stamp_path
 from ml_train.data.loaders import build_dataloaders, cache_directory
@@ -231,28 +232,74 @@ def test_what_the_loaders_refuse(prefix: str, tmp_path: Path) -> None:
         loaders(inside)
 
 
+def write_manifest(prefix: str, *, size: int | None = None, **tokenizer) -> None:
+    facts = {"vocab_size": 10_000, "eod_id": 2, "fingerprint": "a" * 64, **tokenizer}
+    size = Path(f"{prefix}.bin").stat().st_size if size is None else size
+    files = {Path(prefix).name + ".bin": {"bytes": size, "sha256": "0" * 64}}
+    text = {"format": FORMAT, "format_version": 1, "tokenizer": facts, "files": files}
+    Path(f"{prefix}.json").write_text(json.dumps(text))
+
+
 @pytest.mark.parametrize(
-    ("manifest", "words"),
+    ("changes", "words"),
     [
-        ({"tokenizer": {"vocab_size": 20_000}}, "vocabulary of 20000 ids, but the model has only"),
-        ({"tokenizer": {"eod_id": 3}}, "end-of-document id 3, the tokenizer has 2"),
-        ({"tokenizer": {"fingerprint": "b" * 64}}, "made with another tokenizer"),
-        ({"files": {"tokens.bin": {"bytes": 5}}}, "its manifest says 5"),
-        ([], "a JSON object was expected"),
-        ("{", "is not a manifest"),
+        ({"vocab_size": 20_000}, "vocabulary of 20000 ids, but the model has only"),
+        ({"eod_id": 3}, "end-of-document id 3, the tokenizer has 2"),
+        ({"fingerprint": "b" * 64}, "made with another tokenizer"),
+        ({"size": 5}, "its manifest says 5"),
     ],
 )
-def test_a_manifest_that_does_not_fit_stops_the_run(prefix: str, manifest, words: str) -> None:
-    text = manifest if isinstance(manifest, str) else json.dumps(manifest)
-    Path(f"{prefix}.json").write_text(text)
+def test_a_manifest_that_does_not_fit_stops_the_run(prefix: str, changes, words: str) -> None:
+    write_manifest(prefix, **changes)
     data = DataConfig(data_path=(prefix,), split="1,0,0")
     with pytest.raises(DataError, match=words):
         loaders(data, eod_id=2, tokenizer_fingerprint="a" * 64)
 
 
+def test_files_of_two_tokenizers_do_not_blend(prefix: str, tmp_path: Path) -> None:
+    other = write_tokens(tmp_path / "other", lengths=[40])
+    write_manifest(prefix)
+    write_manifest(other, eod_id=5)
+    with pytest.raises(DataError, match="another file of the blend has 2"):
+        loaders(DataConfig(data_path=(prefix, other), split="1,0,0"))
+    Path(f"{other}.json").write_text("{")
+    with pytest.raises(DataError, match="other.json is not a manifest"):
+        loaders(DataConfig(data_path=(prefix, other), split="1,0,0"))
+
+
 def test_a_manifest_that_fits_gives_the_end_of_document_id(prefix: str) -> None:
-    facts = {"vocab_size": 10_000, "eod_id": int(np.cumsum(LENGTHS)[4]), "fingerprint": "a" * 64}
-    Path(f"{prefix}.json").write_text(json.dumps({"tokenizer": facts}))
+    write_manifest(prefix, eod_id=int(np.cumsum(LENGTHS)[4]))
     data = DataConfig(data_path=(prefix,), split="1,0,0", eod_mask_loss=True)
     built = loaders(data, tokenizer_fingerprint="a" * 64)
     assert any((batch["loss_mask"] == 0).any() for batch in islice(built.train, 32))
+
+
+def test_indexes_can_be_built_ahead_of_the_run(
+    prefix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ml_train.commands import index
+    from ml_train.config.flags import FlagParser, parse
+    from ml_train.config.load import load_config
+    from ml_train.data.samples import planned_samples
+    from ml_train.errors import ConfigError
+
+    flags = ["--recipe", "grok1-tiny", "--seq-length", "16", "--data-path", prefix]
+    flags += ["--eval-iters", "1", "--eval-interval", "5", "--split", "8,2"]
+    parser = FlagParser("ml-train index", "")
+    index.add_arguments(parser)
+    assert index.run(parser.parse_args(flags)) == 0
+    assert "are now in" in capsys.readouterr().out
+    config = load_config(parse(flags)).config
+    train, valid, test = planned_samples(config, 8)
+    assert (train, valid, test) == (160, 40, 0)
+    cache = Path(prefix).parent / "index_cache"
+    before = {path: path.stat().st_mtime_ns for path in cache.iterdir()}
+    loaders(
+        config.data, train_samples=train, valid_samples=valid, seed=config.training.seed,
+        vocab_size=131_072,
+    )  # fmt: skip
+    assert {path: path.stat().st_mtime_ns for path in cache.iterdir()} == before
+    assert index.run(parser.parse_args(flags)) == 0
+    assert " were in " in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="--global-batch-size is unset"):
+        index.run(parser.parse_args(["--data-path", prefix]))

@@ -98,15 +98,14 @@ def build_dataloaders(
         )
 
     def check() -> IndexSpec:
-        found = check_manifests(
-            data, vocab_size=vocab_size, eod_id=eod_id, fingerprint=tokenizer_fingerprint
-        )
-        return make_spec(
+        return checked_spec(
             data,
             samples=(train_samples, valid_samples, test_samples),
             sequence_length=sequence_length,
             seed=seed,
-            eod_id=eod_id if eod_id is not None else found,
+            vocab_size=vocab_size,
+            eod_id=eod_id,
+            tokenizer_fingerprint=tokenizer_fingerprint,
         )
 
     spec = together(check)
@@ -120,6 +119,29 @@ def build_dataloaders(
         )
     ]
     return DataLoaders(train=loaders[0], valid=loaders[1], test=loaders[2])
+
+
+def checked_spec(
+    data: DataConfig,
+    *,
+    samples: tuple[int, int, int],
+    sequence_length: int,
+    seed: int,
+    vocab_size: int | None = None,
+    eod_id: int | None = None,
+    tokenizer_fingerprint: str | None = None,
+) -> IndexSpec:
+    """The spec of a run after its manifests were checked. Raises DataError."""
+    found = check_manifests(
+        data, vocab_size=vocab_size, eod_id=eod_id, fingerprint=tokenizer_fingerprint
+    )
+    return make_spec(
+        data,
+        samples=samples,
+        sequence_length=sequence_length,
+        seed=seed,
+        eod_id=eod_id if eod_id is not None else found,
+    )
 
 
 def cache_directory(data: DataConfig, first_prefix: str) -> Path:

@@ -4,15 +4,44 @@ Checked before step 0 because ids of another tokenizer train without any error. 
 other tools have no manifest: then there is nothing to check, and a log line says so.
 """
 
-import json
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ml_data.errors import MlDataError
+from ml_data.pipeline.manifest import read_manifest
+from ml_train.config.tokenizer import TokenizerSection
 from ml_train.data.config import DataConfig, parse_blend
 from ml_train.errors import DataError
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerFacts:
+    """What a run needs of its tokenizer."""
+
+    vocab_size: int
+    eod_id: int | None
+    fingerprint: str
+
+
+def tokenizer_facts(section: TokenizerSection) -> TokenizerFacts | None:
+    """Facts of the tokenizer that the run names; None where it names none. Raises DataError."""
+    if section.path is None:
+        return None
+    from ml_data.tokenizers import load_tokenizer
+
+    try:
+        tokenizer = load_tokenizer(section.path)
+    except MlDataError as error:
+        raise DataError(f"--tokenizer-name-or-path {section.path}: {error}.") from error
+    return TokenizerFacts(
+        vocab_size=tokenizer.vocab_size,
+        eod_id=tokenizer.eod_id,
+        fingerprint=tokenizer.fingerprint,
+    )
 
 
 def check_manifests(
@@ -24,12 +53,15 @@ def check_manifests(
         prefixes += parse_blend(words, "--data-path")[0]
     found: int | None = None
     for prefix in dict.fromkeys(prefixes):
-        manifest = _read(prefix)
+        try:
+            manifest = read_manifest(prefix)
+        except MlDataError as error:
+            raise DataError(f"{error}.") from error
         if manifest is None:
             logger.info("%s has no manifest: tokenizer and checksums are not checked", prefix)
             continue
         _check_sizes(prefix, manifest)
-        tokenizer = _tokenizer_facts(manifest)
+        tokenizer = manifest["tokenizer"]
         _check_tokenizer(prefix, tokenizer, vocab_size, eod_id, fingerprint)
         eod = tokenizer.get("eod_id")
         if found is not None and eod is not None and eod != found:
@@ -39,34 +71,6 @@ def check_manifests(
             )
         found = eod if eod is not None else found
     return found
-
-
-def _read(prefix: str) -> dict[str, Any] | None:
-    path = Path(f"{prefix}.json")
-    if not path.is_file():
-        return None
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path} is not a manifest: {error}. Tokenize again.") from error
-    if not isinstance(manifest, dict):
-        raise DataError(f"{path} is not a manifest: a JSON object was expected. Tokenize again.")
-    return manifest
-
-
-def _tokenizer_facts(manifest: dict[str, Any]) -> dict[str, Any]:
-    nested = manifest.get("tokenizer")
-    facts: dict[str, Any] = dict(nested) if isinstance(nested, dict) else {}
-    for source, name in (
-        ("vocab_size", "vocab_size"),
-        ("eod_id", "eod_id"),
-        ("tokenizer_vocab_size", "vocab_size"),
-        ("tokenizer_fingerprint", "fingerprint"),
-        ("fingerprint", "fingerprint"),
-    ):
-        if source in manifest:
-            facts.setdefault(name, manifest[source])
-    return facts
 
 
 def _check_tokenizer(
@@ -97,14 +101,10 @@ def _check_tokenizer(
 
 
 def _check_sizes(prefix: str, manifest: dict[str, Any]) -> None:
-    files = manifest.get("files")
-    if not isinstance(files, dict):
-        return
-    for name, entry in files.items():
-        wanted = entry.get("bytes", entry.get("size")) if isinstance(entry, dict) else None
+    for name, entry in manifest["files"].items():
         path = Path(prefix).parent / Path(name).name
-        if wanted is not None and path.is_file() and path.stat().st_size != wanted:
+        if path.is_file() and path.stat().st_size != entry["bytes"]:
             raise DataError(
-                f"{path} has {path.stat().st_size} bytes, but its manifest says {wanted}: it was "
-                "changed or cut off after it was made. Tokenize or copy it again."
+                f"{path} has {path.stat().st_size} bytes, but its manifest says {entry['bytes']}: "
+                "it was changed or cut off after it was made. Tokenize or copy it again."
             )
