@@ -33,6 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--max-document-tokens", type=int, help="drop longer documents")
     add("--input-checksums", choices=("all", "local", "none"), default="all",
         help="inputs whose sha256 is recorded; remote ones are read once more for it")  # fmt: skip
+    add("--shard-bytes", type=int, default=16 << 20,
+        help="input between two journal entries: what a kill can cost")  # fmt: skip
+    add("--batch-bytes", type=int, default=1 << 20, help="input that a worker takes at a time")
     add("--overwrite", action="store_true", help="replace the finished output of another command")
     add("--json", action="store_true", help="print the manifests as JSON")
 
@@ -57,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
         workers=args.workers,
         log_interval=args.log_interval,
         overwrite=args.overwrite,
+        shard_bytes=args.shard_bytes,
+        batch_bytes=args.batch_bytes,
         input_checksums=args.input_checksums,
     )
     manifests = tokenize(options, on_progress=_print_progress, on_notice=_print_notice)
