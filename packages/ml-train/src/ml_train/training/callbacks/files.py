@@ -9,6 +9,7 @@ import dataclasses
 import json
 import math
 import platform
+from importlib import metadata
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -60,8 +61,6 @@ class JsonLinesSink(Sink):
 
 def run_facts(trainer: TrainerView) -> dict[str, Any]:
     """Configuration, model, devices and versions, as JSON values."""
-    import megatron.core
-
     world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
     return {
         "config": dataclasses.asdict(trainer.config),
@@ -70,7 +69,7 @@ def run_facts(trainer: TrainerView) -> dict[str, Any]:
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,
-            "megatron-core": megatron.core.__version__,
+            "megatron-core": metadata.version("megatron-core"),
         },
     }
 

@@ -1,0 +1,45 @@
+"""ml-train report: a run's curves, experts, speed, configuration and warnings in one HTML file."""
+
+import argparse
+import os
+from pathlib import Path
+
+DESCRIPTION = "Render the metrics of a run as one self-contained HTML page."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """RUN and where to write."""
+    parser.add_argument("run", help="The run's --save directory, or its --metrics-file.")
+    parser.add_argument(
+        "--output",
+        default=None,
+        help="HTML file to write (default: report.html beside the metrics)",
+    )
+    parser.add_argument("--loss-curve", default=None, help="Write the loss curve here too (.png).")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the page, and the loss curve where asked for."""
+    from ml_train.report.figures import save_loss_curve
+    from ml_train.report.findings import findings
+    from ml_train.report.page import render_page
+    from ml_train.report.records import ReportError, read_run
+
+    records = read_run(Path(args.run))
+    output = Path(args.output) if args.output else records.path.with_name("report.html")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        temporary = output.with_name(output.name + ".tmp")
+        temporary.write_text(render_page(records), encoding="utf-8")
+        os.replace(temporary, output)
+        print(f"wrote {output}")
+        if args.loss_curve:
+            save_loss_curve(records, Path(args.loss_curve))
+            print(f"wrote {args.loss_curve}")
+    except (OSError, ValueError) as error:
+        raise ReportError(f"The report cannot be written: {error}.") from error
+    last = records.reports[-1]
+    print(f"step {last['iteration']} of {last['train_iters']}: loss {last['loss']:.4f}")
+    for sentence in findings(records):
+        print(f"- {sentence}")
+    return 0
