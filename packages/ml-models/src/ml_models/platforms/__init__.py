@@ -1,0 +1,67 @@
+"""What megatron-core needs from a device: cpu, cuda, npu, and what a plug-in brings.
+
+A plug-in is an entry point of the group "ml_models.platforms": name = "module:Class", the class
+with the methods of `Platform`. It is found by name, and by "auto" where its device is there.
+"""
+
+from importlib import import_module
+from importlib.metadata import entry_points
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from ml_models.errors import PlatformError
+
+if TYPE_CHECKING:
+    from ml_models.platforms.base import Platform
+
+__all__ = ["get_platform", "platform_names"]
+
+GROUP = "ml_models.platforms"
+
+# In the order in which auto tries them; plug-ins come between the devices and the CPU.
+_OURS = MappingProxyType(
+    {
+        "cuda": "ml_models.platforms.cuda:CudaPlatform",
+        "npu": "ml_models.platforms.npu:NpuPlatform",
+        "cpu": "ml_models.platforms.cpu:CpuPlatform",
+    }
+)
+
+
+def platform_names() -> list[str]:
+    """Names that get_platform takes besides auto."""
+    return sorted(_classes())
+
+
+def get_platform(name: str = "auto") -> "Platform":
+    """The platform called `name`; auto: the first whose device is there, the CPU last."""
+    known = _classes()
+    if name == "auto":
+        ordered = ["cuda", "npu", *sorted(set(known) - set(_OURS)), "cpu"]
+        name = next(each for each in ordered if _load(known[each]).available())
+    if name not in known:
+        raise PlatformError(
+            f"No platform is called {name!r}; known: auto, {', '.join(sorted(known))}. A plug-in "
+            f"registers one as an entry point of the group {GROUP}."
+        )
+    chosen = _load(known[name])
+    if not chosen.available():
+        raise PlatformError(
+            f"The platform {name} has no device here, or its libraries cannot be loaded. "
+            "Choose --device cpu, or auto for what there is."
+        )
+    platform: Platform = chosen()
+    return platform
+
+
+def _classes() -> dict[str, str]:
+    found = {point.name: point.value for point in entry_points(group=GROUP)}
+    return {**found, **_OURS}
+
+
+def _load(value: str) -> Any:
+    module, _, name = value.partition(":")
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise PlatformError(f"The platform {value} cannot be loaded: {error}.") from error

@@ -1,0 +1,66 @@
+"""What a run asks of a device, whichever it is."""
+
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import torch
+
+
+class Platform(Protocol):
+    """One kind of device. Constructing it changes nothing; `apply` and `context` are explicit."""
+
+    name: str
+    """cpu, cuda, npu, or what a plug-in calls itself."""
+    backend: str
+    """Backend of torch.distributed: gloo, nccl, hccl."""
+    needs_gloo_groups: bool
+    """Whether megatron-core should make gloo twins of its groups, for tensors on the host."""
+
+    @property
+    def device(self) -> torch.device:
+        """The device of this process; after `set_device` with its index."""
+        ...
+
+    @classmethod
+    def available(cls) -> bool:
+        """Whether such a device and its libraries are there."""
+        ...
+
+    def set_device(self, local_rank: int) -> None:
+        """Choose the device of this process."""
+        ...
+
+    def apply(self) -> list[str]:
+        """Adapt megatron-core to the device, once; returns what was adapted, for the log.
+
+        Called by an entry point before the first model is built, never at import.
+        """
+        ...
+
+    def context(self) -> AbstractContextManager[None]:
+        """Entered around everything that builds or runs a model; leaves torch as it found it."""
+        ...
+
+    def synchronize(self) -> None:
+        """Wait for the work that was queued on the device."""
+        ...
+
+    def memory_bytes(self) -> int:
+        """Peak memory since the last reset: of the device, or resident memory on the CPU."""
+        ...
+
+    def reset_peak_memory(self) -> None:
+        """Start a new peak."""
+        ...
+
+    def rng_state(self) -> dict[str, Any]:
+        """Random states of torch on the host and the device, as tensors."""
+        ...
+
+    def set_rng_state(self, state: dict[str, Any]) -> None:
+        """The inverse of rng_state."""
+        ...
+
+    def peak_tflops(self, dtype: torch.dtype) -> float | None:
+        """Dense peak of one device in TFLOP/s; None where the maker's figure is not known."""
+        ...

@@ -1,0 +1,90 @@
+"""The CPU with gloo: a whole platform, for development, tests and small runs.
+
+megatron-core is written for CUDA. `apply` puts the rows of cpu_core.CORE in place for the process;
+`context` answers for torch.cuda until it is left. Both refuse where CUDA is in use.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ml_models.errors import PlatformError
+from ml_models.platforms import patch
+from ml_models.platforms.cpu_core import CORE
+from ml_models.platforms.cpu_device import CPU, TORCH_CUDA, DeviceArguments
+
+
+class CpuPlatform:
+    """Processes on the cores of a machine."""
+
+    name = "cpu"
+    backend = "gloo"
+    needs_gloo_groups = True
+
+    @property
+    def device(self) -> torch.device:
+        """The CPU."""
+        return CPU
+
+    @classmethod
+    def available(cls) -> bool:
+        """Always."""
+        return True
+
+    def set_device(self, local_rank: int) -> None:
+        """There is one."""
+
+    def apply(self) -> list[str]:
+        """Adapt megatron-core to CPU tensors and gloo; returns the rows."""
+        _refuse_cuda()
+        return patch.apply(CORE, patch.core_line())
+
+    @contextlib.contextmanager
+    def context(self) -> Iterator[None]:
+        """Device arguments and the names of torch.cuda mean the CPU inside."""
+        _refuse_cuda()
+        with patch.temporarily(TORCH_CUDA), DeviceArguments():
+            yield
+
+    def synchronize(self) -> None:
+        """Work is done when its call returns."""
+
+    def memory_bytes(self) -> int:
+        """Peak resident memory of this process since the last reset."""
+        try:
+            status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        except OSError:
+            import resource
+
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+
+    def reset_peak_memory(self) -> None:
+        """Start a new peak, where the kernel lets a process do that (Linux)."""
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+    def rng_state(self) -> dict[str, Any]:
+        """State of torch's generator."""
+        return {"torch": torch.get_rng_state()}
+
+    def set_rng_state(self, state: dict[str, Any]) -> None:
+        """The inverse of rng_state."""
+        torch.set_rng_state(state["torch"])
+
+    def peak_tflops(self, dtype: torch.dtype) -> float | None:
+        """None: makers quote no such figure; --peak-tflops-per-device sets one."""
+        return None
+
+
+def _refuse_cuda() -> None:
+    if torch.cuda.is_initialized():
+        raise PlatformError(
+            "The cpu platform was asked for in a process that already uses CUDA: it redirects "
+            "CUDA calls of megatron-core to the CPU. Start a process of its own for it, with "
+            "CUDA_VISIBLE_DEVICES set to nothing."
+        )

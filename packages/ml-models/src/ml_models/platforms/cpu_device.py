@@ -1,0 +1,171 @@
+"""What megatron-core calls on CUDA, answered for the CPU while a run lasts.
+
+Two parts, both gone when the run's context is left. A TorchFunctionMode turns device="cuda" into
+"cpu" and makes Tensor.cuda a no-op; the rows of TORCH_CUDA replace the names of torch.cuda that
+would raise without a device. Work on a CPU is done when the call returns, so streams and events
+have nothing to do.
+"""
+
+import contextlib
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from ml_models.platforms.patch import Patch
+
+CPU = torch.device("cpu")
+
+
+def names_cuda(value: Any) -> bool:
+    """Whether an argument names a CUDA device."""
+    if isinstance(value, torch.device):
+        return value.type == "cuda"
+    return isinstance(value, str) and (value == "cuda" or value.startswith("cuda:"))
+
+
+class DeviceArguments(TorchFunctionMode):
+    """Reads every CUDA device in arguments as the CPU."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.Tensor.cuda:
+            return args[0]
+        if names_cuda(kwargs.get("device")):
+            kwargs = {**kwargs, "device": CPU}
+        if func is torch.Tensor.to:
+            args = tuple(CPU if names_cuda(item) else item for item in args)
+        return func(*args, **kwargs)
+
+
+class TypeNames(TorchFunctionMode):
+    """Tensor.type() answers torch.cuda.FloatTensor for torch.FloatTensor, and so on.
+
+    Entered around the few functions of megatron-core's optimizer that compare the name.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func is torch.Tensor.type and len(args) == 1 and not kwargs:
+            return str(result).replace("torch.", "torch.cuda.", 1)
+        return result
+
+
+class Stream:
+    """A queue that is always empty. All streams are equal: there is but one order of work."""
+
+    cuda_stream = 0
+    device = CPU
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """Takes what torch.cuda.Stream takes."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Stream)
+
+    def __hash__(self) -> int:
+        return 0
+
+    def wait_stream(self, other: Any) -> None:
+        """Nothing to wait for."""
+
+    def wait_event(self, event: Any) -> None:
+        """Nothing to wait for."""
+
+    def record_event(self, event: Any = None) -> Any:
+        """An event that has happened."""
+        return event if event is not None else Event()
+
+    def synchronize(self) -> None:
+        """Nothing to wait for."""
+
+    def query(self) -> bool:
+        """All work is done."""
+        return True
+
+
+class Event:
+    """A mark in a queue that is always empty."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """Takes what torch.cuda.Event takes."""
+
+    def record(self, stream: Any = None) -> None:
+        """Happens at once."""
+
+    def wait(self, stream: Any = None) -> None:
+        """Nothing to wait for."""
+
+    def synchronize(self) -> None:
+        """Nothing to wait for."""
+
+    def query(self) -> bool:
+        """It has happened."""
+        return True
+
+    def elapsed_time(self, other: Any) -> float:
+        """Not measured."""
+        return 0.0
+
+
+def _get_rng_state(device: Any = None) -> torch.Tensor:
+    return torch.get_rng_state()
+
+
+def _set_rng_state(new_state: torch.Tensor, device: Any = None) -> None:
+    torch.set_rng_state(new_state)
+
+
+def _manual_seed(seed: int) -> None:
+    torch.default_generator.manual_seed(seed)
+
+
+def _nothing(*args: Any, **options: Any) -> None:
+    return None
+
+
+def _row(name: str, replacement: Any, reason: str) -> Patch:
+    module = "torch.cuda.random" if name.startswith("random.") else "torch.cuda"
+    return Patch(
+        target=f"{module}:{name.removeprefix('random.')}",
+        make=lambda original: replacement,
+        reason=reason,
+    )
+
+
+_RAISES = "raises without a CUDA device"
+_RNG = "megatron-core keeps its random states in the device's generator"
+
+TORCH_CUDA: tuple[Patch, ...] = (
+    _row("current_device", lambda: CPU, f"device argument of most buffers; {_RAISES}"),
+    _row("set_device", _nothing, _RAISES),
+    _row("synchronize", _nothing, f"timers, pipeline and checkpoints wait; {_RAISES}"),
+    _row("Stream", Stream, f"the token dispatcher and the gradient buffers make one; {_RAISES}"),
+    _row("Event", Event, f"hand-over between streams; {_RAISES}"),
+    _row("current_stream", lambda device=None: Stream(), _RAISES),
+    _row("default_stream", lambda device=None: Stream(), _RAISES),
+    _row("set_stream", _nothing, _RAISES),
+    _row("stream", lambda stream: contextlib.nullcontext(), _RAISES),
+    _row("get_rng_state", _get_rng_state, _RNG),
+    _row("set_rng_state", _set_rng_state, _RNG),
+    _row("manual_seed", _manual_seed, _RNG),
+    _row("random.get_rng_state", _get_rng_state, _RNG),
+    _row("random.set_rng_state", _set_rng_state, _RNG),
+)
+
+
+def with_type_names(function: Callable[..., Any]) -> Callable[..., Any]:
+    """function, called with TypeNames entered."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        with TypeNames():
+            return function(*args, **kwargs)
+
+    return wrapped

@@ -1,0 +1,87 @@
+"""NVIDIA devices with NCCL: megatron-core's home, so that only one name may be missing."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from ml_models.platforms import patch
+from ml_models.platforms.cpu_core import CORE
+
+# Dense peaks in TFLOP/s from NVIDIA's data sheets, (bfloat16, float32 without TF32).
+_PEAKS: dict[str, tuple[float, float]] = {
+    "A100": (312.0, 19.5),
+    "A800": (312.0, 19.5),
+    "H100 PCIe": (756.0, 51.0),
+    "H100": (989.0, 67.0),
+    "H800": (989.0, 67.0),
+    "H200": (989.0, 67.0),
+}
+
+# What does not depend on the device: TransformerEngine is no requirement here either.
+_WITHOUT_TRANSFORMER_ENGINE = tuple(row for row in CORE if row.target.endswith("te_general_gemm"))
+
+
+class CudaPlatform:
+    """One GPU per process."""
+
+    name = "cuda"
+    backend = "nccl"
+    needs_gloo_groups = False
+
+    def __init__(self) -> None:
+        self._index = 0
+
+    @property
+    def device(self) -> torch.device:
+        """This process's GPU."""
+        return torch.device("cuda", self._index)
+
+    @classmethod
+    def available(cls) -> bool:
+        """Whether torch sees a GPU."""
+        return torch.cuda.is_available()
+
+    def set_device(self, local_rank: int) -> None:
+        """GPU number local_rank of this machine."""
+        self._index = local_rank
+        torch.cuda.set_device(local_rank)
+
+    def apply(self) -> list[str]:
+        """Give the router a name that it reads even without TransformerEngine."""
+        return patch.apply(_WITHOUT_TRANSFORMER_ENGINE, patch.core_line())
+
+    @contextlib.contextmanager
+    def context(self) -> Iterator[None]:
+        """Nothing to redirect."""
+        yield
+
+    def synchronize(self) -> None:
+        """Wait for the GPU."""
+        torch.cuda.synchronize()
+
+    def memory_bytes(self) -> int:
+        """Peak of allocated GPU memory since the last reset."""
+        return int(torch.cuda.max_memory_allocated())
+
+    def reset_peak_memory(self) -> None:
+        """Start a new peak."""
+        torch.cuda.reset_peak_memory_stats()
+
+    def rng_state(self) -> dict[str, Any]:
+        """States of torch's generators on host and GPU."""
+        return {"torch": torch.get_rng_state(), "device": torch.cuda.get_rng_state()}
+
+    def set_rng_state(self, state: dict[str, Any]) -> None:
+        """The inverse of rng_state."""
+        torch.set_rng_state(state["torch"])
+        torch.cuda.set_rng_state(state["device"])
+
+    def peak_tflops(self, dtype: torch.dtype) -> float | None:
+        """From the data sheet, dense; None for a GPU that the table lacks."""
+        name = torch.cuda.get_device_name(self._index)
+        for part, (bfloat16, float32) in _PEAKS.items():
+            if all(word in name for word in part.split()):
+                return float32 if dtype == torch.float32 else bfloat16
+        return None

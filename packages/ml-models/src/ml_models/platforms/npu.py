@@ -1,0 +1,147 @@
+"""Ascend devices with HCCL, through torch_npu and, on megatron-core 0.12.1, MindSpeed.
+
+Each step of `apply` is explicit and happens once, in the order that the libraries need: torch_npu;
+transfer_to_npu, which turns torch.cuda into torch.npu; MindSpeed's adaptor, before megatron-core is
+imported; apex's fused Adam. No NPU was available to this project: the order and the conditions are
+tested with stand-in modules, the libraries themselves are not.
+"""
+
+import contextlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from ml_models.errors import PlatformError
+from ml_models.platforms import patch
+from ml_models.platforms.cpu_core import CORE
+
+MINDSPEED_LINE = "0.12"
+_WITHOUT_TRANSFORMER_ENGINE = tuple(row for row in CORE if row.target.endswith("te_general_gemm"))
+
+
+class NpuPlatform:
+    """One NPU per process."""
+
+    name = "npu"
+    backend = "hccl"
+    needs_gloo_groups = False
+
+    def __init__(self) -> None:
+        self._index = 0
+        self._applied: list[str] = []
+
+    @property
+    def device(self) -> torch.device:
+        """This process's NPU."""
+        return torch.device("npu", self._index)
+
+    @classmethod
+    def available(cls) -> bool:
+        """Whether torch_npu is installed, can be imported and sees an NPU."""
+        if importlib.util.find_spec("torch_npu") is None:
+            return False
+        try:
+            importlib.import_module("torch_npu")
+        except (ImportError, OSError, RuntimeError):
+            # Without Ascend's CANN libraries the import itself fails.
+            return False
+        return bool(_npu().is_available())
+
+    def set_device(self, local_rank: int) -> None:
+        """NPU number local_rank of this machine."""
+        _require_torch_npu()
+        self._index = local_rank
+        _npu().set_device(local_rank)
+
+    def apply(self) -> list[str]:
+        """Load the adapters, in order, once."""
+        if self._applied:
+            return list(self._applied)
+        _require_torch_npu()
+        importlib.import_module("torch_npu.contrib.transfer_to_npu")
+        done = ["torch_npu", "torch_npu.contrib.transfer_to_npu: torch.cuda means torch.npu"]
+        line = patch.core_line()
+        if importlib.util.find_spec("mindspeed") is not None:
+            if line != MINDSPEED_LINE:
+                raise PlatformError(
+                    f"MindSpeed is installed, whose adaptor is made for megatron-core "
+                    f"{MINDSPEED_LINE}.1, but megatron-core {line} is. Install megatron-core "
+                    "0.12.1 (constraints/core-0.12.1.txt), or uninstall mindspeed."
+                )
+            if "megatron.core" in sys.modules and "mindspeed.megatron_adaptor" not in sys.modules:
+                raise PlatformError(
+                    "megatron-core was imported before the npu platform was applied; MindSpeed's "
+                    "adaptor must come first. Call get_platform('npu').apply() at the start."
+                )
+            importlib.import_module("mindspeed.megatron_adaptor")
+            done.append("mindspeed.megatron_adaptor")
+        done += patch.apply(_WITHOUT_TRANSFORMER_ENGINE, line)
+        done += patch.apply(_fused_adam(), line)
+        self._applied = done
+        return list(done)
+
+    @contextlib.contextmanager
+    def context(self) -> Iterator[None]:
+        """transfer_to_npu redirects for the whole process; nothing to enter."""
+        yield
+
+    def synchronize(self) -> None:
+        """Wait for the NPU."""
+        _npu().synchronize()
+
+    def memory_bytes(self) -> int:
+        """Peak of allocated NPU memory since the last reset."""
+        return int(_npu().max_memory_allocated())
+
+    def reset_peak_memory(self) -> None:
+        """Start a new peak."""
+        _npu().reset_peak_memory_stats()
+
+    def rng_state(self) -> dict[str, Any]:
+        """States of torch's generators on host and NPU."""
+        return {"torch": torch.get_rng_state(), "device": _npu().get_rng_state()}
+
+    def set_rng_state(self, state: dict[str, Any]) -> None:
+        """The inverse of rng_state."""
+        torch.set_rng_state(state["torch"])
+        _npu().set_rng_state(state["device"])
+
+    def peak_tflops(self, dtype: torch.dtype) -> float | None:
+        """None: no figure was checked on a device; --peak-tflops-per-device sets one."""
+        return None
+
+
+def _npu() -> Any:
+    return torch.npu  # type: ignore[attr-defined]
+
+
+def _require_torch_npu() -> None:
+    try:
+        importlib.import_module("torch_npu")
+    except (ImportError, OSError, RuntimeError) as error:
+        raise PlatformError(
+            f"The npu platform needs torch_npu and Ascend's CANN libraries: {error}. Install both, "
+            "source CANN's set_env.sh, or choose --device cpu."
+        ) from error
+
+
+def _fused_adam() -> tuple[patch.Patch, ...]:
+    """apex's Adam for NPUs, where apex is Ascend's and not the web toolkit of that name."""
+    try:
+        optimizers = importlib.import_module("apex.optimizers")
+    except ImportError:
+        return ()
+    fused = getattr(optimizers, "NpuFusedAdamW", None)
+    if fused is None:
+        return ()
+    return (
+        patch.Patch(
+            target="megatron.core.optimizer:Adam",
+            make=lambda original: fused,
+            reason="apex's fused AdamW for NPUs updates all parameters in one kernel",
+        ),
+    )

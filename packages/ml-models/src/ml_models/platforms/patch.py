@@ -1,0 +1,98 @@
+"""A table row that replaces one attribute, and the two ways to use a table.
+
+`apply` is for good and idempotent; `temporarily` puts everything back. A replacement is made from
+the original, so that a row can wrap as well as replace.
+"""
+
+import contextlib
+import importlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from ml_models.errors import PlatformError
+
+ABSENT = object()
+"""Stands for an attribute that was not there."""
+
+_MARK = "_ml_models_patch"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patch:
+    """One attribute of one module or class, and why it must be another."""
+
+    target: str
+    """module:attribute or module:Class.attribute."""
+    make: Callable[[Any], Any]
+    """Original (ABSENT where there is none) -> replacement."""
+    reason: str
+    """What happens without it."""
+    lines: tuple[str, ...] = ("0.12", "0.16")
+    """Lines of megatron-core that need it."""
+    link: str = ""
+    """Where upstream has the code."""
+
+
+def core_line() -> str:
+    """Major and minor version of the installed megatron-core, without importing it."""
+    return ".".join(version("megatron-core").split(".")[:2])
+
+
+def apply(patches: Iterable[Patch], line: str) -> list[str]:
+    """Put in place what `line` needs and is not in place yet; returns "target: reason"."""
+    done = []
+    for patch in patches:
+        if line in patch.lines:
+            owner, name, original = _find(patch.target)
+            if getattr(_function(original), _MARK, None) != patch.target:
+                setattr(owner, name, _made(patch, original))
+            done.append(f"{patch.target}: {patch.reason}")
+    return done
+
+
+@contextlib.contextmanager
+def temporarily(patches: Iterable[Patch]) -> Iterator[None]:
+    """Put all of them in place and, at the end, back."""
+    undo: list[tuple[Any, str, Any]] = []
+    try:
+        for patch in patches:
+            owner, name, original = _find(patch.target)
+            setattr(owner, name, _made(patch, original))
+            undo.append((owner, name, original))
+        yield
+    finally:
+        for owner, name, original in reversed(undo):
+            if original is ABSENT:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, original)
+
+
+def _find(target: str) -> tuple[Any, str, Any]:
+    """(owner, attribute, value as stored: a classmethod stays one) of a target."""
+    module_name, _, path = target.partition(":")
+    *parents, name = path.split(".")
+    try:
+        owner: Any = importlib.import_module(module_name)
+        for parent in parents:
+            owner = getattr(owner, parent)
+    except (ImportError, AttributeError) as error:
+        raise PlatformError(
+            f"{target} cannot be adapted: {error}. This version of megatron-core is not one that "
+            "was tested; install 0.16.1 or 0.12.1."
+        ) from error
+    return owner, name, vars(owner).get(name, ABSENT)
+
+
+def _made(patch: Patch, original: Any) -> Any:
+    replacement = patch.make(original)
+    # A plain value, such as None for a missing kernel, cannot carry the mark and needs none.
+    with contextlib.suppress(AttributeError, TypeError):
+        setattr(_function(replacement), _MARK, patch.target)
+    return replacement
+
+
+def _function(value: Any) -> Any:
+    return getattr(value, "__func__", value)

@@ -1,0 +1,184 @@
+"""The contract of platforms, with stand-in modules for devices that are not here."""
+
+import sys
+from types import ModuleType
+
+import pytest
+import torch
+
+from ml_models.errors import PlatformError
+from ml_models.platforms import get_platform, patch, platform_names
+from ml_models.platforms.cpu import CpuPlatform
+from ml_models.platforms.cuda import CudaPlatform
+from ml_models.platforms.npu import NpuPlatform
+
+
+def test_names_and_auto_without_a_device() -> None:
+    assert {"cpu", "cuda", "npu"} <= set(platform_names())
+    if not torch.cuda.is_available():
+        assert get_platform().name == "cpu"
+        with pytest.raises(PlatformError, match="cuda has no device"):
+            get_platform("cuda")
+    with pytest.raises(PlatformError, match="'tpu'; known: auto, cpu"):
+        get_platform("tpu")
+
+
+@pytest.mark.parametrize("platform", [CpuPlatform, CudaPlatform, NpuPlatform])
+def test_every_platform_keeps_the_contract(platform: type) -> None:
+    from ml_models.platforms.base import Platform
+
+    for name in vars(Platform):
+        if not name.startswith("_"):
+            assert hasattr(platform, name), name
+
+
+def test_a_plug_in_is_found_by_name_and_by_auto(monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib.metadata import EntryPoint
+
+    import ml_models.platforms as platforms
+
+    class Other(CpuPlatform):
+        name = "other"
+
+    module = ModuleType("other_platform")
+    module.Other = Other
+    monkeypatch.setitem(sys.modules, "other_platform", module)
+    point = EntryPoint(name="other", value="other_platform:Other", group=platforms.GROUP)
+    monkeypatch.setattr(platforms, "entry_points", lambda group: [point])
+    monkeypatch.setattr(CudaPlatform, "available", classmethod(lambda cls: False))
+    assert get_platform("other").name == get_platform("auto").name == "other"
+
+
+# --- npu, with stand-ins -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ascend(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Stand-ins of torch_npu, MindSpeed and Ascend's apex; the list says which were imported."""
+    imported: list[str] = []
+    modules = {
+        "torch_npu": ModuleType("torch_npu"),
+        "torch_npu.contrib": ModuleType("torch_npu.contrib"),
+        "torch_npu.contrib.transfer_to_npu": ModuleType("transfer_to_npu"),
+        "mindspeed": ModuleType("mindspeed"),
+        "mindspeed.megatron_adaptor": ModuleType("megatron_adaptor"),
+        "apex": ModuleType("apex"),
+        "apex.optimizers": ModuleType("apex.optimizers"),
+    }
+    modules["apex.optimizers"].NpuFusedAdamW = type("NpuFusedAdamW", (), {})
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    from ml_models.platforms import npu
+
+    real_import = npu.importlib.import_module
+
+    def import_module(name: str, *rest: object) -> ModuleType:
+        if name in modules and name not in imported:
+            imported.append(name)
+        return real_import(name, *rest)
+
+    monkeypatch.setattr(npu.importlib, "import_module", import_module)
+    monkeypatch.setattr(
+        npu.importlib.util,
+        "find_spec",
+        lambda name: object() if name in sys.modules else None,
+    )
+    return imported
+
+
+ORDER = [
+    "torch_npu",
+    "torch_npu.contrib.transfer_to_npu",
+    "mindspeed.megatron_adaptor",
+    "apex.optimizers",
+]
+
+
+def test_npu_loads_its_adapters_in_order_once(
+    ascend: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patch, "core_line", lambda: "0.12")
+    monkeypatch.setattr(patch, "apply", lambda patches, line: [row.target for row in patches])
+    platform = NpuPlatform()
+    first = platform.apply()
+    assert ascend == ORDER
+    assert "megatron.core.optimizer:Adam" in first
+    assert platform.apply() == first
+    assert ascend == ORDER
+
+
+def test_npu_refuses_mindspeed_on_another_line(
+    ascend: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patch, "core_line", lambda: "0.16")
+    with pytest.raises(PlatformError, match=r"megatron-core 0\.16 is\. Install megatron-core 0.12"):
+        NpuPlatform().apply()
+
+
+def test_npu_refuses_when_megatron_core_came_first(
+    ascend: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patch, "core_line", lambda: "0.12")
+    monkeypatch.setitem(sys.modules, "megatron.core", ModuleType("megatron.core"))
+    monkeypatch.delitem(sys.modules, "mindspeed.megatron_adaptor")
+    with pytest.raises(PlatformError, match="imported before the npu platform"):
+        NpuPlatform().apply()
+
+
+def test_npu_ignores_the_web_toolkit_called_apex(
+    ascend: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patch, "core_line", lambda: "0.12")
+    monkeypatch.setattr(patch, "apply", lambda patches, line: [row.target for row in patches])
+    del sys.modules["apex.optimizers"].NpuFusedAdamW
+    assert "megatron.core.optimizer:Adam" not in NpuPlatform().apply()
+
+
+def test_npu_without_cann_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch_npu", None)
+    with pytest.raises(PlatformError, match="needs torch_npu and Ascend's CANN"):
+        NpuPlatform().apply()
+
+
+def test_npu_uses_torch_npu(ascend: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[object] = []
+    device = ModuleType("npu")
+    device.is_available = lambda: True
+    device.set_device = lambda index: calls.append(index)
+    device.synchronize = lambda: calls.append("synchronize")
+    device.max_memory_allocated = lambda: 42
+    device.reset_peak_memory_stats = lambda: calls.append("reset")
+    device.get_rng_state = lambda: torch.zeros(3)
+    device.set_rng_state = lambda state: calls.append("rng")
+    monkeypatch.setattr(torch, "npu", device, raising=False)
+    platform = get_platform("npu")
+    platform.set_device(3)
+    platform.synchronize()
+    platform.reset_peak_memory()
+    platform.set_rng_state(platform.rng_state())
+    assert calls == [3, "synchronize", "reset", "rng"]
+    assert platform.memory_bytes() == 42
+    assert platform.backend == "hccl"
+
+
+# --- cuda, with stand-ins ------------------------------------------------------------------------
+
+
+def test_cuda_peak_is_the_dense_one_of_the_data_sheet(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, peak in (
+        ("NVIDIA H100 80GB HBM3", 989.0),
+        ("NVIDIA H100 PCIe", 756.0),
+        ("NVIDIA A100-SXM4-80GB", 312.0),
+        ("NVIDIA GeForce GT 710", None),
+    ):
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda index, name=name: name)
+        assert CudaPlatform().peak_tflops(torch.bfloat16) == peak
+
+
+def test_cuda_sets_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[int] = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    platform = CudaPlatform()
+    platform.set_device(2)
+    assert chosen == [2]
+    assert platform.device == torch.device("cuda", 2)
