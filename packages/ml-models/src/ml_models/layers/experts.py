@@ -147,7 +147,7 @@ class GatedExperts(torch.nn.Module):
         for name, parameter in self.named_parameters():
             state[prefix + name] = ShardedTensor.from_rank_offsets(
                 prefix + name,
-                parameter.data,
+                parameter,  # itself, not .data: optimizers find their state's place by it
                 *sharded_offsets,
                 (first, self.ep_group.rank(), self.ep_group.size()),
                 (first + 2, self.etp_group.rank(), self.etp_group.size()),

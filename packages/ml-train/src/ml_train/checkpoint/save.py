@@ -18,7 +18,8 @@ from typing import Any
 
 import torch.distributed as dist
 
-from ml_train.checkpoint import disk, integrity, store, torch_dist
+from ml_models.conversion.folder import write_integrity
+from ml_train.checkpoint import disk, store, torch_dist
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,10 +124,7 @@ class SaveJob:
                 torch_dist.write_metadata(self.plan.metadata, files, self.partial, self.iteration)
                 for name, document in self.documents.items():
                     disk.write(self.partial / name, json.dumps(document, indent=1).encode())
-                integrity.write_integrity(
-                    self.partial,
-                    {file.name: {"size": file.size, "sha256": file.sha256} for file in files},
-                )
+                write_integrity(self.partial, {file.name: file.sha256 for file in files})
                 path = store.publish(self.partial)
                 deleted = store.apply_policy(path.parent, **self.policy)
                 return path, None, num_bytes, tuple(deleted)

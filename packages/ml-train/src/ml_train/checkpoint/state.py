@@ -89,8 +89,23 @@ def load_optimizer(
         if tensor.key.startswith(PARAM) and tensor.key not in available:
             tensor.key = tensor.key[len(PARAM) :]
     loaded = torch_dist.load_tensors(state, folder)
-    train_module.optimizer.load_state_dict(loaded)
+    leaves = _leaves(train_module.optimizer)
+    for number, leaf in enumerate(leaves):
+        _load_leaf(leaf, loaded if len(leaves) == 1 else loaded[number])
     set_adam_step(train_module.optimizer, step)
+
+
+def _load_leaf(leaf: Any, loaded: Any) -> None:
+    if not _is_distributed(leaf):
+        leaf.load_state_dict(loaded)
+        return
+    # The core takes every entry of the state for a tensor that it has read, torch's step as well.
+    for state in leaf.optimizer.state.values():
+        state.pop("step", None)
+    if CORE_LINE == "0.12":
+        leaf.load_parameter_state_from_fs_model_space(loaded["param_state"])
+    else:
+        leaf.load_parameter_state_from_fully_reshardable(loaded["param_state"])
 
 
 def faults_of_keys(state: Any, available: dict[str, tuple[int, ...]]) -> str | None:
@@ -157,8 +172,7 @@ def initialise_adam(optimizer: Any) -> None:
 
 def gathered_prefix(optimizer: Any) -> str | None:
     """Keys whose tensors no update will touch, as they were gathered for the save."""
-    leaves = getattr(optimizer, "chained_optimizers", None) or [optimizer]
-    gathered = all(type(leaf).__name__ == "DistributedOptimizer" for leaf in leaves)
+    gathered = all(_is_distributed(leaf) for leaf in _leaves(optimizer))
     return "optimizer.state." if gathered and CORE_LINE != "0.12" else None
 
 
@@ -176,8 +190,16 @@ def _metadata() -> dict[str, Any]:
     return metadata
 
 
+def _leaves(optimizer: Any) -> list[Any]:
+    return getattr(optimizer, "chained_optimizers", None) or [optimizer]
+
+
+def _is_distributed(leaf: Any) -> bool:
+    return type(leaf).__name__ == "DistributedOptimizer"
+
+
 def _torch_optimizers(optimizer: Any) -> Iterator[Any]:
-    for leaf in getattr(optimizer, "chained_optimizers", None) or [optimizer]:
+    for leaf in _leaves(optimizer):
         if getattr(leaf, "optimizer", None) is not None:
             yield leaf.optimizer
 

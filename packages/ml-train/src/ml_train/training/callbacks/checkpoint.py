@@ -1,0 +1,58 @@
+"""When checkpoints are written: every --save-interval steps and at the end of the run."""
+
+from ml_train.checkpoint.manager import CheckpointManager
+from ml_train.checkpoint.save import SaveOutcome
+from ml_train.errors import CheckpointError
+from ml_train.training.callbacks.base import Callback, TrainerView
+from ml_train.training.metrics import StepMetrics
+
+
+class CheckpointCallback(Callback):
+    """Saves through a CheckpointManager and tells the other callbacks of each whole checkpoint."""
+
+    def __init__(self, manager: CheckpointManager):
+        self._manager = manager
+        self._last_step: int | None = None
+
+    def on_train_start(self, trainer: TrainerView) -> None:
+        self._last_step = trainer.iteration
+
+    def on_step_end(self, trainer: TrainerView, metrics: StepMetrics) -> None:
+        self._announce(trainer, self._manager.poll())
+        interval = self._manager.config.save_interval
+        if interval is not None and trainer.iteration % interval == 0:
+            self._announce(trainer, self._manager.wait())
+            self._last_step = trainer.iteration
+            outcome = self._manager.save(trainer.train_module, trainer.run_state())
+            self._announce(trainer, outcome)
+
+    def on_train_end(self, trainer: TrainerView) -> None:
+        """Save the last step unless it is saved, and wait until it is on the disk.
+
+        Raises CheckpointError if the run's last state could not be written.
+        """
+        outcome = self._manager.wait()
+        self._announce(trainer, outcome)
+        if self._manager.config.save is None:
+            return
+        failed = outcome is not None and outcome.path is None
+        if trainer.iteration != self._last_step or failed:
+            outcome = self._manager.save(
+                trainer.train_module, trainer.run_state(), in_background=False
+            )
+            self._announce(trainer, outcome)
+            if outcome is not None and outcome.path is None:
+                raise CheckpointError(
+                    f"The run ended after step {outcome.iteration} and its last state could not "
+                    f"be saved: {outcome.error}. Earlier checkpoints are untouched."
+                )
+
+    def _announce(self, trainer: TrainerView, outcome: SaveOutcome | None) -> None:
+        if outcome is None:
+            return
+        if outcome.path is None:
+            # So that the end of the run tries again.
+            self._last_step = None
+            return
+        for callback in trainer.callbacks:
+            callback.on_save(trainer, outcome.path)

@@ -1,0 +1,118 @@
+"""Saving and loading on two gloo processes; the scenarios are in worker.py."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ml_models.core_line import CORE_LINE
+
+pytest.importorskip("ml_models.platforms")
+
+HERE = Path(__file__).parent
+ONLY_0_16 = pytest.mark.skipif(CORE_LINE == "0.12", reason="distributed optimizer on the CPU")
+RESUME = [
+    "resume_ep2",
+    "resume_pp2_bf16",
+    pytest.param("resume_tp2", marks=pytest.mark.slow),
+    pytest.param("resume_ep2_bf16_distributed", marks=ONLY_0_16),
+    pytest.param("resume_dp2_distributed", marks=[ONLY_0_16, pytest.mark.slow]),
+]
+RESHARD = [
+    pytest.param("reshard_ep2_to_tp2", marks=[ONLY_0_16, pytest.mark.slow]),
+    pytest.param("reshard_pp2_to_dp2_distributed", marks=[ONLY_0_16, pytest.mark.slow]),
+    pytest.param("reshard_ep2_distributed_to_pp2", marks=ONLY_0_16),
+    pytest.param("reshard_bf16_distributed_to_tp2", marks=ONLY_0_16),
+]
+
+
+@pytest.fixture(scope="module")
+def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Runs in one job what the selected tests ask for; gives the results per rank."""
+    wanted = []
+    for item in request.session.items:
+        if item.path == request.path:
+            skipped = any(mark.args and mark.args[0] for mark in item.iter_markers("skipif"))
+            name = item.callspec.params["name"] if hasattr(item, "callspec") else item.name[5:]
+            if not skipped:
+                wanted.append(name)
+    folder = tmp_path_factory.mktemp("checkpoints")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", "2", str(HERE / "worker.py"), str(folder)]
+    command += dict.fromkeys(wanted)
+    done = subprocess.run(
+        command,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    def result(name: str) -> Any:
+        ranks = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))["ranks"]
+        for rank in ranks:
+            assert "failed" not in rank, rank["failed"]
+        return ranks
+
+    return result
+
+
+@pytest.mark.parametrize("name", RESUME)
+def test_resume_is_exact(results: Any, name: str) -> None:
+    for rank in results(name):
+        assert rank["resumed"] == rank["losses"]
+        assert rank["digests"][0] == rank["digests"][1]
+        assert rank["consumed_samples"] == 16
+
+
+@pytest.mark.parametrize("name", RESHARD)
+def test_another_layout_takes_every_bit(results: Any, name: str) -> None:
+    for rank in results(name):
+        assert rank["differing"] == []
+        tolerance = 2e-4 if "bf16" in name else 1e-5
+        assert rank["resumed"] == pytest.approx(rank["losses"], rel=tolerance)
+
+
+def test_in_background(results: Any) -> None:
+    for rank in results("in_background"):
+        assert len(set(rank["digests"])) == 1
+        assert rank["equal"]
+
+
+def test_full_disk(results: Any) -> None:
+    for rank in results("full_disk"):
+        one, two = "iter_0000001", "iter_0000003"
+        assert rank["names"] == [[one], [one], [one, two]]
+        assert rank["errors"][0] is None and rank["errors"][2] is None
+        assert "rank 1" in rank["errors"][1] and "No space left" in rank["errors"][1]
+        assert any("step 2 is NOT saved" in text for text in rank["said"])
+        assert rank["iteration"] == 3
+
+
+def test_refusals(results: Any) -> None:
+    first, second = results("refusals")
+    assert first == second
+    assert "another model's: attention_logit_cap is 30.0 there and None" in first["other model"]
+    assert "absent does not exist" in first["nothing there"]
+    assert first["first start"] == "loaded None"
+    assert first["one of them"] == "loaded 1"
+    assert "--no-load-optim --no-load-rng" in first["no optimizer"]
+    assert first["model alone"] == "loaded 0"
+    assert first["damaged"] == "loaded 1"
+    assert "passed over" in first["passed over"] and "__1_0.distcp" in first["passed over"]
+    assert "iter_0000002 cannot be used" in first["damaged by name"]
+    assert "none of its 2 checkpoints is whole" in first["none whole"]
+
+
+def test_signals(results: Any) -> None:
+    for rank in results("signals"):
+        assert rank["iteration"] == 3
+        assert rank["reason"].startswith("SIGUSR1 received")
+        assert rank["names"] == ["iter_0000003"]
+        assert rank["handler"]
