@@ -51,8 +51,8 @@ def compare(first: Path, second: Path) -> Iterator[Comparison]:
 
 def read(folder: Path, key: str, entry: Any) -> torch.Tensor:
     """One whole tensor of a checkpoint that has passed the check of its pickles."""
-    from torch.distributed.checkpoint.state_dict_loader import load
     from torch.distributed.checkpoint.filesystem import FileSystemReader
+    from torch.distributed.checkpoint.state_dict_loader import load
 
     tensor = torch.empty(tuple(entry.size), dtype=entry.properties.dtype)
     load({key: tensor}, storage_reader=FileSystemReader(str(folder)), no_dist=True)
