@@ -14,3 +14,13 @@ def alone() -> None:
     from model_checks.process import start_alone
 
     start_alone()
+
+
+@pytest.fixture(scope="session")
+def group4():
+    """Four processes on the CPU."""
+    from model_checks.group import Group
+
+    group = Group(4)
+    yield group
+    group.stop()

@@ -3,20 +3,25 @@
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
-import pytest
 import torch
+
+_entered: list[Any] = []
 
 
 def start(rank: int, world_size: int, folder: str) -> None:
     """Join a gloo group through a file in `folder`, with the CPU platform applied."""
-    try:
-        from ml_models.platforms import get_platform
-    except ImportError:
-        pytest.skip("ml_models.platforms is not there yet", allow_module_level=True)
+    import ml_models.layers.block
+    import ml_models.layers.model  # noqa: F401 - torch.compile's tables first, then the platform
+    from ml_models.platforms import get_platform
+
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     torch.set_num_threads(1 if world_size > 1 else 2)
-    get_platform("cpu").apply()
+    platform = get_platform("cpu")
+    platform.apply()
+    _entered.append(platform.context())
+    _entered[-1].__enter__()
     torch.distributed.init_process_group(
         "gloo",
         init_method=f"file://{Path(folder) / 'store'}",
@@ -28,6 +33,7 @@ def start(rank: int, world_size: int, folder: str) -> None:
 def layout(tp: int = 1, pp: int = 1, ep: int = 1, etp: int = 1) -> None:
     """(Re)make megatron-core's process groups."""
     from megatron.core import parallel_state
+    from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
 
     parallel_state.destroy_model_parallel()
     parallel_state.initialize_model_parallel(
@@ -36,6 +42,7 @@ def layout(tp: int = 1, pp: int = 1, ep: int = 1, etp: int = 1) -> None:
         expert_model_parallel_size=ep,
         expert_tensor_parallel_size=etp,
     )
+    model_parallel_cuda_manual_seed(1)
 
 
 def start_alone() -> None:

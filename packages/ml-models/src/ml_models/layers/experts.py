@@ -87,9 +87,10 @@ class _Weight(torch.nn.Module):
         self.weight = torch.nn.Parameter(
             torch.empty(shape, dtype=config.params_dtype, device=parameter_device(config))
         )
-        # Read by megatron-core: expert parallelism has data-parallel groups of its own, and every
-        # rank's part counts in the gradient norm.
-        self.weight.allreduce = config.expert_model_parallel_size <= 1  # type: ignore[attr-defined]
+        # Read by megatron-core. allreduce False: gradients are summed over the experts' own
+        # data-parallel group. Core's experts say True at EP 1, which at TP 2 and ETP 1 loses the
+        # gradients of the other TP ranks' part of the sequence. Every rank's part counts in norms.
+        self.weight.allreduce = False  # type: ignore[attr-defined]
         self.weight.tensor_model_parallel = True  # type: ignore[attr-defined]
         self.weight.partition_dim = 2  # type: ignore[attr-defined]
         self.weight.partition_stride = 1  # type: ignore[attr-defined]
