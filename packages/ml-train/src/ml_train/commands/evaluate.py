@@ -1,0 +1,58 @@
+"""ml-train evaluate: loss and perplexity of a checkpoint over whole token files, on one process."""
+
+import argparse
+
+from ml_train.errors import ConfigError
+
+DESCRIPTION = "Loss and perplexity of a checkpoint over token files, each token predicted once."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which checkpoint, which files."""
+    parser.add_argument(
+        "--load", required=True, help="A run's --save directory, or one iter_* folder in it."
+    )
+    parser.add_argument(
+        "--data-path", required=True, nargs="+", help="Prefixes of .bin/.idx pairs, no weights."
+    )
+    parser.add_argument(
+        "--seq-length", type=int, default=None, help="Context window (default: the model's)"
+    )
+    parser.add_argument("--micro-batch-size", type=int, default=4, help="(default: 4)")
+    parser.add_argument(
+        "--max-tokens", type=int, default=None, help="Stop each file after so many (default: all)"
+    )
+    parser.add_argument("--device", default="auto", help="cpu, cuda, npu or auto (default: auto)")
+    parser.add_argument("--bf16", action="store_true", help="Compute in bfloat16.")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print a line per file, and one for all where there are several."""
+    for name in ("seq_length", "micro_batch_size", "max_tokens"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise ConfigError(f"--{name.replace('_', '-')} is {value}; it must be 1 or more.")
+    from ml_train.generation.evaluate import Evaluation, evaluate_files
+    from ml_train.generation.session import open_model
+
+    with open_model(args.load, device=args.device, bf16=args.bf16) as model:
+        print(f"[{model.folder}]")
+        found = evaluate_files(
+            model.losses,
+            args.data_path,
+            vocab_size=model.model_config.vocab_size,
+            sequence_length=args.seq_length or model.model_config.seq_length,
+            batch_size=args.micro_batch_size,
+            max_tokens=args.max_tokens,
+        )
+    if len(found) > 1:
+        found["all files"] = Evaluation(
+            loss_sum=sum(part.loss_sum for part in found.values()),
+            num_tokens=sum(part.num_tokens for part in found.values()),
+        )
+    for prefix, result in found.items():
+        print(
+            f"{prefix}: loss {result.loss:.6f}  perplexity {result.perplexity:.4f}  "
+            f"tokens {result.num_tokens}"
+        )
+    return 0

@@ -1,0 +1,104 @@
+"""Loss of a model over token files: each token is predicted once, nothing is drawn at random.
+
+The token stream is cut into windows of the sequence length that overlap by one token, as training
+sequences are; a token early in its window sees little context, so the loss depends a little on
+the sequence length. The very first token of a file is not predicted.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ml_data.indexed.reader import IndexedDataset
+from ml_train.data.spec import read_token_files
+from ml_train.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Sum over predicted tokens."""
+
+    loss_sum: float
+    num_tokens: int
+
+    @property
+    def loss(self) -> float:
+        """Mean cross entropy per token, nats."""
+        return self.loss_sum / self.num_tokens
+
+    @property
+    def perplexity(self) -> float:
+        """exp(loss); inf where that is too large for a float."""
+        try:
+            return math.exp(self.loss)
+        except OverflowError:
+            return math.inf
+
+
+def windows(tokens: Any, sequence_length: int, max_tokens: int | None) -> Iterator[np.ndarray]:
+    """Views of sequence_length + 1 tokens, the last one shorter, until max_tokens are predicted."""
+    last = len(tokens) - 1 if max_tokens is None else min(len(tokens) - 1, max_tokens)
+    for start in range(0, last, sequence_length):
+        yield tokens[start : min(start + sequence_length, last) + 1]
+
+
+def evaluate_files(
+    losses_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    prefixes: list[str],
+    *,
+    vocab_size: int,
+    sequence_length: int,
+    batch_size: int,
+    max_tokens: int | None,
+) -> dict[str, Evaluation]:
+    """prefix -> evaluation. Raises DataError for files that do not fit the model."""
+    found = {}
+    for prefix in prefixes:
+        read_token_files(prefix)
+        found[prefix] = _evaluate(
+            losses_of,
+            windows(IndexedDataset(prefix).tokens, sequence_length, max_tokens),
+            prefix=prefix,
+            vocab_size=vocab_size,
+            batch_size=batch_size,
+        )
+    return found
+
+
+def _evaluate(
+    losses_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    pieces: Iterator[np.ndarray],
+    *,
+    prefix: str,
+    vocab_size: int,
+    batch_size: int,
+) -> Evaluation:
+    total, count = 0.0, 0
+    for batch in _batches(pieces, batch_size):
+        rows = torch.from_numpy(np.stack(batch).astype(np.int64))
+        if int(rows.max()) >= vocab_size:
+            raise DataError(
+                f"{prefix} holds token {int(rows.max())}, but the model's vocabulary has only "
+                f"{vocab_size} entries: it was made with another tokenizer."
+            )
+        total += float(losses_of(rows[:, :-1], rows[:, 1:]).double().sum())
+        count += rows[:, 1:].numel()
+    if count == 0:
+        raise DataError(f"{prefix} has no token to predict: it holds a single one.")
+    return Evaluation(loss_sum=total, num_tokens=count)
+
+
+def _batches(pieces: Iterator[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:
+    """Up to size pieces of equal length."""
+    batch: list[np.ndarray] = []
+    for piece in pieces:
+        if batch and (len(batch) == size or len(piece) != len(batch[0])):
+            yield batch
+            batch = []
+        batch.append(piece)
+    if batch:
+        yield batch

@@ -1,0 +1,58 @@
+"""torchrun generation_worker.py FOLDER TOKENS: a checkpoint saved by two processes at TP 2.
+
+Writes FOLDER/loss.json: the loss of the parallel model over the windows that evaluate takes.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+import ml_models.grok1.spec
+import ml_models.layers.model  # noqa: F401
+
+sys.path.insert(0, str(Path(__file__).parent / "checkpoint"))
+
+
+def main() -> None:
+    from small_run import LENGTH, SmallRun
+
+    from ml_data.indexed.reader import IndexedDataset
+    from ml_models.platforms import get_platform
+    from ml_train.checkpoint.config import CheckpointConfig
+    from ml_train.checkpoint.manager import CheckpointManager
+    from ml_train.generation.evaluate import windows
+
+    folder, prefix = Path(sys.argv[1]), sys.argv[2]
+    platform = get_platform("cpu")
+    platform.apply()
+    dist.init_process_group("gloo")
+    with platform.context():
+        run = SmallRun(tp=2, model={"vocab_size": 131072})
+        manager = CheckpointManager(CheckpointConfig(save=str(folder)), say=lambda text: None)
+        for step in range(3):
+            run.step(step)
+        manager.save(run, {"iteration": 3, "consumed_samples": 24}, in_background=False)
+        model = run.model_chunks[0].eval()
+        total, count = 0.0, 0
+        for window in windows(IndexedDataset(prefix).tokens, LENGTH, 64):
+            ids = torch.tensor(window.astype("int64"))[None]
+            positions = torch.arange(ids.shape[1] - 1)[None]
+            with torch.no_grad():
+                losses = model(
+                    ids[:, :-1].contiguous(), positions, None, labels=ids[:, 1:].contiguous()
+                )
+            total += float(losses.double().sum())
+            count += losses.numel()
+        if dist.get_rank() == 0:
+            (folder / "loss.json").write_text(json.dumps({"loss": total / count, "tokens": count}))
+        dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    main()
