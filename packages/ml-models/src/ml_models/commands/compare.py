@@ -1,0 +1,64 @@
+"""ml-models compare: a model's numbers against a reference file's."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+TOLERANCE = 1e-4
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's flags."""
+    parser.add_argument(
+        "--weights", type=Path, required=True, help="Hugging Face, ckpt-0 or checkpoint folder"
+    )
+    parser.add_argument("--reference", type=Path, required=True, help="safetensors file")
+    parser.add_argument("--prefix", default="", help="of the reference's keys, such as xai_fp32.")
+    parser.add_argument("--variant", choices=("xai", "hpcai"), help="Grok-1's activation")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--model", help="a model's name, see ml-models list")
+    which.add_argument("--config", type=Path, help="a configuration file: ours, HF's or xAI's")
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=TOLERANCE,
+        help=f"largest absolute difference of the logits (default {TOLERANCE:g}); decides the exit",
+    )
+    parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare; 0 when the logits are within the tolerance, else 1."""
+    from ml_models.comparison import compare, read_reference
+    from ml_models.conversion.open import guess_format, open_source
+
+    reference = read_reference(args.reference, args.prefix)
+    source = open_source(
+        guess_format(args.weights),
+        args.weights,
+        name=args.model,
+        config=args.config,
+        variant=args.variant,
+    )
+    result = compare(source, reference, args.tolerance)
+    print(json.dumps(result, indent=1) if args.json else as_text(result))
+    return 0 if result["passed"] else 1
+
+
+def as_text(result: dict[str, Any]) -> str:
+    """A table: one line per group."""
+    lines = [f"{'':14} {'tensors':>7} {'absolute':>10} {'relative':>10}  limit"]
+    order = ["logits", *sorted(set(result["groups"]) - {"logits"})]
+    for name in order:
+        entry = result["groups"][name]
+        verdict = "" if entry["within"] else f"  EXCEEDED by {entry['worst']}"
+        lines.append(
+            f"{name:14} {entry['tensors']:7} {entry['absolute']:10.2e} {entry['relative']:10.2e}  "
+            f"{entry['limited']} {entry['limit']:g}{verdict}"
+        )
+    lines.append(f"top-1 agreement {result['top1_agreement']:.2%}")
+    if result["not_compared"]:
+        lines.append(f"not compared: {', '.join(result['not_compared'])}")
+    lines.append(f"logits {'within' if result['passed'] else 'NOT within'} {result['tolerance']:g}")
+    return "\n".join(lines)
