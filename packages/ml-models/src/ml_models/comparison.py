@@ -111,8 +111,10 @@ def compare(source: Source, reference: Mapping[str, Tensor], tolerance: float) -
     model_config = source.model
     ids = reference["input_ids"].long()
     _check_sizes(ids, reference["logits"], model_config.vocab_size)
-    # Imported before the platform's context: megatron-core compiles functions at import, and
-    # torch's compiler then lists the functions of torch.cuda.
+    # Imported before the platform's context is entered: megatron-core compiles functions when it is
+    # imported, and torch's compiler then lists functions that the context has replaced.
+    import ml_models.layers.model  # noqa: F401
+
     registry.architecture(model_config).spec()
     with one_process():
         config = make_transformer_config(model_config, perform_initialization=False)

@@ -74,7 +74,7 @@ class Interpreter(pickle._Unpickler):
     append: Callable[[Any], None]
     read: Callable[[int], bytes]
     _unframer: Any
-    SPAN_BYTES = 4096  # byte strings longer than this become a Span
+    SPAN_BYTES = 65536  # byte strings longer than this become a Span
 
     def __init__(
         self, file: BinaryIO, what: str, allowed: Mapping[str, ArgumentCheck | None]

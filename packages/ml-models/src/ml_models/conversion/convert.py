@@ -1,0 +1,306 @@
+"""The conversion: read blocks from a source, write files of a sink, account for every element.
+
+```
+OUTPUT.partial/journal.jsonl   line 1: fingerprint of the plan; then one line per finished file
+OUTPUT.partial/NAME            finished files (checksums in the journal)
+OUTPUT/                        renamed once everything is written and the audit has passed
+```
+Memory: a few blocks of sinks.CHUNK_BYTES, whatever the model's size.
+"""
+
+import dataclasses
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ml_models.conversion import sinks
+from ml_models.conversion.folder import sha256_of, sync_folder, write_durably
+from ml_models.conversion.maps import Box, box_of, intersection, shape_of, to_ours, volume
+from ml_models.conversion.sinks import Sink, Target, Written
+from ml_models.conversion.source import Reader, Source
+from ml_models.errors import WeightError
+
+JOURNAL = "journal.jsonl"
+REPORT = "conversion_report.json"
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32, "fp16": torch.float16}
+
+Progress = Callable[[str, int, int], None]
+"""(what is being written, bytes done, bytes in all)"""
+
+
+def convert(
+    source: Source,
+    to: str,
+    output: Path,
+    *,
+    dtype: torch.dtype | None = None,
+    resume: bool = False,
+    progress: Progress = lambda what, done, total: None,
+    file_bytes: int = sinks.FILE_BYTES,
+    chunk_bytes: int = sinks.CHUNK_BYTES,
+) -> dict[str, Any]:
+    """Convert `source` into the folder `output`; returns the report that is also written there.
+
+    dtype None keeps the source's; xAI's quantized weights then become fp32, which is exact. Raises
+    WeightError, and nothing has the name `output`, unless the audit passes.
+    """
+    reader = Reader(source)
+
+    def dtype_of(names: list[str]) -> torch.dtype:
+        kinds = {reader.dtype(name) for name in names}
+        return dtype or (kinds.pop() if len(kinds) == 1 else torch.float32)
+
+    sink = sinks.make_sink(
+        to, source.model, dtype_of, file_bytes=file_bytes, chunk_bytes=chunk_bytes
+    )
+    if output.exists():
+        raise WeightError(f"{output}: it exists already; name another folder or remove it.")
+    with _workplace(output, resume) as folder:
+        journal = _Journal(folder, _fingerprint(source, sink))
+        _write_files(reader, sink, folder, journal, progress)
+        faults = audit(source, sink, journal.written)
+        if faults:
+            shown = "; ".join(faults[:10])
+            raise WeightError(f"the audit failed, {output} was not made: {shown}.")
+        report = make_report(source, sink, journal.written)
+        sink.finish(folder, journal.written)
+        write_durably(folder / REPORT, json.dumps(report, indent=1) + "\n")
+        (folder / JOURNAL).unlink()
+        sinks.seal(sink, folder, journal.written)
+        sync_folder(folder)
+        os.rename(folder, output)
+        sync_folder(output.parent)
+    return report
+
+
+@contextmanager
+def _workplace(output: Path, resume: bool) -> Iterator[Path]:
+    """OUTPUT.partial, held by this process alone; kept when the conversion stops halfway."""
+    folder = output.with_name(f"{output.name}.partial")
+    if folder.exists() and not resume:
+        raise WeightError(
+            f"{folder}: an unfinished conversion; go on with --resume, or remove it first."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise WeightError(f"{folder}: another process is writing there.") from error
+    try:
+        yield folder
+    finally:
+        os.close(lock)
+
+
+def _fingerprint(source: Source, sink: Sink) -> str:
+    facts = [
+        source.format,
+        source.identity(),
+        source.model.to_dict(),
+        sink.format,
+        sink.chunk_bytes,
+        [[file, [[t.name, t.shape, str(t.dtype)] for t in ts]] for file, ts in sink.files.items()],
+    ]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+class _Journal:
+    """Which files are finished; those that no longer have their checksum are written again."""
+
+    def __init__(self, folder: Path, fingerprint: str) -> None:
+        self._path = folder / JOURNAL
+        self.written: dict[str, Written] = {}
+        lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
+        if not lines:
+            left = [path.name for path in folder.iterdir() if not path.name.startswith(JOURNAL)]
+            if left:
+                raise WeightError(f"{folder}: {left[0]} without a journal; remove the folder.")
+            self._append({"fingerprint": fingerprint})
+            return
+        self._read(folder, lines, fingerprint)
+
+    def _read(self, folder: Path, lines: list[str], fingerprint: str) -> None:
+        for number, line in enumerate(lines):
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                break  # the line that was being written when the process died
+            if number == 0:
+                if entry.get("fingerprint") != fingerprint:
+                    raise WeightError(
+                        f"{folder}: it was begun with another input, model or dtype; remove it to "
+                        "start anew."
+                    )
+                continue
+            done = Written(**entry)
+            path = folder / done.file
+            if path.is_file() and path.stat().st_size == done.size and _same(path, done):
+                self.written[done.file] = done
+        kept = [json.dumps({"fingerprint": fingerprint})]
+        kept += [json.dumps(dataclasses.asdict(done)) for done in self.written.values()]
+        write_durably(self._path, "\n".join(kept) + "\n")
+        for path in folder.iterdir():
+            if path.name != JOURNAL and path.name not in self.written:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def add(self, done: Written) -> None:
+        """Record a finished file."""
+        self._append(dataclasses.asdict(done))
+        self.written[done.file] = done
+
+    def _append(self, entry: dict[str, Any]) -> None:
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _same(path: Path, done: Written) -> bool:
+    return sha256_of(path) == done.sha256
+
+
+def _write_files(
+    reader: Reader, sink: Sink, folder: Path, journal: _Journal, progress: Progress
+) -> None:
+    total = sum(_num_bytes(target) for target in sink.targets)
+    finished = 0
+    for name, targets in sink.files.items():
+        if name in journal.written:
+            finished += sum(map(_num_bytes, targets))
+            progress(name, finished, total)
+            continue
+        reader.taken.clear()
+        rounded: Counter[str] = Counter()
+        position = finished
+
+        def block(
+            target: Target, box: Box, name: str = name, rounded: Counter[str] = rounded
+        ) -> Tensor:
+            nonlocal position
+            position += volume(box) * target.dtype.itemsize
+            progress(name, position, total)
+            return _block(reader, sink, target, box, rounded)
+
+        done = sink.write_file(folder, name, block)
+        done.taken, done.rounded = dict(reader.taken), dict(rounded)
+        journal.add(done)
+        finished += sum(map(_num_bytes, targets))
+
+
+def _num_bytes(target: Target) -> int:
+    return volume(box_of(target.shape)) * target.dtype.itemsize
+
+
+def _block(reader: Reader, sink: Sink, target: Target, box: Box, rounded: Counter[str]) -> Tensor:
+    """One block of a target, put together from blocks of ours."""
+    whole: Tensor | None = None
+    filled = 0
+    for piece in sink.weights.theirs[target.name]:
+        shared = intersection(piece.theirs_box, box)
+        if shared is None:
+            continue
+        part = reader.read(piece.ours, to_ours(piece, shared))
+        if piece.transposed:
+            part = part.transpose(-1, -2)
+        part = _cast(part.reshape(shape_of(shared)), target, rounded)
+        filled += part.numel()
+        if shared == box:
+            return part
+        if whole is None:
+            whole = torch.empty(shape_of(box), dtype=target.dtype)
+        at = tuple(slice(a - base, b - base) for (a, b), (base, _) in zip(shared, box, strict=True))
+        whole[at] = part
+    if whole is None or filled != whole.numel():
+        raise WeightError(f"{target.name}: only {filled} elements of {box} are filled.")
+    return whole
+
+
+def _cast(part: Tensor, target: Target, rounded: Counter[str]) -> Tensor:
+    if part.dtype == target.dtype:
+        return part
+    cast = part.to(target.dtype)
+    if target.dtype.itemsize < part.dtype.itemsize:
+        lost = int((cast.to(part.dtype) != part).sum())
+        if lost:
+            rounded[target.name] += lost
+    return cast
+
+
+def audit(source: Source, sink: Sink, written: dict[str, Written]) -> list[str]:
+    """Every source tensor read in full exactly once, every target in exactly one file."""
+    taken: Counter[str] = Counter()
+    filled: Counter[str] = Counter()
+    for done in written.values():
+        taken.update(done.taken)
+        filled.update(done.tensors.keys())
+    faults = []
+    for name, info in source.tensors.items():
+        total = volume(box_of(info.shape))
+        if taken[name] != total:
+            faults.append(f"source {name}: {taken[name]} of {total} elements used")
+    for target in sink.targets:
+        if filled[target.name] != 1:
+            faults.append(f"target {target.name}: filled {filled[target.name]} times")
+    names = set(source.tensors) | {target.name for target in sink.targets}
+    faults += [f"{name}: unknown" for name in {*taken, *filled} - names]
+    return faults
+
+
+def make_report(source: Source, sink: Sink, written: dict[str, Written]) -> dict[str, Any]:
+    """What went where: names, shapes, dtypes, checksums."""
+    where = {name: file for file, done in written.items() for name in done.tensors}
+    origins = {
+        name: sorted(
+            {
+                origin.theirs
+                for piece in pieces
+                for origin in source.weights.ours[piece.ours]
+                if intersection(origin.ours_box, piece.ours_box)
+            }
+        )
+        for name, pieces in sink.weights.theirs.items()
+    }
+    return {
+        "version": 1,
+        "from": source.format,
+        "to": sink.format,
+        "model": source.model.to_dict(),
+        "notes": source.notes,
+        "num_source_tensors": len(source.tensors),
+        "num_target_tensors": len(sink.targets),
+        "num_parameters": sum(volume(box_of(shape)) for shape in sink.weights.ours_shapes.values()),
+        "files": {
+            done.file: {"size": done.size, "sha256": done.sha256} for done in written.values()
+        },
+        "sources": {
+            name: {"shape": list(info.shape), "dtype": _name(info.dtype), "used": "once"}
+            for name, info in source.tensors.items()
+        },
+        "targets": {
+            target.name: {
+                "shape": list(target.shape),
+                "dtype": _name(target.dtype),
+                "sha256": written[where[target.name]].tensors[target.name],
+                "rounded_elements": written[where[target.name]].rounded.get(target.name, 0),
+                "file": where[target.name],
+                "from": origins[target.name],
+            }
+            for target in sink.targets
+        },
+    }
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

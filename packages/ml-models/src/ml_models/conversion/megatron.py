@@ -1,0 +1,247 @@
+"""Megatron's distributed checkpoints (torch_dist): the model part, in any parallel layout.
+
+```
+.metadata         pickle of torch's Metadata: key -> shape, chunks; (key, offsets) -> file, place
+__R_N.distcp      one torch.save archive per chunk, one after the other
+common.pt         torch.save of what is not sharded; metadata.json names the format
+```
+No model is built. A chunk's numbers lie uncompressed in its archive and are read block by block.
+"""
+
+import io
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import torch
+from torch import Tensor
+
+from ml_models import registry
+from ml_models.config import ModelConfig
+from ml_models.conversion.arrays import StoredTensor
+from ml_models.conversion.folder import read_model_config
+from ml_models.conversion.maps import Box, Shape, identity_map, intersection, shape_of
+from ml_models.conversion.pickles import (
+    Call,
+    check_distributed_checkpoint,
+    inspect_torch_zip,
+    load_metadata,
+    open_slice,
+)
+from ml_models.conversion.source import TensorInfo, check_names
+from ml_models.errors import WeightError
+
+STORAGES = {
+    "torch.FloatStorage": torch.float32,
+    "torch.BFloat16Storage": torch.bfloat16,
+    "torch.HalfStorage": torch.float16,
+    "torch.DoubleStorage": torch.float64,
+}
+MODEL_PREFIXES = ("embedding.", "decoder.", "output_layer.")
+VOCABULARY = ("embedding.word_embeddings.weight", "output_layer.weight")
+TRACKER = "latest_checkpointed_iteration.txt"
+
+
+def find_checkpoint(folder: Path) -> Path:
+    """`folder` itself, or the iteration that its tracker file names."""
+    if (folder / ".metadata").is_file():
+        return folder
+    tracker = folder / TRACKER
+    if tracker.is_file():
+        last = tracker.read_text(encoding="utf-8").strip()
+        inner = folder / (f"iter_{int(last):07d}" if last.isdigit() else "release")
+        if (inner / ".metadata").is_file():
+            return inner
+        raise WeightError(f"{tracker}: it names {last!r}, which is no checkpoint of this folder.")
+    raise WeightError(f"{folder}: no distributed checkpoint (no .metadata, no {TRACKER}).")
+
+
+class MegatronSource:
+    """One checkpoint folder, its pickles checked before anything is read."""
+
+    format = "megatron"
+
+    def __init__(self, folder: Path, model: ModelConfig | None = None) -> None:
+        if not folder.is_dir():
+            raise WeightError(f"{folder}: no such folder.")
+        self._folder = folder = find_checkpoint(folder)
+        check_distributed_checkpoint(folder)
+        self._metadata = load_metadata(folder)
+        self.model = model or read_model_config(folder)
+        self.notes: list[str] = []
+        maps = registry.architecture(self.model).weights()
+        shapes = maps.shapes(self.model)
+        self.weights = identity_map(shapes)
+        self.tensors: Mapping[str, TensorInfo] = self._list(shapes)
+        check_names(str(folder), self.tensors, shapes)
+        self._opened: dict[tuple[str, Shape], Any] = {}
+
+    def _list(self, shapes: Mapping[str, Shape]) -> dict[str, TensorInfo]:
+        found, others = {}, set()
+        for name, entry in self._metadata.state_dict_metadata.items():
+            size = getattr(entry, "size", None)
+            if size is None or not name.startswith(MODEL_PREFIXES):
+                others.add(name.split(".")[0].split("/")[0])
+                continue
+            shape = tuple(size)
+            wanted = shapes.get(name)
+            if name in VOCABULARY and wanted is not None and shape[0] > wanted[0]:
+                self.notes.append(f"{name}: {shape[0] - wanted[0]} rows that pad the vocabulary")
+                shape = (wanted[0], *shape[1:])
+            found[name] = TensorInfo(shape, entry.properties.dtype)
+        if others:
+            self.notes.append(f"not part of the model, left out: {', '.join(sorted(others))}")
+        return found
+
+    def read(self, name: str, box: Box) -> Tensor:
+        """One block, put together from the chunks that hold it."""
+        whole: Tensor | None = None
+        filled = 0
+        for chunk in self._metadata.state_dict_metadata[name].chunks:
+            start = tuple(chunk.offsets)
+            place = tuple((a, a + n) for a, n in zip(start, chunk.sizes, strict=True))
+            shared = intersection(place, box)
+            if shared is None:
+                continue
+            inner = tuple((a - base, b - base) for (a, b), base in zip(shared, start, strict=True))
+            block = self._chunk(name, start, tuple(chunk.sizes)).read(inner)
+            if shared == box:
+                return cast(Tensor, block)
+            if whole is None:
+                whole = torch.empty(shape_of(box), dtype=block.dtype)
+            at = tuple(
+                slice(a - base, b - base) for (a, b), (base, _) in zip(shared, box, strict=True)
+            )
+            whole[at] = block
+            filled += block.numel()
+        if whole is None or filled != whole.numel():
+            raise WeightError(f"{self._folder}: the chunks of {name} do not cover it once.")
+        return whole
+
+    def _chunk(self, name: str, start: Shape, sizes: Shape) -> Any:
+        key = (name, start)
+        if key not in self._opened:
+            if len(self._opened) > 4096:
+                self._opened.clear()
+            self._opened[key] = self._open(name, start, sizes)
+        return self._opened[key]
+
+    def _open(self, name: str, start: Shape, sizes: Shape) -> Any:
+        from torch.distributed.checkpoint.metadata import MetadataIndex
+
+        info = self._metadata.storage_data.get(MetadataIndex(name, start))
+        if info is None:
+            raise WeightError(f"{self._folder}/.metadata: no file for {name} at {list(start)}.")
+        path = self._folder / info.relative_path
+        if not path.is_file():
+            raise WeightError(f"{path}: missing, though .metadata names it.")
+        what = f"{path} ({name})"
+        with open_slice(path, int(info.offset), int(info.length)) as stream:
+            value, archive = inspect_torch_zip(stream, what)
+            stored = _plain(value, archive, stream, path, int(info.offset))
+            if stored is None:  # a view or a compressed archive: torch's own restricted reader
+                stream.seek(0)
+                stored = _Loaded(torch.load(stream, map_location="cpu", weights_only=True))
+        if tuple(stored.shape) != sizes:
+            raise WeightError(f"{what}: {list(stored.shape)}, .metadata says {list(sizes)}.")
+        if isinstance(stored, StoredTensor):
+            stored.check()
+        return stored
+
+    def identity(self) -> Any:
+        """Files with size and time of change."""
+        files = {str(info.relative_path) for info in self._metadata.storage_data.values()}
+        paths = [self._folder / name for name in sorted(files)]
+        return [[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in paths]
+
+
+class _Loaded:
+    """A chunk that is held in memory."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor, self.shape = tensor, tensor.shape
+
+    def read(self, box: Box) -> Tensor:
+        return self.tensor[tuple(slice(*axis) for axis in box)].clone()
+
+
+def _plain(value: Any, archive: Any, stream: BinaryIO, path: Path, base: int) -> Any:
+    """Where a row-major uncompressed tensor's bytes lie in the file, or None."""
+    if not isinstance(value, Call) or str(value.function) != "torch._utils._rebuild_tensor_v2":
+        return None
+    storage, first, size, stride = value.arguments[:4]
+    if not isinstance(storage, tuple) or str(storage[1]) not in STORAGES:
+        return None
+    expected: list[int] = []
+    step = 1
+    for length in reversed(size):
+        expected.insert(0, step)
+        step *= length
+    if tuple(stride) != tuple(expected):
+        return None
+    dtype = STORAGES[str(storage[1])]
+    top = archive.namelist()[0].split("/")[0]
+    entry = archive.getinfo(f"{top}/data/{storage[2]}")
+    stream.seek(entry.header_offset + 26)
+    name_length, extra_length = (int.from_bytes(stream.read(2), "little") for _ in range(2))
+    begin = entry.header_offset + 30 + name_length + extra_length + first * dtype.itemsize
+    swapped = (
+        f"{top}/byteorder" in archive.namelist() and archive.read(f"{top}/byteorder") == b"big"
+    )
+    if entry.compress_type or swapped or (first + step) * dtype.itemsize > entry.file_size:
+        return None
+    return StoredTensor(path, base + begin, tuple(size), dtype)
+
+
+class MetadataBuilder:
+    """Collects where chunks were written and makes `.metadata`."""
+
+    def __init__(self) -> None:
+        self._tensors: dict[str, tuple[Shape, torch.dtype, list[Any]]] = {}
+        self._places: list[tuple[str, Shape, str, int, int]] = []
+
+    def add_tensor(self, name: str, shape: Shape, dtype: torch.dtype) -> None:
+        """Announce one key."""
+        self._tensors[name] = (shape, dtype, [])
+
+    def add_chunk(self, name: str, box: Box, file: str, offset: int, length: int) -> None:
+        """One chunk and its place."""
+        self._tensors[name][2].append(box)
+        self._places.append((name, tuple(start for start, _ in box), file, offset, length))
+
+    def write(self, folder: Path) -> None:
+        """Put `.metadata`, metadata.json and an empty common.pt into `folder`."""
+        from torch.distributed.checkpoint import metadata as dcp
+        from torch.distributed.checkpoint.filesystem import _StorageInfo
+
+        tensors: dict[str, Any] = {}
+        for name, (shape, dtype, boxes) in self._tensors.items():
+            chunks = [
+                dcp.ChunkStorageMetadata(
+                    offsets=torch.Size([start for start, _ in box]), sizes=torch.Size(shape_of(box))
+                )
+                for box in boxes
+            ]
+            tensors[name] = dcp.TensorStorageMetadata(
+                properties=dcp.TensorProperties(dtype=dtype), size=torch.Size(shape), chunks=chunks
+            )
+        storage = {
+            dcp.MetadataIndex(name, start): _StorageInfo(file, offset, length)
+            for name, start, file, offset, length in self._places
+        }
+        metadata = dcp.Metadata(
+            state_dict_metadata=tensors, storage_data=storage, storage_meta=dcp.StorageMeta()
+        )
+        stream = io.BytesIO()
+        pickle.dump(metadata, stream)
+        (folder / ".metadata").write_bytes(stream.getvalue())
+        torch.save({}, folder / "common.pt")
+        backend = {
+            "sharded_backend": "torch_dist",
+            "sharded_backend_version": 1,
+            "common_backend": "torch",
+            "common_backend_version": 1,
+        }
+        (folder / "metadata.json").write_text(json.dumps(backend), encoding="utf-8")

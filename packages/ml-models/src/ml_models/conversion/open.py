@@ -1,0 +1,93 @@
+"""Open weights in any of the three formats, with the model configuration that fits them."""
+
+from pathlib import Path
+
+from ml_models import registry
+from ml_models.config import ModelConfig
+from ml_models.conversion.folder import read_json
+from ml_models.conversion.huggingface import HuggingFaceSource
+from ml_models.conversion.megatron import TRACKER, MegatronSource
+from ml_models.conversion.source import Source
+from ml_models.conversion.xai import XaiSource
+from ml_models.errors import ConfigError, WeightError
+from ml_models.grok1.config import Grok1Config
+from ml_models.grok1.hf_config import activation_of, from_huggingface, from_xai, is_grok1
+
+FORMATS = ("huggingface", "xai", "megatron")
+
+
+def read_model_file(path: Path, variant: str | None = None) -> ModelConfig:
+    """A configuration file of any kind: ours, hpcai-tech's or Mixtral's config.json, xAI's."""
+    values = read_json(path)
+    if not isinstance(values, dict):
+        raise WeightError(f"{path}: not an object.")
+    if "architecture" in values:
+        return with_variant(registry.from_dict(values), variant)
+    if isinstance(values.get("model"), dict):
+        return from_xai(values, str(path), variant)
+    if is_grok1(values):
+        return from_huggingface(values, str(path), variant)
+    if values.get("model_type") == "mixtral":
+        from ml_models.mixtral.hf_config import from_huggingface as mixtral
+
+        return mixtral(values, str(path))
+    raise WeightError(f"{path}: no configuration of Grok-1 or Mixtral.")
+
+
+def with_variant(model: ModelConfig, variant: str | None) -> ModelConfig:
+    """`model` with a named variant's activation."""
+    if variant is None:
+        return model
+    if not isinstance(model, Grok1Config):
+        raise ConfigError(f"--variant is {variant}; {model.architecture} has no variants.")
+    return model.replace(activation=activation_of(variant))
+
+
+def guess_format(folder: Path) -> str:
+    """Which of the three formats a folder holds."""
+    if not folder.is_dir():
+        raise WeightError(f"{folder}: no such folder.")
+    if (folder / ".metadata").is_file() or (folder / TRACKER).is_file():
+        return "megatron"
+    if any(folder.glob("tensor*_000")):
+        return "xai"
+    if any(folder.glob("*.safetensors*")):
+        return "huggingface"
+    raise WeightError(
+        f"{folder}: neither safetensors, nor xAI's tensorNNNNN_000 files, nor a distributed "
+        "checkpoint."
+    )
+
+
+def open_source(
+    kind: str,
+    folder: Path,
+    *,
+    name: str | None = None,
+    config: Path | None = None,
+    variant: str | None = None,
+) -> Source:
+    """Open `folder`; the model is `name`'s, that of the file `config`, or the folder's own."""
+    if name is not None and config is not None:
+        raise ConfigError("--model and --config both name a model; give one.")
+    model: ModelConfig | None = None
+    if name is not None:
+        model = with_variant(registry.get(name), variant)
+    elif config is not None:
+        model = read_model_file(config, variant)
+    if kind == "huggingface":
+        return HuggingFaceSource(folder, model, variant)
+    if kind == "megatron":
+        source = MegatronSource(folder, model)
+        source.model = with_variant(source.model, variant)
+        return source
+    if model is None:
+        beside = folder.parent / "xai_config.json"
+        if beside.is_file():
+            model = read_model_file(beside, variant)
+        else:
+            raise WeightError(
+                f"{folder}: xAI's files do not say what model they hold; give --model "
+                "grok1-314b, or --config with its settings."
+            )
+    return XaiSource(folder, model)

@@ -1,0 +1,131 @@
+"""Grok-1's published configurations: hpcai-tech's config.json and xAI's, to and from ours.
+
+hpcai-tech's file has no model_type, activation, head size or RoPE base. What it cannot say (the
+activation, no cap, renormalised gates) stands under the key "ml_models", which its code ignores.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ml_models import registry
+from ml_models.errors import WeightError
+from ml_models.grok1.config import Grok1Config, ffn_hidden_size
+
+VARIANTS = {"xai": "gelu_tanh", "hpcai": "gelu_erf"}
+FIELDS = {
+    "num_layers": "num_hidden_layers",
+    "hidden_size": "hidden_size",
+    "ffn_hidden_size": "intermediate_size",
+    "num_attention_heads": "num_attention_heads",
+    "num_query_groups": "num_key_value_heads",
+    "num_experts": "num_experts",
+    "moe_router_topk": "num_experts_per_tok",
+    "vocab_size": "vocab_size",
+    "seq_length": "max_position_embeddings",
+    "norm_epsilon": "rms_norm_eps",
+    "attention_logit_cap": "max_attn_value",
+    "attention_scale": "attn_output_multiplier",
+    "embedding_multiplier_scale": "embedding_multiplier_scale",
+    "output_multiplier_scale": "output_multiplier_scale",
+}
+
+
+def is_grok1(values: Mapping[str, Any]) -> bool:
+    """Whether a config.json is hpcai-tech's kind."""
+    named = values.get("architectures") or [""]
+    return str(named[0]).startswith("Grok1") or values.get("model_type") == "grok-1"
+
+
+def activation_of(variant: str | None) -> str:
+    """The activation that a variant's name stands for."""
+    if variant not in (None, *VARIANTS):
+        raise WeightError(f"--variant is {variant!r}; known: {', '.join(VARIANTS)}.")
+    return VARIANTS[variant or "xai"]
+
+
+def from_huggingface(
+    values: Mapping[str, Any], where: str, variant: str | None = None
+) -> Grok1Config:
+    """hpcai-tech's config.json; `where` names it in errors."""
+    missing = [name for name in FIELDS.values() if name not in values]
+    if missing:
+        raise WeightError(f"{where}: {', '.join(missing)} missing; it is no Grok-1 config.json.")
+    given = {ours: values[theirs] for ours, theirs in FIELDS.items()}
+    heads, hidden = given["num_attention_heads"], given["hidden_size"]
+    head = values.get("head_dim")
+    if head is None:
+        if not isinstance(heads, int) or not isinstance(hidden, int) or heads < 1 or hidden % heads:
+            raise WeightError(f"{where}: hidden_size {hidden} is no multiple of {heads} heads.")
+        head = hidden // heads
+    given["kv_channels"] = head
+    given["untie_embeddings_and_output_weights"] = not values.get("tie_word_embeddings", True)
+    config = Grok1Config(**given, activation=activation_of(variant))  # type: ignore[arg-type]
+    own = values.get("ml_models")
+    if own is None:
+        return config
+    kept = registry.from_dict(own)
+    if not isinstance(kept, Grok1Config) or any(
+        getattr(kept, name) != getattr(config, name) for name in FIELDS if name in given
+    ):
+        raise WeightError(f"{where}: its own fields and those under ml_models contradict.")
+    return kept if variant is None else kept.replace(activation=activation_of(variant))
+
+
+def to_huggingface(config: Grok1Config, dtype: str) -> dict[str, Any]:
+    """config.json with hpcai-tech's keys."""
+    if config.kv_channels * config.num_attention_heads != config.hidden_size:
+        raise WeightError(
+            f"kv_channels is {config.kv_channels}; hpcai-tech's code takes hidden_size / "
+            f"num_attention_heads, so it must be "
+            f"{config.hidden_size / config.num_attention_heads:g}."
+        )
+    module = "modeling_grok1.Grok1Model"
+    values: dict[str, Any] = {
+        "architectures": ["Grok1ModelForCausalLM"],
+        "auto_map": {
+            "AutoConfig": "configuration_grok1.Grok1Config",
+            "AutoModel": module,
+            "AutoModelForCausalLM": f"{module}ForCausalLM",
+        },
+        **{theirs: getattr(config, ours) for ours, theirs in FIELDS.items()},
+        "use_cache": True,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "tie_word_embeddings": not config.untie_embeddings_and_output_weights,
+        "output_router_logits": False,
+        "router_aux_loss_coef": 0.001,
+        "torch_dtype": dtype,
+        "ml_models": config.to_dict(),
+    }
+    return values
+
+
+def from_xai(values: Mapping[str, Any], where: str, variant: str | None = None) -> Grok1Config:
+    """The settings of xAI's run.py as JSON: {"vocab_size", "sequence_len", "model": {...}, ...}."""
+    try:
+        model = values["model"]
+        hidden = model["emb_size"]
+        ffn = ffn_hidden_size(model["widening_factor"], hidden)
+        if values.get("ffn_size", ffn) != ffn:
+            raise WeightError(
+                f"{where}: ffn_size is {values['ffn_size']}; widening_factor makes it {ffn}."
+            )
+        return Grok1Config(
+            num_layers=model["num_layers"],
+            hidden_size=hidden,
+            ffn_hidden_size=ffn,
+            num_attention_heads=model["num_q_heads"],
+            num_query_groups=model["num_kv_heads"],
+            kv_channels=model["key_size"],
+            num_experts=model["num_experts"],
+            moe_router_topk=model["num_selected_experts"],
+            vocab_size=values["vocab_size"],
+            seq_length=values["sequence_len"],
+            activation=activation_of(variant),  # type: ignore[arg-type]
+            attention_scale=model["attn_output_multiplier"],
+            embedding_multiplier_scale=values["embedding_multiplier_scale"],
+            output_multiplier_scale=values["output_multiplier_scale"],
+        )
+    except (KeyError, TypeError) as error:
+        raise WeightError(f"{where}: no configuration of xAI's kind ({error}).") from error

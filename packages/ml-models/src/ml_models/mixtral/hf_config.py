@@ -1,0 +1,61 @@
+"""Mixtral's config.json to and from ours."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ml_models.errors import WeightError
+from ml_models.mixtral.config import MixtralConfig
+
+FIELDS = {
+    "num_layers": "num_hidden_layers",
+    "hidden_size": "hidden_size",
+    "ffn_hidden_size": "intermediate_size",
+    "num_attention_heads": "num_attention_heads",
+    "num_query_groups": "num_key_value_heads",
+    "num_experts": "num_local_experts",
+    "moe_router_topk": "num_experts_per_tok",
+    "vocab_size": "vocab_size",
+    "seq_length": "max_position_embeddings",
+    "norm_epsilon": "rms_norm_eps",
+}
+
+
+def from_huggingface(values: Mapping[str, Any], where: str) -> MixtralConfig:
+    """transformers' config.json; refuses what our Mixtral does not compute."""
+    missing = [name for name in FIELDS.values() if name not in values]
+    if missing:
+        raise WeightError(f"{where}: {', '.join(missing)} missing; it is no Mixtral config.json.")
+    if values.get("hidden_act", "silu") != "silu":
+        raise WeightError(f"{where}: hidden_act is {values['hidden_act']!r}; Mixtral has silu.")
+    window = values.get("sliding_window")
+    if window is not None and window < values["max_position_embeddings"]:
+        raise WeightError(f"{where}: sliding_window is {window}; attention here sees everything.")
+    given = {ours: values[theirs] for ours, theirs in FIELDS.items()}
+    head = values.get("head_dim") or given["hidden_size"] // given["num_attention_heads"]
+    rope = values.get("rope_parameters") or {}
+    if rope.get("rope_type", "default") != "default" or values.get("rope_scaling"):
+        raise WeightError(f"{where}: RoPE is scaled; only the plain form is known.")
+    base = values.get("rope_theta", rope.get("rope_theta", 1e6))
+    return MixtralConfig(
+        **given,
+        kv_channels=head,
+        rotary_base=float(base),
+        init_method_std=values.get("initializer_range", 0.02),
+        untie_embeddings_and_output_weights=not values.get("tie_word_embeddings", False),
+    )
+
+
+def to_huggingface(config: MixtralConfig, dtype: str) -> dict[str, Any]:
+    """config.json that transformers reads."""
+    return {
+        "architectures": ["MixtralForCausalLM"],
+        "model_type": "mixtral",
+        **{theirs: getattr(config, ours) for ours, theirs in FIELDS.items()},
+        "head_dim": config.kv_channels,
+        "hidden_act": "silu",
+        "rope_theta": config.rotary_base,
+        "initializer_range": config.init_method_std,
+        "sliding_window": None,
+        "tie_word_embeddings": not config.untie_embeddings_and_output_weights,
+        "torch_dtype": dtype,
+    }
