@@ -36,6 +36,9 @@ def layout(tp: int = 1, pp: int = 1, ep: int = 1, etp: int = 1) -> None:
     from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
 
     parallel_state.destroy_model_parallel()
+    # Core 0.12 forgets the groups but not who was in them.
+    parallel_state._EMBEDDING_GLOBAL_RANKS = None
+    parallel_state._POSITION_EMBEDDING_GLOBAL_RANKS = None
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=tp,
         pipeline_model_parallel_size=pp,
