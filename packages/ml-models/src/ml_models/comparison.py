@@ -138,15 +138,15 @@ def _wants_loss(reference: Mapping[str, Tensor]) -> bool:
 
 
 def _check_sizes(ids: Tensor, logits: Tensor, vocab_size: int) -> None:
-    if ids.ndim != 2 or int(ids.min()) < 0 or int(ids.max()) >= vocab_size:
-        raise WeightError(
-            f"the reference's input_ids are {list(ids.shape)}, up to {int(ids.max())}; the model "
-            f"takes [batch, sequence] below its vocabulary of {vocab_size}."
-        )
     if tuple(logits.shape) != (*ids.shape, vocab_size):
         raise WeightError(
             f"the reference's logits are {list(logits.shape)}; this model gives "
             f"{[*ids.shape, vocab_size]}: the weights are of another model."
+        )
+    if ids.ndim != 2 or int(ids.min()) < 0 or int(ids.max()) >= vocab_size:
+        raise WeightError(
+            f"the reference's input_ids are {list(ids.shape)}, up to {int(ids.max())}; the model "
+            f"takes [batch, sequence] below its vocabulary of {vocab_size}."
         )
 
 
