@@ -1,0 +1,65 @@
+"""Counts of parameters from a configuration alone, per component; no torch.
+
+Active are those that one token passes: all but the experts that it was not sent to. A tied output
+projection is the embedding and is counted once; the embedding counts as active.
+"""
+
+from dataclasses import dataclass
+
+from ml_models.config import ModelConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParameterCounts:
+    """Whole numbers of parameters; `experts` and the others are over all layers."""
+
+    embedding: int
+    output: int
+    attention: int
+    router: int
+    experts: int
+    active_experts: int
+    norms: int
+
+    @property
+    def total(self) -> int:
+        """All parameters."""
+        return self.active - self.active_experts + self.experts
+
+    @property
+    def active(self) -> int:
+        """Parameters that one token passes."""
+        return (
+            self.embedding
+            + self.output
+            + self.attention
+            + self.router
+            + self.active_experts
+            + self.norms
+        )
+
+
+def count_parameters(model: ModelConfig) -> ParameterCounts:
+    """Counts for the vocabulary without padding."""
+    hidden, layers = model.hidden_size, model.num_layers
+    heads = 2 * model.num_attention_heads + 2 * model.num_query_groups
+    expert = 3 * hidden * model.ffn_hidden_size
+    norms = 4 if getattr(model, "post_norms", False) else 2
+    vocabulary = model.vocab_size * hidden
+    return ParameterCounts(
+        embedding=vocabulary,
+        output=vocabulary if model.untie_embeddings_and_output_weights else 0,
+        attention=layers * heads * model.kv_channels * hidden,
+        router=layers * model.num_experts * hidden,
+        experts=layers * model.num_experts * expert,
+        active_experts=layers * model.moe_router_topk * expert,
+        norms=(layers * norms + 1) * hidden,
+    )
+
+
+def billions(count: int) -> str:
+    """314.3 B, 46.7 M, 12.0 K."""
+    for size, unit in ((10**9, "B"), (10**6, "M"), (10**3, "K")):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return str(count)

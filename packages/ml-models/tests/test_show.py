@@ -1,0 +1,48 @@
+"""ml-models list and show; counts against a built model."""
+
+import json
+
+import pytest
+
+from ml_models import registry
+from ml_models.cli import main
+from ml_models.parameters import count_parameters
+
+
+def test_show_names_sizes_and_sources(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "grok1-40b"]) == 0
+    page = capsys.readouterr().out
+    assert "gelu_tanh" in page and "model.py:374" in page
+    assert "tied to the embedding" in page
+
+
+def test_released_sizes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "grok1-314b", "--json"]) == 0
+    parameters = json.loads(capsys.readouterr().out)["parameters"]
+    assert parameters["total"] == 315_684_820_992
+    assert count_parameters(registry.get("mixtral-8x7b")).total == 46_702_792_704
+
+
+def test_unknown_model_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "grok-40b"]) == 1
+    assert "known: grok1-314b" in capsys.readouterr().err
+
+
+def test_list(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == registry.names()
+
+
+@pytest.mark.parametrize("name", ["grok1-tiny", "mixtral-tiny"])
+def test_counts_are_those_of_the_built_model(name: str, alone: None) -> None:
+    from ml_models.build import build_model, make_transformer_config
+
+    model = registry.get(name).replace(vocab_size=512)
+    built = build_model(
+        model,
+        make_transformer_config(model),
+        padded_vocab_size=512,
+        pre_process=True,
+        post_process=True,
+    )
+    assert sum(p.numel() for p in built.parameters()) == count_parameters(model).total
