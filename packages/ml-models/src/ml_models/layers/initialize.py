@@ -56,6 +56,7 @@ def fill_normal(
     global_offset: tuple[int, ...],
 ) -> None:
     """Write the part at `global_offset` of the parameter `name` into `local`."""
+    local = local.detach()  # the threads below record gradients whatever this one does
     rows, columns = global_shape[-2:]
     block_rows = max(1, BLOCK_ELEMENTS // columns)
     first_row, first_column = global_offset[-2:]
