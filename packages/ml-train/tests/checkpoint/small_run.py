@@ -47,7 +47,6 @@ class SmallRun:
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed + dist.get_rank())
-        tensor_parallel.random.initialize_rng_tracker(force_reset=True)
         tensor_parallel.model_parallel_cuda_manual_seed(seed)
         small = {"num_layers": 2, "vocab_size": 120, "seq_length": LENGTH}
         small |= {"hidden_size": 32, "ffn_hidden_size": 64, "num_experts": 4}

@@ -145,6 +145,8 @@ def refusals(bench: Bench) -> dict[str, Any]:
             texts[name] = str(error)
 
     attempt("other model", SmallRun(ep=2, model={"attention_logit_cap": None}))
+    attempt("other layout", SmallRun(pp=2))
+    run = SmallRun(ep=2)
     attempt("nothing there", run, load=str(bench.folder / "absent"))
     attempt("first start", run, load=str(bench.folder / "new"), save=str(bench.folder / "new"))
     attempt("one of them", run, load=str(bench.folder / "iter_0000001"))
