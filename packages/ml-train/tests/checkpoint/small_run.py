@@ -37,6 +37,9 @@ class SmallRun:
         from megatron.core.distributed import finalize_model_grads
 
         parallel_state.destroy_model_parallel()
+        # The 0.12 line forgets these two.
+        parallel_state._EMBEDDING_GLOBAL_RANKS = None
+        parallel_state._POSITION_EMBEDDING_GLOBAL_RANKS = None
         parallel_state.initialize_model_parallel(
             tensor_model_parallel_size=tp,
             pipeline_model_parallel_size=pp,
