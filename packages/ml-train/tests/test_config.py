@@ -133,6 +133,7 @@ def test_every_rule_of_ineffective_settings_can_fire(key: str, tmp_path: Path) -
         "split": ["--split", "1,0,0"],
         "moe_aux_loss_coeff": ["--moe-router-load-balancing-type", "none"],
         "min_lr": ["--lr-decay-style", "constant"],
+        "lr_warmup_iters": ["--train-iters", "2"],
         "lr_decay_iters": ["--lr-decay-style", "constant"],
         "model": ["--model-config", str(tmp_path / "model_config.json")],
     }.get(setting.name, [])

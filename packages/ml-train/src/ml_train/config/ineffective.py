@@ -31,6 +31,14 @@ RULES: tuple[_Rule, ...] = (
         "a constant learning rate does not decay",
     ),
     (
+        "optimizer.lr_warmup_iters",
+        lambda c: (
+            c.optimizer.lr_decay_iters is None
+            and 0 < c.training.train_iters <= c.optimizer.lr_warmup_iters
+        ),
+        "the run is over before the warm-up, so there is none",
+    ),
+    (
         "model.moe_aux_loss_coeff",
         lambda c: c.model.moe_router_load_balancing_type == "none",
         "--moe-router-load-balancing-type none has no auxiliary loss",

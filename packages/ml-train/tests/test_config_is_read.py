@@ -1,0 +1,52 @@
+"""Every field of the configuration is read by the code that trains: nothing is set for nothing."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import ml_train
+from ml_train.config.fields import settings
+
+SOURCE = Path(ml_train.__file__).parent
+# Where a section goes by another name than its own.
+ALIASES = {"optimizer": {"settings"}, "model": {"section"}, "checkpoint": {"config", "_config"}}
+ALIASES["tokenizer"] = {"section"}
+# Where the reader is the configuration itself: only 1 is legal; it becomes the model's own length.
+WITHIN = {"context_parallel_size", "seq_length"}
+# Read through a property of their own section.
+THROUGH = {"tokenizer_name_or_path": "path", "tokenizer_model": "path", "tokenizer_type": "path"}
+THROUGH |= {"model": "resolve", "model_config": "resolve", "model_override": "resolve"}
+
+
+def reads() -> set[tuple[str, str]]:
+    """(name before the dot, attribute) of every attribute read outside the configuration."""
+    found = set()
+    for path in SOURCE.rglob("*.py"):
+        if path.name == "config.py" or "config" in path.relative_to(SOURCE).parts[:1]:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+                owner = node.value
+                if isinstance(owner, ast.Attribute):
+                    found.add((owner.attr, node.attr))
+                elif isinstance(owner, ast.Name):
+                    found.add((owner.id, node.attr))
+    return found
+
+
+@pytest.mark.skipif(not (SOURCE / "pretrain.py").exists(), reason="no training code yet")
+def test_every_field_is_read_outside_the_configuration() -> None:
+    found = reads() | {("model", "resolve")}  # config/load.py calls it for every command
+    unread = [
+        setting.key
+        for setting in settings().values()
+        if setting.name not in WITHIN
+        and not any(
+            (owner, THROUGH.get(setting.name, setting.name)) in found
+            for owner in {setting.section, *ALIASES.get(setting.section, set())}
+        )
+    ]
+    assert unread == []
