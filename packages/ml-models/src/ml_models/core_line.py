@@ -80,3 +80,16 @@ def sequence_group(router: Any) -> Any:
     if CORE_LINE == "0.12":
         return parallel_state.get_tensor_and_context_parallel_group()
     return router.tp_cp_group
+
+
+def is_first_and_last_stage(vp_stage: int | None) -> tuple[bool, bool]:
+    """Whether a (virtual) pipeline stage embeds, and whether it gives logits."""
+    if CORE_LINE == "0.12":
+        return (
+            bool(parallel_state.is_pipeline_first_stage()),
+            bool(parallel_state.is_pipeline_last_stage()),
+        )
+    return (
+        bool(parallel_state.is_pipeline_first_stage(ignore_virtual=False, vp_stage=vp_stage)),
+        bool(parallel_state.is_pipeline_last_stage(ignore_virtual=False, vp_stage=vp_stage)),
+    )

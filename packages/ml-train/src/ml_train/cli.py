@@ -1,6 +1,81 @@
-"""Console command of ml-train."""
+"""Console command ml-train. A command's module is imported only when it is asked for.
+
+Exit codes: 0 done, 1 failed, 2 bad usage. A user's mistake is one message, from rank 0 alone.
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from ml_data.errors import MlDataError
+from ml_models.errors import MlModelsError
+from ml_train.errors import ConfigError, MlTrainError
+
+COMMANDS: Mapping[str, str] = MappingProxyType(
+    {
+        "pretrain": "train a model (under torchrun)",
+        "generate": "sample text from a checkpoint",
+        "evaluate": "loss and perplexity of a checkpoint on a dataset",
+        "report": "a run's metrics as one HTML page",
+        "show-config": "every setting of a run and where it came from",
+        "index": "build a run's sample indexes ahead of time",
+        "verify-layouts": "show that layouts give the same numbers",
+        "verify-resume": "show that a resumed run equals an uninterrupted one",
+    }
+)
+_USAGE = "usage: ml-train COMMAND [flags]\n\ncommands:\n" + "".join(
+    f"  {name:<16}{text}\n" for name, text in COMMANDS.items()
+)
 
 
-def main() -> int:
-    """Placeholder until the command is written."""
-    raise SystemExit("not written yet")
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] in (["-h"], ["--help"]):
+        print(_USAGE, end="")
+        return 0
+    if words[:1] == ["--version"]:
+        import ml_train
+
+        print(f"ml-train {ml_train.__version__}")
+        return 0
+    if not words or words[0] not in COMMANDS:
+        what = f"Unknown command {words[0]!r}." if words else "No command given."
+        return _fail(f"{what} Known: {', '.join(COMMANDS)}.", 2)
+    try:
+        return _run(words[0], words[1:])
+    except ConfigError as error:
+        return _fail(str(error), 2)
+    except (MlTrainError, MlModelsError, MlDataError) as error:
+        return _fail(str(error), 1)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(name: str, words: list[str]) -> int:
+    from ml_train.config.flags import FlagParser
+
+    module = "ml_train.commands." + name.replace("-", "_")
+    try:
+        command: Any = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+        raise MlTrainError(f"ml-train {name} is not part of this version.") from error
+    parser = FlagParser(f"ml-train {name}", command.DESCRIPTION)
+    command.add_arguments(parser)
+    code: int = command.run(parser.parse_args(words))
+    return code
+
+
+def _fail(message: str, code: int) -> int:
+    if os.environ.get("RANK", "0") == "0":
+        print(f"ml-train: error: {message}", file=sys.stderr, flush=True)
+    return code
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

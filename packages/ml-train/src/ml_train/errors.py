@@ -23,3 +23,7 @@ class CheckpointError(MlTrainError):
 
 class DataError(MlTrainError):
     """Token files that are absent, damaged, too short, or made with another tokenizer."""
+
+
+class TrainingError(MlTrainError):
+    """Training that cannot go on: a loss or gradient that is not finite."""

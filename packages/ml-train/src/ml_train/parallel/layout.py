@@ -1,0 +1,211 @@
+"""Is a layout legal? Answered from numbers alone, before any process group or model exists.
+
+world = TP x PP x DP. The experts divide the same processes of one stage anew, as ETP x EP x EDP.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ml_train.errors import LayoutError
+from ml_train.parallel.config import ParallelConfig
+
+if TYPE_CHECKING:
+    from ml_models.config import ModelConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """Where this process stands among the processes of the run."""
+
+    rank: int
+    size: int
+    local_rank: int
+
+    @staticmethod
+    def from_environment(environment: Mapping[str, str]) -> "World":
+        """What torchrun sets; one process where it sets nothing."""
+        values = []
+        for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)):
+            text = environment.get(name, str(default))
+            if not text.isdecimal():
+                raise LayoutError(f"{name} is {text!r} in the environment; rule: a whole number.")
+            values.append(int(text))
+        rank, size, local_rank = values
+        if not 0 <= rank < size:
+            raise LayoutError(
+                f"RANK is {rank} and WORLD_SIZE {size} in the environment; rule: RANK counts from "
+                "0 to WORLD_SIZE - 1. Start the run with torchrun."
+            )
+        return World(rank=rank, size=size, local_rank=local_rank)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Sizes of a legal layout."""
+
+    world: int
+    tp: int
+    pp: int
+    ep: int
+    etp: int
+    dp: int
+    edp: int
+    """Copies of each expert."""
+    vp: int
+    """Virtual stages per pipeline rank; 1 without the interleaved schedule."""
+    sequence_parallel: bool
+    global_batch_size: int
+    num_microbatches: int
+
+    def describe(self) -> str:
+        """One line for the log."""
+        virtual = f" VPP{self.vp}" if self.vp > 1 else ""
+        return (
+            f"TP{self.tp} PP{self.pp}{virtual} EP{self.ep} ETP{self.etp} DP{self.dp} on "
+            f"{self.world} processes, {self.num_microbatches} micro batches a step"
+        )
+
+
+def make_layout(
+    parallel: ParallelConfig,
+    model: "ModelConfig",
+    *,
+    world_size: int,
+    micro_batch_size: int,
+    global_batch_size: int | None,
+) -> Layout:
+    """The layout of a run. Raises LayoutError naming the value, the rule and a fix."""
+    tp, pp = parallel.tensor_model_parallel_size, parallel.pipeline_model_parallel_size
+    ep = parallel.expert_model_parallel_size
+    etp = (
+        tp if parallel.expert_tensor_parallel_size is None else parallel.expert_tensor_parallel_size
+    )
+    sequence_parallel = tp > 1 if parallel.sequence_parallel is None else parallel.sequence_parallel
+    _check_model(model, tp=tp, ep=ep, etp=etp)
+    vp = _check_pipeline(parallel, model, pp)
+    _check_world(world_size, tp=tp, pp=pp, ep=ep, etp=etp)
+    if tp > 1 and not sequence_parallel:
+        raise LayoutError(
+            f"--no-sequence-parallel with --tensor-model-parallel-size {tp}: experts need each "
+            "token on one rank only; rule: sequence parallelism goes with TP > 1. Drop the flag."
+        )
+    if sequence_parallel and model.seq_length % tp:
+        raise LayoutError(
+            f"--seq-length is {model.seq_length}, which sequence parallelism divides between "
+            f"{tp} ranks; rule: a multiple of --tensor-model-parallel-size. Take "
+            f"{-(-model.seq_length // tp) * tp}."
+        )
+    dp = world_size // (tp * pp)
+    batch = global_batch_size or micro_batch_size * dp
+    if batch % (micro_batch_size * dp):
+        raise LayoutError(
+            f"--global-batch-size is {batch}; rule: a multiple of --micro-batch-size "
+            f"{micro_batch_size} x data-parallel size {dp} = {micro_batch_size * dp}."
+        )
+    num_microbatches = batch // (micro_batch_size * dp)
+    if vp > 1 and num_microbatches % pp:
+        raise LayoutError(
+            f"{num_microbatches} micro batches a step with virtual pipeline stages; rule: a "
+            f"multiple of --pipeline-model-parallel-size {pp}. Choose --global-batch-size as a "
+            f"multiple of {micro_batch_size * dp * pp}."
+        )
+    return Layout(
+        world=world_size,
+        tp=tp,
+        pp=pp,
+        ep=ep,
+        etp=etp,
+        dp=dp,
+        edp=world_size // (etp * ep * pp),
+        vp=vp,
+        sequence_parallel=sequence_parallel,
+        global_batch_size=batch,
+        num_microbatches=num_microbatches,
+    )
+
+
+def _check_model(model: "ModelConfig", *, tp: int, ep: int, etp: int) -> None:
+    rules = (
+        ("tensor-model-parallel-size", tp, "attention heads", model.num_attention_heads),
+        ("tensor-model-parallel-size", tp, "key/value groups", model.num_query_groups),
+        ("tensor-model-parallel-size", tp, "hidden size", model.hidden_size),
+        ("expert-model-parallel-size", ep, "experts", model.num_experts),
+        ("expert-tensor-parallel-size", etp, "expert width", model.ffn_hidden_size),
+    )
+    for flag, size, what, total in rules:
+        if size < 1 or total % size:
+            raise LayoutError(
+                f"--{flag} is {size}; rule: it divides the model's {what}, of which there are "
+                f"{total}. Choose one of {_divisors(total)}."
+            )
+
+
+def _check_pipeline(parallel: ParallelConfig, model: "ModelConfig", pp: int) -> int:
+    """Virtual stages per rank."""
+    first, last = (
+        parallel.decoder_first_pipeline_num_layers,
+        parallel.decoder_last_pipeline_num_layers,
+    )
+    layers, per_virtual = model.num_layers, parallel.num_layers_per_virtual_pipeline_stage
+    uneven = first is not None or last is not None
+    if pp == 1:
+        for flag, value in (
+            ("decoder-first-pipeline-num-layers", first),
+            ("decoder-last-pipeline-num-layers", last),
+            ("num-layers-per-virtual-pipeline-stage", per_virtual),
+        ):
+            if value is not None:
+                raise LayoutError(
+                    f"--{flag} is {value}, but there is one pipeline stage; rule: it goes with "
+                    "--pipeline-model-parallel-size 2 or more. Drop it or raise that."
+                )
+        return 1
+    if uneven and per_virtual is not None:
+        raise LayoutError(
+            "--num-layers-per-virtual-pipeline-stage does not go with uneven stages "
+            "(--decoder-first/last-pipeline-num-layers). Drop one of them."
+        )
+    if uneven:
+        rest, stages = layers - (first or 0) - (last or 0), pp - (first is not None)
+        stages -= last is not None
+        fits = rest == 0 if stages == 0 else rest > 0 and rest % stages == 0
+        if not fits or (first is not None and first < 1) or (last is not None and last < 1):
+            raise LayoutError(
+                f"Uneven stages (first {first}, last {last}) leave {rest} of {layers} layers for "
+                f"{stages} stages; rule: the others share them equally, at least one each."
+            )
+        return 1
+    if layers % pp:
+        raise LayoutError(
+            f"--pipeline-model-parallel-size is {pp}; rule: it divides the model's {layers} "
+            f"layers. Choose one of {_divisors(layers)}, or set "
+            "--decoder-first-pipeline-num-layers and --decoder-last-pipeline-num-layers."
+        )
+    if per_virtual is None:
+        return 1
+    if per_virtual < 1 or (layers // pp) % per_virtual:
+        raise LayoutError(
+            f"--num-layers-per-virtual-pipeline-stage is {per_virtual}; rule: it divides the "
+            f"{layers // pp} layers of a stage. Choose one of {_divisors(layers // pp)}."
+        )
+    return layers // pp // per_virtual
+
+
+def _check_world(world: int, *, tp: int, pp: int, ep: int, etp: int) -> None:
+    if world % (tp * pp):
+        raise LayoutError(
+            f"There are {world} processes; rule: a multiple of TP {tp} x PP {pp} = {tp * pp}. "
+            f"Start {-(-world // (tp * pp)) * tp * pp} processes or choose smaller sizes."
+        )
+    if world % (etp * ep * pp):
+        raise LayoutError(
+            f"There are {world} processes; rule: a multiple of ETP {etp} x EP {ep} x PP {pp} = "
+            f"{etp * ep * pp}, as the experts divide the processes of each stage. Start more, or "
+            "lower --expert-tensor-parallel-size (unset, it equals TP) or "
+            "--expert-model-parallel-size."
+        )
+
+
+def _divisors(total: int) -> str:
+    return ", ".join(str(i) for i in range(1, min(total, 64) + 1) if total % i == 0)

@@ -1,0 +1,112 @@
+"""A run in a straight line: configuration, layout, platform, groups, model, data, trainer."""
+
+import contextlib
+import os
+from typing import TYPE_CHECKING, Any
+
+from ml_train.config.load import LoadedConfig
+from ml_train.parallel.layout import World, make_layout
+
+if TYPE_CHECKING:
+    from ml_train.training.trainer import Trainer
+
+
+def pretrain(loaded: LoadedConfig) -> "Trainer":
+    """Train what the configuration says; returns the trainer after its last step."""
+    config, model = loaded.config, loaded.model
+    world = World.from_environment(os.environ)
+    layout = make_layout(
+        config.parallel,
+        model,
+        world_size=world.size,
+        micro_batch_size=config.training.micro_batch_size,
+        global_batch_size=config.training.global_batch_size,
+    )
+
+    platform = start_platform(config.training.device, world)
+
+    from ml_train.checkpoint.manager import CheckpointManager
+    from ml_train.parallel.groups import process_groups
+    from ml_train.training.callbacks.checkpoint import CheckpointCallback
+    from ml_train.training.callbacks.defaults import default_callbacks
+    from ml_train.training.callbacks.signals import SignalCallback
+    from ml_train.training.timing import StepTimers
+    from ml_train.training.train_module import TrainModule
+    from ml_train.training.trainer import Trainer
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(platform.context())
+        stack.enter_context(
+            process_groups(layout, world, platform, config.parallel, seed=config.training.seed)
+        )
+        timers = StepTimers()
+        train_module = TrainModule.build(config, model, layout, platform, timers=timers)
+        checkpoints = CheckpointManager(config.checkpoint, platform=platform)
+        state = checkpoints.load(train_module)
+        iteration = state.iteration if state else 0
+        consumed = state.consumed_samples if state else 0
+        callbacks = default_callbacks(config, warnings=loaded.warnings)
+        callbacks.append(CheckpointCallback(checkpoints))
+        if config.training.exit_signal_handler:
+            callbacks.append(SignalCallback(limit_seconds=SIGNAL_LIMIT_SECONDS))
+        trainer = Trainer(
+            config=config,
+            train_module=train_module,
+            loaders=_loaders(loaded, layout, iteration, consumed),
+            platform=platform,
+            timers=timers,
+            callbacks=callbacks,
+            iteration=iteration,
+            consumed_samples=consumed,
+        )
+        trainer.fit()
+    return trainer
+
+
+SIGNAL_LIMIT_SECONDS = 100.0
+"""From SIGTERM or SIGUSR1 to the end: within Slurm's usual two minutes' notice."""
+
+
+def start_platform(name: str, world: World) -> Any:
+    """The run's platform, with megatron-core adapted to it."""
+    from ml_models.platforms import get_platform
+
+    platform = get_platform(name)
+    platform.set_device(world.local_rank)
+    platform.apply()
+    # Imported before the platform's context is entered: torch.compile records the names of
+    # torch.cuda at import, and must see the real ones.
+    import ml_models.layers.block
+    import ml_models.layers.model  # noqa: F401
+
+    return platform
+
+
+def _loaders(loaded: LoadedConfig, layout: Any, iteration: int, consumed: int) -> Any:
+    from megatron.core import parallel_state
+
+    from ml_train.data.loaders import build_dataloaders
+    from ml_train.data.manifest import tokenizer_facts
+    from ml_train.data.samples import planned_samples
+
+    config = loaded.config
+    facts = tokenizer_facts(config.tokenizer)
+    train, valid, test = planned_samples(config, layout.global_batch_size)
+    rounds = iteration // config.training.eval_interval
+    return build_dataloaders(
+        data=config.data,
+        sequence_length=loaded.model.seq_length,
+        micro_batch_size=config.training.micro_batch_size,
+        global_batch_size=layout.global_batch_size,
+        train_samples=train,
+        valid_samples=valid,
+        test_samples=test,
+        dp_rank=parallel_state.get_data_parallel_rank(),
+        dp_size=layout.dp,
+        consumed_train_samples=consumed,
+        consumed_valid_samples=rounds * config.training.eval_iters * layout.global_batch_size,
+        seed=config.training.seed,
+        vocab_size=loaded.model.vocab_size,
+        eod_id=facts.eod_id if facts else None,
+        tokenizer_fingerprint=facts.fingerprint if facts else None,
+    )

@@ -1,0 +1,135 @@
+"""From configuration to the pieces of a TrainModule: model chunks, gradient buffers, optimizer."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ml_train.config.run import RunConfig
+from ml_train.parallel.layout import Layout
+
+if TYPE_CHECKING:
+    from ml_models.config import ModelConfig
+
+
+def transformer_config(config: RunConfig, model: "ModelConfig", layout: Layout) -> Any:
+    """megatron-core's TransformerConfig of a run."""
+    from ml_models.build import make_transformer_config
+
+    training, section, parallel = config.training, config.model, config.parallel
+    dtype = torch.bfloat16 if training.bf16 else torch.float32
+    fields: dict[str, Any] = {
+        "tensor_model_parallel_size": layout.tp,
+        "pipeline_model_parallel_size": layout.pp,
+        "expert_model_parallel_size": layout.ep,
+        "expert_tensor_parallel_size": layout.etp,
+        "sequence_parallel": layout.sequence_parallel,
+        "bf16": training.bf16,
+        "params_dtype": dtype,
+        "pipeline_dtype": dtype,
+        "moe_router_load_balancing_type": section.moe_router_load_balancing_type,
+        "moe_aux_loss_coeff": section.moe_aux_loss_coeff
+        if section.moe_router_load_balancing_type != "none"
+        else 0.0,
+        "moe_z_loss_coeff": section.moe_z_loss_coeff,
+        "recompute_granularity": training.recompute_granularity,
+        "recompute_method": training.recompute_method,
+        "recompute_num_layers": training.recompute_num_layers,
+        "deterministic_mode": training.deterministic_mode,
+        "num_layers_in_first_pipeline_stage": parallel.decoder_first_pipeline_num_layers,
+        "num_layers_in_last_pipeline_stage": parallel.decoder_last_pipeline_num_layers,
+    }
+    if section.init_method_std is not None:
+        fields["init_method_std"] = section.init_method_std
+    if layout.vp > 1:
+        fields["virtual_pipeline_model_parallel_size"] = layout.vp
+    return make_transformer_config(model, **fields)
+
+
+def model_chunks(
+    config: RunConfig, model: "ModelConfig", layout: Layout, transformer: Any, device: torch.device
+) -> list[Any]:
+    """This rank's virtual stages, wrapped for mixed precision and data parallelism."""
+    from megatron.core import parallel_state
+    from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig
+    from megatron.core.transformer.module import Float16Module
+
+    from ml_models import core_line
+    from ml_models.build import build_model, pad_vocab_size
+
+    padded = pad_vocab_size(model.vocab_size, config.model.make_vocab_size_divisible_by, layout.tp)
+    chunks: list[Any] = []
+    for number in range(layout.vp):
+        stage = number if layout.vp > 1 else None
+        if stage is not None:
+            parallel_state.set_virtual_pipeline_model_parallel_rank(stage)
+        first, last = core_line.is_first_and_last_stage(stage)
+        chunk: Any = build_model(
+            model,
+            transformer,
+            padded_vocab_size=padded,
+            pre_process=first,
+            post_process=last,
+            vp_stage=stage,
+            seed=config.training.seed,
+        ).to(device)
+        chunks.append(Float16Module(transformer, chunk) if config.training.bf16 else chunk)
+    overlap = config.parallel.overlap_grad_reduce
+    ddp = DistributedDataParallelConfig(
+        grad_reduce_in_fp32=True,
+        overlap_grad_reduce=overlap,
+        overlap_param_gather=config.parallel.overlap_param_gather,
+        use_distributed_optimizer=config.optimizer.use_distributed_optimizer,
+        check_for_nan_in_grad=False,
+        bucket_size=max(40_000_000, 1_000_000 * layout.dp) if overlap else None,
+    )
+    # Only the first chunk overlaps from the start of the backward pass, as in Megatron.
+    return [
+        DistributedDataParallel(transformer, ddp, chunk, disable_bucketing=number > 0)
+        for number, chunk in enumerate(chunks)
+    ]
+
+
+def optimizer_and_schedule(config: RunConfig, chunks: list[Any], platform: Any) -> tuple[Any, Any]:
+    """Adam over all chunks, and the learning rate as a function of steps."""
+    from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
+    from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
+
+    settings, training = config.optimizer, config.training
+    optimizer = get_megatron_optimizer(
+        OptimizerConfig(
+            optimizer="adam",
+            lr=settings.lr,
+            min_lr=settings.min_lr,
+            weight_decay=settings.weight_decay,
+            adam_beta1=settings.adam_beta1,
+            adam_beta2=settings.adam_beta2,
+            adam_eps=settings.adam_eps,
+            clip_grad=settings.clip_grad,
+            bf16=training.bf16,
+            params_dtype=torch.bfloat16 if training.bf16 else torch.float32,
+            use_distributed_optimizer=settings.use_distributed_optimizer,
+            overlap_param_gather=config.parallel.overlap_param_gather,
+        ),
+        chunks,
+        use_gloo_process_groups=platform.needs_gloo_groups,
+    )
+    decay = settings.lr_decay_iters or max(training.train_iters, 1)
+    warmup = settings.lr_warmup_iters
+    if settings.lr_warmup_fraction is not None:
+        warmup = int(settings.lr_warmup_fraction * decay)
+    schedule = OptimizerParamScheduler(
+        optimizer,
+        init_lr=0.0,
+        max_lr=settings.lr,
+        min_lr=settings.min_lr,
+        lr_warmup_steps=warmup if decay > warmup else 0,
+        lr_decay_steps=decay,
+        lr_decay_style=settings.lr_decay_style,
+        start_wd=settings.weight_decay,
+        end_wd=settings.weight_decay,
+        wd_incr_steps=decay,
+        wd_incr_style="constant",
+        use_checkpoint_opt_param_scheduler=False,
+        override_opt_param_scheduler=True,
+    )
+    return optimizer, schedule

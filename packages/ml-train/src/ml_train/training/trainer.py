@@ -1,0 +1,162 @@
+"""Trainer: the loop. What happens besides steps (reports, saving, signals) is in callbacks."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ml_train.config.run import RunConfig
+from ml_train.data.loaders import DataLoaders
+from ml_train.errors import TrainingError
+from ml_train.training.callbacks.base import Callback
+from ml_train.training.flops import model_tflops_per_device
+from ml_train.training.metrics import RouterMeter, StepMetrics
+from ml_train.training.timing import StepTimers
+from ml_train.training.train_module import StepResult, TrainModule
+
+
+class Trainer:
+    """Steps a TrainModule through the data until the run's end or a request to stop."""
+
+    def __init__(
+        self,
+        *,
+        config: RunConfig,
+        train_module: TrainModule,
+        loaders: DataLoaders,
+        platform: Any,
+        timers: StepTimers,
+        callbacks: Sequence[Callback] = (),
+        iteration: int = 0,
+        consumed_samples: int = 0,
+    ):
+        self.config = config
+        self.train_module = train_module
+        self.callbacks = list(callbacks)
+        self.iteration = iteration
+        self.consumed_samples = consumed_samples
+        self.stop_reason: str | None = None
+        self._loaders = loaders
+        self._platform = platform
+        self._timers = timers
+        self._started = time.perf_counter()
+        model = train_module.model_config
+        self._meter = RouterMeter(
+            train_module.model_chunks, num_layers=model.num_layers, num_experts=model.num_experts
+        )
+
+    def fit(self) -> None:
+        """Train to the last step. On an exception every callback hears of it first."""
+        training = self.config.training
+        try:
+            self._call("on_train_start")
+            while self.iteration < training.train_iters and self.stop_reason is None:
+                self._call("on_step_start")
+                started = self._timers.now()
+                with self._timers.phase("data"):
+                    batches = self._next(self._loaders.train)
+                result = self.train_module.train_step(batches)
+                self.iteration += 1
+                self.consumed_samples += self.train_module.layout.global_batch_size
+                self._check_finite(result)
+                metrics = self._measure(result, self._timers.now() - started)
+                self._call("on_step_end", metrics)
+                if training.eval_iters and self.iteration % training.eval_interval == 0:
+                    self.validate()
+                self._stop_if_due()
+            if training.eval_iters and self.iteration % training.eval_interval:
+                self.validate()
+            self._call("on_train_end")
+        except BaseException as error:
+            for callback in self.callbacks:
+                callback.on_error(self, error)
+            raise
+
+    def validate(self) -> dict[str, float]:
+        """Loss over eval_iters global batches of the validation data. Collective."""
+        self.train_module.sync_parameters()
+        losses = [
+            self.train_module.eval_step(self._next(self._loaders.valid))
+            for _ in range(self.config.training.eval_iters)
+        ]
+        result = {"loss": sum(losses) / len(losses)}
+        self._timers.collect()
+        self._call("on_validation_end", result)
+        return result
+
+    def run_state(self) -> dict[str, Any]:
+        """What a resume needs besides tensors. Makes the parameters whole, as a save reads them."""
+        self.train_module.sync_parameters()
+        return {"iteration": self.iteration, "consumed_samples": self.consumed_samples}
+
+    def request_stop(self, reason: str) -> None:
+        """End the run after this step. The same on every rank."""
+        self.stop_reason = self.stop_reason or reason
+
+    def _next(self, loader: Any) -> list[Any]:
+        number = self.train_module.layout.num_microbatches
+        if not self.train_module.needs_data:
+            return [None] * number
+        return [next(loader) for _ in range(number)]
+
+    def _call(self, hook: str, *arguments: Any) -> None:
+        for callback in self.callbacks:
+            getattr(callback, hook)(self, *arguments)
+
+    def _check_finite(self, result: StepResult) -> None:
+        if result.finite or not self.config.training.check_for_nan_in_loss_and_grad:
+            return
+        raise TrainingError(
+            f"Step {self.iteration}: the loss is {result.loss} or a gradient is not finite; the "
+            "update was not made. Lower --lr, look at the data of this step (samples "
+            f"{self.consumed_samples - self.train_module.layout.global_batch_size} to "
+            f"{self.consumed_samples - 1} of the run), or resume from an earlier checkpoint. "
+            "--no-check-for-nan-in-loss-and-grad skips such updates instead."
+        )
+
+    def _measure(self, result: StepResult, seconds: float) -> StepMetrics:
+        layout, model = self.train_module.layout, self.train_module.model_config
+        training = self.config.training
+        tokens = layout.global_batch_size * model.seq_length
+        tflops = model_tflops_per_device(
+            model,
+            seq_length=model.seq_length,
+            tokens=tokens,
+            seconds=seconds,
+            devices=layout.world,
+        )
+        dtype = torch.bfloat16 if training.bf16 else torch.float32
+        peak = self.config.logging.peak_tflops_per_device or self._platform.peak_tflops(dtype)
+        routers = self._meter.collect(
+            num_microbatches=layout.num_microbatches, device=self._platform.device
+        )
+        return StepMetrics(
+            iteration=self.iteration,
+            loss=result.loss,
+            aux_loss=routers.aux_loss,
+            z_loss=routers.z_loss,
+            learning_rate=result.learning_rate,
+            grad_norm=result.grad_norm,
+            tokens_per_second_per_device=tokens / seconds / layout.world,
+            model_tflops_per_device=tflops,
+            mfu=tflops / peak if peak else None,
+            memory_bytes=self._platform.memory_bytes(),
+            expert_load=routers.expert_load,
+            router_entropy=routers.router_entropy,
+            step_seconds=seconds,
+            phase_seconds=self._timers.collect(),
+            consumed_samples=self.consumed_samples,
+            skipped=result.skipped,
+        )
+
+    def _stop_if_due(self) -> None:
+        training = self.config.training
+        if training.exit_interval and self.iteration % training.exit_interval == 0:
+            self.request_stop(f"--exit-interval {training.exit_interval}")
+        if training.exit_duration_in_mins is not None:
+            late = (time.perf_counter() - self._started) / 60 >= training.exit_duration_in_mins
+            vote = torch.tensor([float(late)], device=self._platform.device)
+            torch.distributed.all_reduce(vote, op=torch.distributed.ReduceOp.MAX)
+            if float(vote):
+                self.request_stop(f"--exit-duration-in-mins {training.exit_duration_in_mins}")
