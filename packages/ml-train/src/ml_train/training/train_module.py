@@ -171,7 +171,8 @@ class TrainModule:
         def mean_over_tokens(losses: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
             mask = on_device["loss_mask"].float()
             loss = (losses.float() * mask).sum() / mask.sum().clamp(min=1.0)
-            return loss, {"loss": loss.detach()}
+            # A clone, as the schedule divides the loss in place by the number of micro batches.
+            return loss, {"loss": loss.detach().clone()}
 
         return output, mean_over_tokens
 
