@@ -60,6 +60,11 @@ def process_groups(
 
 
 def _meeting_point(world: World) -> str:
+    if os.environ.get("MASTER_PORT") == "0":
+        raise ConfigError(
+            "MASTER_PORT is 0, where processes would wait for each other for ever. Give torchrun "
+            "--standalone, or a free --master-port."
+        )
     if "MASTER_ADDR" in os.environ and "MASTER_PORT" in os.environ:
         return "env://"
     if world.size > 1:
