@@ -198,7 +198,7 @@ class UnitTokenizer(SentencePieceTokenizer):
                 raise TokenizerError(
                     f"engine {self.engine_name} gives other ids than SentencePiece for the text "
                     f"{shorten(text)}: {given[:20]} instead of {truth[:20]}. Please report this "
-                    "text, and use --tokenizer-engine sentencepiece meanwhile"
+                    "text, and use --engine sentencepiece meanwhile"
                 )
             checked += 1
         return checked
