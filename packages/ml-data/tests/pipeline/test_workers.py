@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ml_data.documents.batch import Batch, Position
+from ml_data.documents.batch import Batch, Position, Segment
 from ml_data.errors import OutputError, WorkerError
 from ml_data.pipeline.encode import Encoded
 from ml_data.pipeline.executors import LocalExecutor
@@ -53,7 +53,7 @@ def test_one_row_group_feeds_every_worker(tmp_path: Path) -> None:
             pass
 
     (source,) = find_sources([str(path)])
-    batches = list(read_source(source, 0, Position(), ["text"], 4096))
+    batches = list(read_source(source, Segment(file=0, start=Position()), ["text"], 4096))
     assert len(batches) > 4
     first_rows = {one.first_row for one in batches[:4]}
     executor = LocalExecutor(Waits, 4)
@@ -120,11 +120,11 @@ def test_an_error_in_a_worker_process_keeps_its_kind(
     tmp_path: Path, options: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ml_data.errors import TokenizerError
-    from ml_data.pipeline import run
+    from ml_data.pipeline import plan
 
     path = write_lines(tmp_path / "a.jsonl", [{"text": "hello there " * 99}] * 300)
     wrong = lambda size: __import__("numpy").dtype("<u2")  # noqa: E731
-    monkeypatch.setattr(run, "best_dtype", wrong)
+    monkeypatch.setattr(plan, "best_dtype", wrong)
     with pytest.raises(TokenizerError, match="do not fit uint16"):
         tokenize(
             options(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
-    from ml_data.pipeline.run import Tick
+    from ml_data.pipeline.progress import Tick
 
 HELP = "text files to token files"
 
@@ -36,6 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--shard-bytes", type=int, default=16 << 20,
         help="input between two journal entries: what a kill can cost")  # fmt: skip
     add("--batch-bytes", type=int, default=1 << 20, help="input that a worker takes at a time")
+    add("--executor", choices=("local", "ray"), default="local")
+    add("--num-tasks", type=int, default=1, help="cut the input into this many tasks")
+    add("--task-index", type=int, default=0,
+        help="the task to do, from 0; when all are done: ml-data merge --tasks P")  # fmt: skip
+    add("--dry-run", action="store_true",
+        help="say what would be read, how long it takes and how large it gets")  # fmt: skip
     add("--overwrite", action="store_true", help="replace the finished output of another command")
     add("--json", action="store_true", help="print the manifests as JSON")
 
@@ -60,11 +66,24 @@ def run(args: argparse.Namespace) -> int:
         workers=args.workers,
         log_interval=args.log_interval,
         overwrite=args.overwrite,
+        executor=args.executor,
+        num_tasks=args.num_tasks,
+        task_index=args.task_index,
         shard_bytes=args.shard_bytes,
         batch_bytes=args.batch_bytes,
         input_checksums=args.input_checksums,
     )
-    manifests = tokenize(options, on_progress=_print_progress, on_notice=_print_notice)
+    if args.dry_run:
+        from ml_data.pipeline.estimate import estimate, explain
+
+        facts = estimate(options, _print_notice)
+        print(json.dumps(facts, indent=2) if args.json else explain(facts))
+        return 0
+    progress = ProgressLine(sys.stderr)
+    try:
+        manifests = tokenize(options, on_progress=progress.show, on_notice=_print_notice)
+    finally:
+        progress.end()
     if args.json:
         print(json.dumps(manifests, indent=2))
         return 0
@@ -78,24 +97,50 @@ def summary(manifest: dict[str, Any]) -> str:
     name = next(iter(manifest["files"])).removesuffix(".bin")
     ledger = manifest["ledger"]
     dropped = sum(ledger["documents_dropped"].values())
-    reasons = ", ".join(
-        f"{count} {reason}" for reason, count in ledger["documents_dropped"].items()
-    )
+    reasons = ", ".join(f"{count} {why}" for why, count in ledger["documents_dropped"].items())
     return (
         f"{name}: {manifest['num_documents']:,} documents "
         f"({ledger['documents_empty']} empty), {manifest['num_tokens']:,} tokens "
         f"({manifest['dtype']}), dropped {dropped}{f' ({reasons})' if reasons else ''}, "
-        f"{manifest['run']['seconds']:.1f} s"
+        f"{manifest['run'].get('seconds', 0):.1f} s"
     )
 
 
-def _print_progress(tick: Tick) -> None:
-    seconds = max(tick.seconds, 1e-9)
-    print(
-        f"Processed {tick.num_documents} documents ({tick.num_documents / seconds:.0f} docs/s, "
-        f"{tick.num_bytes / seconds / 1e6:.1f} MB/s).",
-        file=sys.stderr,
-    )
+class ProgressLine:
+    """Plain lines in a log; on a terminal, one line that is written over."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._live = stream, stream.isatty()
+        self._shown = False
+
+    def show(self, tick: Tick) -> None:
+        """Show where the run is."""
+        seconds = max(tick.seconds, 1e-9)
+        rate = (
+            f"{tick.num_documents / seconds:.0f} docs/s, {tick.num_bytes / seconds / 1e6:.1f} MB/s"
+        )
+        left = "" if tick.seconds_left is None else f", {clock(tick.seconds_left)} left"
+        if self._live:
+            bar = "#" * round(30 * tick.fraction)
+            line = (
+                f"[{bar:<30}] {tick.fraction:4.0%} {tick.num_documents:,} documents, {rate}{left}"
+            )
+            print(f"\r{line} ", end="", file=self._stream, flush=True)
+            self._shown = True
+        else:
+            print(f"Processed {tick.num_documents} documents ({rate}{left}).", file=self._stream)
+
+    def end(self) -> None:
+        """Leave the line that was written over."""
+        if self._shown:
+            print(file=self._stream)
+
+
+def clock(seconds: float) -> str:
+    """1:05:09 or 5:09."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _print_notice(text: str) -> None:

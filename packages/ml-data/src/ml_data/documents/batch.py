@@ -23,6 +23,19 @@ class Position:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Segment:
+    """The part of the `file`-th input that a task reads: from `start` up to, not including, `stop`.
+
+    `stop_row` bounds parquet, `stop_offset` plain JSON lines; None reads to the end.
+    """
+
+    file: int
+    start: Position
+    stop_row: int | None = None
+    stop_offset: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Batch:
     """Rows `first_row` .. of one file: Arrow columns (parquet) or whole lines (JSON lines)."""
 

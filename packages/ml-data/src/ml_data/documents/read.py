@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ml_data.documents.batch import Batch, Position
+from ml_data.documents.batch import Batch, Position, Segment
 from ml_data.documents.sources import Source
 from ml_data.errors import InputError
 
@@ -22,13 +22,13 @@ _READ_BYTES = 1 << 20
 
 
 def read_source(
-    source: Source, file: int, start: Position, columns: list[str], batch_bytes: int = BATCH_BYTES
+    source: Source, segment: Segment, columns: list[str], batch_bytes: int = BATCH_BYTES
 ) -> Iterator[Batch]:
-    """Batches of `source`, the `file`-th input, from `start` on, in file order."""
+    """Batches of that part of `source`, in file order."""
     if source.kind == "parquet":
-        yield from _read_parquet(source, file, start.row, columns, batch_bytes)
+        yield from _read_parquet(source, segment, columns, batch_bytes)
     else:
-        yield from _read_lines(source, file, start, batch_bytes)
+        yield from _read_lines(source, segment, batch_bytes)
 
 
 @contextmanager
@@ -44,9 +44,9 @@ def open_parquet(source: Source) -> Iterator[pq.ParquetFile]:
 
 
 def _read_parquet(
-    source: Source, file: int, start_row: int, columns: list[str], batch_bytes: int
+    source: Source, segment: Segment, columns: list[str], batch_bytes: int
 ) -> Iterator[Batch]:
-    row = 0
+    row, start_row, stop_row = 0, segment.start.row, segment.stop_row
     with open_parquet(source) as opened:
         try:
             for group in range(opened.num_row_groups):
@@ -60,8 +60,9 @@ def _read_parquet(
                 ):
                     skip = min(max(start_row - row, 0), batch.num_rows)
                     row += skip
-                    for part in _split(batch.slice(skip), 4 * batch_bytes):
-                        end = Position(file=file, row=row + part.num_rows)
+                    kept = batch.slice(skip, None if stop_row is None else max(stop_row - row, 0))
+                    for part in _split(kept, 4 * batch_bytes):
+                        end = Position(file=segment.file, row=row + part.num_rows)
                         yield Batch(
                             source=source.name,
                             first_row=row,
@@ -70,18 +71,25 @@ def _read_parquet(
                             end=end,
                         )
                         row = end.row
+                    if stop_row is not None and row >= stop_row:
+                        return
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"{source.name}: damaged after row {row}: {error}") from error
 
 
-def _rows_per_batch(facts: pq.RowGroupMetaData, columns: list[str], batch_bytes: int) -> int:
+def text_bytes_of(group: pq.RowGroupMetaData, columns: list[str]) -> int:
+    """Uncompressed bytes of these columns in a row group; a nested one counts with its fields."""
     heads = {name.split(".")[0] for name in columns}
-    total = 0
-    for index in range(facts.num_columns):
-        column = facts.column(index)
-        if column.path_in_schema in columns or column.path_in_schema.split(".")[0] in heads:
-            total += column.total_uncompressed_size
-    rows = batch_bytes * facts.num_rows // max(total, 1)
+    chunks = (group.column(index) for index in range(group.num_columns))
+    return sum(
+        int(chunk.total_uncompressed_size)
+        for chunk in chunks
+        if chunk.path_in_schema.split(".")[0] in heads
+    )
+
+
+def _rows_per_batch(facts: pq.RowGroupMetaData, columns: list[str], batch_bytes: int) -> int:
+    rows = batch_bytes * facts.num_rows // max(text_bytes_of(facts, columns), 1)
     return max(1, min(rows, _MAX_BATCH_ROWS))
 
 
@@ -95,8 +103,8 @@ def _split(batch: pa.RecordBatch, limit: int) -> Iterator[pa.RecordBatch]:
         yield batch
 
 
-def _read_lines(source: Source, file: int, start: Position, batch_bytes: int) -> Iterator[Batch]:
-    row, offset = 0, 0
+def _read_lines(source: Source, segment: Segment, batch_bytes: int) -> Iterator[Batch]:
+    start, row, offset = segment.start, 0, 0
     try:
         if source.compression is None:
             stream = source.filesystem.open_input_file(source.path)
@@ -107,7 +115,7 @@ def _read_lines(source: Source, file: int, start: Position, batch_bytes: int) ->
                 source.path, compression=source.compression, buffer_size=_READ_BYTES
             )
         with stream:
-            for block in _whole_lines(stream, batch_bytes):
+            for block in _whole_lines(stream, batch_bytes, segment.stop_offset):
                 count = block.count(b"\n") + (not block.endswith(b"\n"))
                 first, row, offset = row, row + count, offset + len(block)
                 if row <= start.row:
@@ -120,16 +128,21 @@ def _read_lines(source: Source, file: int, start: Position, batch_bytes: int) ->
                     first_row=first,
                     num_rows=count,
                     lines=block,
-                    end=Position(file=file, row=row, offset=offset),
+                    end=Position(file=segment.file, row=row, offset=offset),
                 )
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{source.name}: damaged after line {row}: {error}") from error
 
 
-def _whole_lines(stream: pa.NativeFile, batch_bytes: int) -> Iterator[bytes]:
-    """Blocks of about `batch_bytes` that end at the end of a line."""
+def _whole_lines(stream: pa.NativeFile, batch_bytes: int, stop: int | None) -> Iterator[bytes]:
+    """Blocks of about `batch_bytes` that end with a line; `stop` is the start of one."""
     parts: list[bytes] = []
-    while block := stream.read(batch_bytes):
+    size = batch_bytes
+    while True:
+        if stop is not None:
+            size = min(batch_bytes, stop - stream.tell())
+        if size <= 0 or not (block := stream.read(size)):
+            break
         cut = block.rfind(b"\n") + 1
         if not cut:
             parts.append(block)

@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from ml_data.documents.batch import Position
-from ml_data.documents.read import open_parquet, read_source
+from ml_data.documents.batch import Position, Segment
+from ml_data.documents.read import open_parquet, read_source, text_bytes_of
 from ml_data.documents.sources import Source
 from ml_data.errors import InputError
 
 _FIRST_BYTES = 1 << 16
-
-
-def count_rows(source: Source) -> int | None:
-    """Rows of a parquet file from its footer; None where only reading would tell."""
-    if source.kind != "parquet":
-        return None
-    with open_parquet(source) as file:
-        rows: int = file.metadata.num_rows
-    return rows
 
 
 def column_names(source: Source) -> list[str]:
@@ -34,20 +26,29 @@ def column_names(source: Source) -> list[str]:
     return names
 
 
-def check_all_columns(sources: list[Source], columns: list[str]) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """What a file says of itself: rows and bytes of text, None where only reading would tell."""
+
+    num_rows: int | None = None
+    text_bytes: int | None = None
+
+
+def check_all_columns(sources: list[Source], columns: list[str]) -> list[Size]:
     """Check every source before hours are spent on the first; several at a time."""
     with ThreadPoolExecutor(8) as pool:
-        for _ in pool.map(lambda source: check_columns(source, columns), sources):
-            pass
+        return list(pool.map(lambda source: check_columns(source, columns), sources))
 
 
-def check_columns(source: Source, columns: list[str]) -> None:
+def check_columns(source: Source, columns: list[str]) -> Size:
     """Raise InputError when `source` lacks a text column of that name, or is no JSON lines."""
     if source.kind == "jsonl":
         _first_row(source)
-        return
+        return Size(text_bytes=None if source.compression else source.num_bytes)
     with open_parquet(source) as file:
-        schema = file.schema_arrow
+        schema, metadata = file.schema_arrow, file.metadata
+        groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+        text_bytes = sum(text_bytes_of(group, columns) for group in groups)
     for column in columns:
         kind = field_type(schema, column)
         if kind is None:
@@ -57,11 +58,13 @@ def check_columns(source: Source, columns: list[str]) -> None:
             )
         if not is_text(kind):
             raise InputError(f"{source.name}: column {column!r} holds {kind}, not text")
+    return Size(num_rows=metadata.num_rows, text_bytes=text_bytes)
 
 
 def _first_row(source: Source) -> dict[str, Any]:
     """The first row, {} when it is no JSON object (which the run then sets aside)."""
-    batch = next(read_source(source, 0, Position(), [], _FIRST_BYTES), None)
+    segment = Segment(file=0, start=Position())
+    batch = next(read_source(source, segment, [], _FIRST_BYTES), None)
     text = (batch.lines or b"" if batch else b"").lstrip()
     if text.startswith(b"["):
         raise InputError(

@@ -68,7 +68,9 @@ def find_sources(inputs: list[str]) -> list[Source]:
     for given in inputs:
         found = _remote(given) if "://" in given else _local(given)
         if not found:
-            raise InputError(f"input {given}: no such file, or no parquet or JSON lines below it")
+            raise InputError(
+                f"input {_without_query(given)}: no such file, or no parquet or JSON lines below it"
+            )
         sources += found
     seen: set[str] = set()
     for source in sources:
@@ -84,6 +86,11 @@ def find_sources(inputs: list[str]) -> list[Source]:
             raise InputError(f"input {source.name} is named twice: its documents would be doubled")
         seen.add(source.name)
     return sources
+
+
+def _without_query(given: str) -> str:
+    """For messages: the query of a URI may hold keys."""
+    return given.split("?", 1)[0] if "://" in given and "=" in given else given
 
 
 def _local(given: str) -> list[Source]:
@@ -129,7 +136,7 @@ def _remote(given: str) -> list[Source]:
             infos = [one for one in filesystem.get_file_info(selector) if one.is_file]
             infos = [one for one in infos if _matches(one.path, root, pattern)]
     except OSError as error:
-        raise InputError(f"input {given}: cannot be listed: {error}") from error
+        raise InputError(f"input {_without_query(given)}: cannot be listed: {error}") from error
     return [
         Source(
             # Without the query, which may hold keys.
@@ -174,12 +181,13 @@ def _open_filesystem(uri: str, scheme: str) -> tuple[Any, str]:
         import fsspec
     except ImportError as error:
         raise InputError(
-            f"input {uri}: the scheme {scheme}:// needs fsspec: pip install 'ml-data[remote]'"
+            f"input {_without_query(uri)}: the scheme {scheme}:// needs fsspec: "
+            "pip install 'ml-data[remote]'"
         ) from error
     except (OSError, ValueError) as error:
-        raise InputError(f"input {uri}: {error}") from error
+        raise InputError(f"input {_without_query(uri)}: {error}") from error
     try:
         opened, path = fsspec.core.url_to_fs(uri)
     except (ImportError, ValueError, OSError) as error:
-        raise InputError(f"input {uri}: fsspec cannot open it: {error}") from error
+        raise InputError(f"input {_without_query(uri)}: fsspec cannot open it: {error}") from error
     return arrow_fs.PyFileSystem(arrow_fs.FSSpecHandler(opened)), path

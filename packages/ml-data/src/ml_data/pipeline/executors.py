@@ -16,6 +16,7 @@ from typing import Protocol
 from ml_data.documents.batch import Batch
 from ml_data.errors import WorkerError
 from ml_data.pipeline.encode import Encoded, Job, encode_batch
+from ml_data.pipeline.plan import Plan
 from ml_data.pipeline.worker import WorkerProcess
 from ml_data.tokenizers import Tokenizer
 
@@ -125,14 +126,19 @@ class LocalExecutor:
                 self._all.pop().close()
 
 
-def make_executor(
-    job: Job, tokenizer: Tokenizer, workers: int, input_bytes: int, batch_bytes: int
-) -> LocalExecutor:
-    """Threads where the engine releases the interpreter lock, else processes.
+def make_executor(plan: Plan) -> LocalExecutor:
+    """Ray actors where asked for; threads where the engine frees the interpreter; else processes.
 
     A small input gets fewer workers: starting a process costs as much as encoding a mebibyte.
     """
-    workers = max(1, min(workers, -(-input_bytes // batch_bytes)))
-    if workers == 1 or tokenizer.releases_gil:
-        return LocalExecutor(lambda: InProcess(job, tokenizer), workers)
+    options, job = plan.options, plan.job
+    size = sum(plan.sources[one.file].num_bytes for one in plan.segments)
+    workers = max(1, min(options.workers, -(-size // options.batch_bytes)))
+    if options.executor == "ray":
+        from ml_data.pipeline.ray_worker import connect, make_ray_worker
+
+        connect()
+        return LocalExecutor(lambda: make_ray_worker(job), options.workers)
+    if workers == 1 or plan.tokenizer.releases_gil:
+        return LocalExecutor(lambda: InProcess(job, plan.tokenizer), workers)
     return LocalExecutor(lambda: WorkerProcess(job), workers)

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import ml_data
-from ml_data.documents.sources import Source
 from ml_data.errors import FormatError
 from ml_data.indexed import layout
 from ml_data.indexed.files import FileFacts
 from ml_data.pipeline.options import TokenizeOptions
 from ml_data.pipeline.output import Output
+from ml_data.pipeline.plan import Plan
 from ml_data.tokenizers import Tokenizer
 
 FORMAT = "ml-data manifest"
@@ -73,12 +73,18 @@ def versions() -> dict[str, str]:
 
 
 def describe_inputs(
-    sources: list[Source], rows: dict[int, int], checksums: list[str | None]
+    plan: Plan, end_rows: dict[int, int], checksums: dict[int, str | None]
 ) -> list[dict[str, Any]]:
-    """The inputs as a manifest lists them."""
+    """The inputs as a manifest lists them; `rows` are those that this task read."""
+    first_rows = {one.file: one.start.row for one in plan.segments}
     return [
-        {"path": source.name, "bytes": source.num_bytes, "rows": rows.get(index), "sha256": digest}
-        for index, (source, digest) in enumerate(zip(sources, checksums, strict=True))
+        {
+            "path": source.name,
+            "bytes": source.num_bytes,
+            "rows": end_rows[file] - first_rows.get(file, 0) if file in end_rows else 0,
+            "sha256": checksums.get(file),
+        }
+        for file, source in enumerate(plan.sources)
     ]
 
 

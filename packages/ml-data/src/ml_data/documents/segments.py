@@ -1,0 +1,66 @@
+"""Cut the inputs into consecutive parts of about equal size, one per task.
+
+Every task computes the same cuts from file sizes, footers and line ends, so tasks need not talk.
+Compressed JSON lines are not cut.
+"""
+
+from __future__ import annotations
+
+from ml_data.documents.batch import Position, Segment
+from ml_data.documents.schema import Size
+from ml_data.documents.sources import Source
+
+_SEARCH_BYTES = 1 << 16
+
+
+def segments_of(
+    sources: list[Source], sizes: list[Size], task_index: int = 0, num_tasks: int = 1
+) -> list[Segment]:
+    """What task `task_index` of `num_tasks` reads; all tasks in order read the whole."""
+    total = sum(source.num_bytes for source in sources)
+    begin = _cut(sources, sizes, total * task_index // num_tasks)
+    end = _cut(sources, sizes, total * (task_index + 1) // num_tasks)
+    segments = []
+    for index, source in enumerate(sources):
+        if index < begin.file or index > end.file:
+            continue
+        start = begin if index == begin.file else Position(file=index)
+        segment = Segment(file=index, start=start)
+        if index == end.file:
+            if (end.row, end.offset) == (start.row, start.offset):
+                continue
+            if source.kind == "parquet":
+                segment = Segment(file=index, start=start, stop_row=end.row)
+            else:
+                segment = Segment(file=index, start=start, stop_offset=end.offset)
+        segments.append(segment)
+    return segments
+
+
+def _cut(sources: list[Source], sizes: list[Size], byte: int) -> Position:
+    """The first row boundary at or after byte `byte` of all inputs in a row."""
+    for index, (source, size) in enumerate(zip(sources, sizes, strict=True)):
+        if byte >= source.num_bytes:
+            byte -= source.num_bytes
+            continue
+        if byte == 0 or source.compression is not None:
+            return Position(file=index)
+        if source.kind == "parquet":
+            return Position(file=index, row=(size.num_rows or 0) * byte // source.num_bytes)
+        offset = _next_line(source, byte)
+        if offset < source.num_bytes:
+            return Position(file=index, offset=offset)
+        byte = 0
+    return Position(file=len(sources))
+
+
+def _next_line(source: Source, byte: int) -> int:
+    with source.filesystem.open_input_file(source.path) as stream:
+        at = byte - 1
+        stream.seek(at)
+        while block := stream.read(_SEARCH_BYTES):
+            found: int = block.find(b"\n")
+            if found >= 0:
+                return at + found + 1
+            at += len(block)
+    return at

@@ -1,0 +1,99 @@
+"""`--dry-run`: what a run would read, how long it would take, how large its output would be."""
+
+from __future__ import annotations
+
+import time
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from ml_data.documents.read import read_source
+from ml_data.errors import InputError
+from ml_data.pipeline.encode import encode_batch
+from ml_data.pipeline.options import TokenizeOptions
+from ml_data.pipeline.plan import OnNotice, Plan, make_plan
+
+_SAMPLED_FILES, _SAMPLED_BATCHES = 4, 2
+
+
+def estimate(options: TokenizeOptions, notice: OnNotice) -> dict[str, Any]:
+    """Facts from footers and from encoding a little of a few files; nothing is written."""
+    plan = make_plan(options, notice)
+    dtype = np.dtype(plan.job.dtype)
+    sampled = _sample(plan)
+    text_bytes = _text_bytes(plan)
+    scale = text_bytes / max(sampled["bytes"], 1)
+    tokens = [round(count * scale) for count in sampled["tokens"]]
+    documents = round(sampled["documents"] * scale)
+    known_rows = [size.num_rows for size in plan.sizes]
+    total = sum(source.num_bytes for source in plan.sources)
+    if all(rows is not None for rows in known_rows) and options.num_tasks == 1:
+        documents = sum(rows or 0 for rows in known_rows)
+    return {
+        "files": len(plan.segments),
+        "input_bytes": total,
+        "text_bytes": text_bytes,
+        "documents": documents,
+        "seconds": round(sampled["seconds"] * scale / options.workers, 1),
+        "dtype": dtype.name,
+        "engine": plan.tokenizer.engine_name,
+        "outputs": [
+            {
+                "prefix": prefix,
+                "tokens": count,
+                "bin_bytes": count * dtype.itemsize,
+                "idx_bytes": 34 + 20 * documents,
+            }
+            for prefix, count in zip(plan.prefixes, tokens, strict=True)
+        ],
+    }
+
+
+def _sample(plan: Plan) -> dict[str, Any]:
+    step = max(1, len(plan.segments) // _SAMPLED_FILES)
+    tokens = np.zeros(len(plan.prefixes), np.int64)
+    num_bytes = documents = 0
+    seconds = 0.0
+    for segment in plan.segments[::step][:_SAMPLED_FILES]:
+        batches = read_source(
+            plan.sources[segment.file], segment, plan.columns, plan.options.batch_bytes
+        )
+        for batch in islice(batches, _SAMPLED_BATCHES):
+            started = time.monotonic()
+            results = encode_batch(batch, plan.job, plan.tokenizer)
+            seconds += time.monotonic() - started
+            tokens += [len(one.ids) for one in results]
+            num_bytes += batch.num_bytes
+            documents += batch.num_rows
+    if not num_bytes:
+        raise InputError(f"{', '.join(plan.options.input)}: no rows to read")
+    return {
+        "tokens": tokens.tolist(), "bytes": num_bytes, "documents": documents, "seconds": seconds,
+    }  # fmt: skip
+
+
+def _text_bytes(plan: Plan) -> int:
+    """Bytes of text that will be read: known for parquet and plain lines, guessed for the rest."""
+    total = 0
+    for segment in plan.segments:
+        known = plan.sizes[segment.file].text_bytes
+        # JSON compresses to a quarter, as a rule.
+        total += 4 * plan.sources[segment.file].num_bytes if known is None else known
+    return total // plan.options.num_tasks if plan.options.num_tasks > 1 else total
+
+
+def explain(facts: dict[str, Any]) -> str:
+    """The facts for people."""
+    lines = [
+        f"reads    {facts['files']:,} files, {facts['input_bytes'] / 1e6:,.1f} MB, about "
+        f"{facts['text_bytes'] / 1e6:,.1f} MB of text in {facts['documents']:,} documents",
+        f"takes    about {facts['seconds']:,.1f} s with {facts['engine']}",
+    ]
+    for output in facts["outputs"]:
+        size = output["bin_bytes"] + output["idx_bytes"]
+        lines.append(
+            f"writes   {output['prefix']}: about {output['tokens']:,} tokens ({facts['dtype']}), "
+            f"{size / 1e6:,.1f} MB"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,116 @@
+"""A run that was found to be possible: everything that can be checked before the first row."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ml_data.documents.batch import Segment
+from ml_data.documents.schema import Size, check_all_columns, column_names
+from ml_data.documents.segments import segments_of
+from ml_data.documents.sources import Source, find_sources
+from ml_data.documents.template import get_template
+from ml_data.errors import TokenizerError
+from ml_data.indexed.layout import best_dtype
+from ml_data.pipeline.encode import Job
+from ml_data.pipeline.options import TokenizeOptions
+from ml_data.tokenizers import Tokenizer, load_tokenizer
+
+OnNotice = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a run reads, with what it encodes, and where it writes."""
+
+    options: TokenizeOptions
+    sources: list[Source]
+    sizes: list[Size]
+    segments: list[Segment]
+    tokenizer: Tokenizer
+    job: Job
+    columns: list[str]
+    prefixes: list[str]
+    work: Path
+
+    def identity(self) -> dict[str, Any]:
+        """What must be the same for a journal to be gone on with, or an output to be kept."""
+        return {
+            "options": self.options.that_shape_the_output(),
+            "inputs": [[one.name, one.num_bytes, one.modified_ns] for one in self.sources],
+            "tokenizer": [self.tokenizer.fingerprint, self.tokenizer.vocab_size, self.job.eod_id],
+            "task": [self.options.task_index, self.options.num_tasks],
+        }
+
+    def identity_digest(self) -> str:
+        """sha256 of the identity."""
+        return hashlib.sha256(json.dumps(self.identity()).encode()).hexdigest()
+
+
+def task_prefix(prefix: str, index: int, count: int) -> str:
+    """Prefix of one task's outputs; that of the whole for a single task."""
+    return prefix if count == 1 else f"{prefix}.task-{index:05}-of-{count:05}"
+
+
+def output_prefix(prefix: str, key: str) -> str:
+    """P_key_document."""
+    return f"{prefix}_{key}_document"
+
+
+def make_plan(options: TokenizeOptions, notice: OnNotice) -> Plan:
+    """Find the inputs, load the tokenizer, check that they fit."""
+    sources = find_sources(list(options.input))
+    tokenizer = load_tokenizer(
+        options.tokenizer_name_or_path,
+        tokenizer_type=options.tokenizer_type,
+        engine=options.engine,
+        parse_special_tokens=options.parse_special_tokens,
+    )
+    if options.append_eod and tokenizer.eod_id is None:
+        raise TokenizerError(
+            f"{tokenizer.path} names no end-of-document token: leave --append-eod away"
+        )
+    options = _with_default_template(options, sources, notice)
+    template = get_template(options.template) if options.template else None
+    columns = list(template.fields if template else options.json_keys)
+    sizes = check_all_columns(sources, columns)
+    job = Job(
+        tokenizer_path=tokenizer.path,
+        tokenizer_type=options.tokenizer_type,
+        engine=options.engine,
+        parse_special_tokens=options.parse_special_tokens,
+        keys=options.json_keys,
+        dtype=best_dtype(tokenizer.vocab_size).str,
+        eod_id=tokenizer.eod_id if options.append_eod else None,
+        template=options.template,
+        max_document_tokens=options.max_document_tokens,
+    )
+    prefix = task_prefix(options.output_prefix, options.task_index, options.num_tasks)
+    return Plan(
+        options=options,
+        sources=sources,
+        sizes=sizes,
+        segments=segments_of(sources, sizes, options.task_index, options.num_tasks),
+        tokenizer=tokenizer,
+        job=job,
+        columns=columns,
+        prefixes=[output_prefix(prefix, key) for key in options.json_keys],
+        work=Path(f"{prefix}.work"),
+    )
+
+
+def _with_default_template(
+    options: TokenizeOptions, sources: list[Source], notice: OnNotice
+) -> TokenizeOptions:
+    """Alpaca's schema without a `text` column works out of the box."""
+    if options.template or options.json_keys != ("text",):
+        return options
+    names = column_names(sources[0])
+    if "text" in names or not {"instruction", "input", "output"} <= set(names):
+        return options
+    notice("no column 'text', but instruction, input and output: using --template alpaca")
+    return replace(options, template="alpaca")

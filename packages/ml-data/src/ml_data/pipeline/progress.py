@@ -1,0 +1,75 @@
+"""How far a run is: what it has read of what there is to read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ml_data.documents.batch import Batch
+from ml_data.pipeline.plan import Plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tick:
+    """Counts of this run so far; `fraction` is that of all inputs, `seconds_left` a guess."""
+
+    num_documents: int
+    num_bytes: int
+    seconds: float
+    fraction: float
+    seconds_left: float | None
+
+
+OnProgress = Callable[[Tick], None]
+
+
+class Meter:
+    """Turns finished batches into a tick every `interval` documents."""
+
+    def __init__(self, plan: Plan, on_progress: OnProgress) -> None:
+        self._plan, self._on_progress = plan, on_progress
+        self._interval = plan.options.log_interval
+        self._next = self._interval
+        self._started = time.monotonic()
+        self._documents = self._bytes = 0
+        self._first: float | None = None
+        self._before, total = [], 0
+        for source in plan.sources:
+            self._before.append(total)
+            total += source.num_bytes
+        self._total = max(total, 1)
+
+    def add(self, batch: Batch) -> None:
+        """Count a batch, and report when it is time."""
+        self._documents += batch.num_rows
+        self._bytes += batch.num_bytes
+        if self._first is None:
+            self._first = self._fraction(batch)
+        if self._documents < self._next:
+            return
+        self._next = self._documents - self._documents % self._interval + self._interval
+        seconds = time.monotonic() - self._started
+        fraction = self._fraction(batch)
+        done = fraction - self._first
+        left = seconds * (1 - fraction) / done if done > 0 else None
+        self._on_progress(
+            Tick(
+                num_documents=self._documents,
+                num_bytes=self._bytes,
+                seconds=seconds,
+                fraction=fraction,
+                seconds_left=left,
+            )
+        )
+
+    def _fraction(self, batch: Batch) -> float:
+        """Share of the bytes of all inputs that lies before the end of `batch`."""
+        file = batch.end.file
+        source, size = self._plan.sources[file], self._plan.sizes[file]
+        part = 0.0
+        if size.num_rows:
+            part = batch.end.row / size.num_rows
+        elif source.kind == "jsonl" and source.compression is None:
+            part = batch.end.offset / source.num_bytes
+        return (self._before[file] + part * source.num_bytes) / self._total
