@@ -1,0 +1,55 @@
+"""ml-train verify-resume: show that a resumed run equals an uninterrupted one, to the bit."""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from ml_train.config.flags import add_config_flags, given_flags
+from ml_train.config.load import load_config
+from ml_train.errors import ConfigError
+
+DESCRIPTION = (
+    "Train a recipe twice for a few steps, once without a break and once from a checkpoint in the "
+    "middle, and compare every bit of both. Starts its own processes: no torchrun needed."
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The run's own flags, and how much to try."""
+    add_config_flags(parser)
+    parser.add_argument(
+        "--verify-steps", type=int, default=3, help="Steps before and steps after the checkpoint."
+    )
+    parser.add_argument(
+        "--num-processes", type=int, default=None, help="Default: the fewest for the layout."
+    )
+    parser.add_argument(
+        "--work-dir", default=None, help="Keep logs and checkpoints here. Default: thrown away."
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the table; 1 if anything differs."""
+    if args.verify_steps < 1:
+        raise ConfigError(f"--verify-steps is {args.verify_steps}; it must be 1 or more.")
+    loaded = load_config(given_flags(args))
+    from ml_train.diagnosis import verify_resume
+
+    with tempfile.TemporaryDirectory(prefix="verify-resume-") as temporary:
+        folder = Path(args.work_dir or temporary).absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise ConfigError(f"--work-dir {folder} is not empty.")
+        rows = verify_resume.verify_resume(
+            loaded.config,
+            steps=args.verify_steps,
+            num_processes=args.num_processes or verify_resume.smallest_world(loaded.config),
+            folder=folder,
+        )
+    print(verify_resume.table(rows))
+    differing = [row.what for row in rows if row.differing]
+    if differing:
+        print(f"DIFFERENT: {', '.join(differing)}")
+        return 1
+    print("the resumed run equals the uninterrupted one to the bit")
+    return 0

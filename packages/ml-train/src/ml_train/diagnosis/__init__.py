@@ -1,0 +1,1 @@
+"""Proofs and post-mortems on the user's own machine: verify-resume, verify-layouts, hangs, NaN."""
