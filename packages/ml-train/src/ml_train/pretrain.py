@@ -48,7 +48,7 @@ def pretrain(loaded: LoadedConfig) -> "Trainer":
         callbacks = default_callbacks(config, warnings=loaded.warnings)
         callbacks.append(CheckpointCallback(checkpoints))
         if config.training.exit_signal_handler:
-            callbacks.append(SignalCallback(limit_seconds=SIGNAL_LIMIT_SECONDS))
+            callbacks.append(SignalCallback(limit_seconds=config.checkpoint.signal_limit_seconds))
         trainer = Trainer(
             config=config,
             train_module=train_module,
@@ -61,10 +61,6 @@ def pretrain(loaded: LoadedConfig) -> "Trainer":
         )
         trainer.fit()
     return trainer
-
-
-SIGNAL_LIMIT_SECONDS = 100.0
-"""From SIGTERM or SIGUSR1 to the end: within Slurm's usual two minutes' notice."""
 
 
 def start_platform(name: str, world: World) -> Any:

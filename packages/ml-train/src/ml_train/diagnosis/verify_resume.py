@@ -76,9 +76,7 @@ def words_of(config: RunConfig) -> list[str]:
     return words
 
 
-def verify_resume(
-    config: RunConfig, *, steps: int, num_processes: int, folder: Path
-) -> list[Row]:
+def verify_resume(config: RunConfig, *, steps: int, num_processes: int, folder: Path) -> list[Row]:
     """Both runs and the comparison. Raises MlTrainError where a run fails."""
     check(config)
     words = [*words_of(config), "--train-iters", str(2 * steps)]
