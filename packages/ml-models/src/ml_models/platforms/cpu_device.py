@@ -126,8 +126,13 @@ def _manual_seed(seed: int) -> None:
     torch.default_generator.manual_seed(seed)
 
 
-def _nothing(*args: Any, **options: Any) -> None:
-    return None
+def _nothing() -> Callable[..., None]:
+    """A new function each time: torch.compile refuses one object under names of unlike rules."""
+
+    def nothing(*args: Any, **options: Any) -> None:
+        return None
+
+    return nothing
 
 
 def _row(name: str, replacement: Any, reason: str) -> Patch:
@@ -144,13 +149,13 @@ _RNG = "megatron-core keeps its random states in the device's generator"
 
 TORCH_CUDA: tuple[Patch, ...] = (
     _row("current_device", lambda: CPU, f"device argument of most buffers; {_RAISES}"),
-    _row("set_device", _nothing, _RAISES),
-    _row("synchronize", _nothing, f"timers, pipeline and checkpoints wait; {_RAISES}"),
+    _row("set_device", _nothing(), _RAISES),
+    _row("synchronize", _nothing(), f"timers, pipeline and checkpoints wait; {_RAISES}"),
     _row("Stream", Stream, f"the token dispatcher and the gradient buffers make one; {_RAISES}"),
     _row("Event", Event, f"hand-over between streams; {_RAISES}"),
     _row("current_stream", lambda device=None: Stream(), _RAISES),
     _row("default_stream", lambda device=None: Stream(), _RAISES),
-    _row("set_stream", _nothing, _RAISES),
+    _row("set_stream", _nothing(), _RAISES),
     _row("stream", lambda stream: contextlib.nullcontext(), _RAISES),
     _row("get_rng_state", _get_rng_state, _RNG),
     _row("set_rng_state", _set_rng_state, _RNG),
