@@ -12,6 +12,10 @@ from ml_data.errors import MlDataError, UsageError
 
 COMMANDS = {
     "tokenize": "parquet or JSON lines to .bin/.idx",
+    "inspect": "what is in a token file",
+    "verify": "is a token file whole, and what its manifest says",
+    "merge": "token files, or the tasks of one run, into one",
+    "split": "a token file into several",
 }
 
 

@@ -138,6 +138,25 @@ class IndexedDatasetWriter:
         self.num_documents += len(ends)
         self.num_tokens += len(ids)
 
+    def add_bytes(self, block: bytes) -> None:
+        """Append ids as they lie in another .bin of the same dtype; for copying."""
+        with reporting_output(f"{self.prefix}.bin"):
+            self._files["bin"].write(block)
+        self._digest.update(block)
+        self.num_tokens += len(block) // self.dtype.itemsize
+
+    def add_lengths(self, lengths: NDArray[np.int32]) -> None:
+        """Append sequences whose ids come by `add_bytes`."""
+        with reporting_output(f"{self.prefix}.idx"):
+            self._files["lengths"].write(np.ascontiguousarray(lengths, "<i4").data)
+        self.num_sequences += len(lengths)
+
+    def add_marks(self, marks: NDArray[np.int64]) -> None:
+        """Append documents by the sequence index, in this file, at which each ends."""
+        with reporting_output(f"{self.prefix}.idx"):
+            self._files["documents"].write(np.ascontiguousarray(marks, "<i8").data)
+        self.num_documents += len(marks)
+
     def sync(self) -> None:
         """Make everything so far durable, so that `written` may be kept for a later resume."""
         with reporting_output(f"{self.prefix}.bin"):

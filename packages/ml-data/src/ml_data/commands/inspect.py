@@ -1,0 +1,129 @@
+"""`ml-data inspect`: what is in a token file, for a person's eyes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ml_data.indexed.reader import IndexedDataset
+    from ml_data.tokenizers import Tokenizer
+
+_BAR_WIDTH = 40
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of the command."""
+    parser.add_argument("prefix", help="P of P.bin and P.idx")
+    parser.add_argument("--tokenizer-name-or-path", help="default: the one in the manifest")
+    parser.add_argument("--samples", type=int, default=3, help="documents to show")
+    parser.add_argument("--tokens", type=int, default=40, help="tokens to show of each")
+    parser.add_argument("--json", action="store_true")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Inspect."""
+    from ml_data.errors import MlDataError
+    from ml_data.indexed.reader import IndexedDataset
+    from ml_data.pipeline.manifest import read_manifest
+    from ml_data.tokenizers import load_tokenizer
+
+    data, manifest = IndexedDataset(args.prefix), read_manifest(args.prefix)
+    path = args.tokenizer_name_or_path or (manifest["tokenizer"]["path"] if manifest else None)
+    tokenizer, note = None, "no manifest: give --tokenizer-name-or-path to see texts"
+    if path:
+        try:
+            tokenizer = load_tokenizer(path)
+        except MlDataError as error:
+            if args.tokenizer_name_or_path:
+                raise
+            note = f"texts are not shown: {error}"
+    facts = describe(data, manifest)
+    facts["samples"] = _samples(data, tokenizer, args.samples, args.tokens)
+    if args.json:
+        print(json.dumps(facts, indent=2))
+        return 0
+    _show(facts, None if tokenizer else note)
+    return 0
+
+
+def describe(data: IndexedDataset, manifest: dict[str, Any] | None) -> dict[str, Any]:
+    """Counts, and a histogram of sequence lengths with powers of two as bounds."""
+    import numpy as np
+
+    counts = np.zeros(33, np.int64)
+    shortest, longest = None, 0
+    for at in range(0, len(data), 1 << 20):
+        lengths = data.sequence_lengths[at : at + (1 << 20)]
+        shortest = min(int(lengths.min()), shortest or 1 << 62)
+        longest = max(longest, int(lengths.max()))
+        bins = np.ceil(np.log2(np.maximum(lengths, 1))).astype(np.int64)
+        counts += np.bincount(bins, minlength=33)
+    filled = np.flatnonzero(counts)
+    histogram = [
+        {"up_to": 1 << int(one), "sequences": int(counts[one])}
+        for one in range(filled[0], filled[-1] + 1)
+    ] if len(filled) else []  # fmt: skip
+    return {
+        "prefix": data.prefix,
+        "documents": data.num_documents,
+        "sequences": len(data),
+        "tokens": data.num_tokens,
+        "dtype": data.dtype.name,
+        "shortest": shortest,
+        "longest": longest,
+        "mean": round(data.num_tokens / max(len(data), 1), 1),
+        "histogram": histogram,
+        "ledger": manifest.get("ledger") if manifest else None,
+        "tokenizer": manifest.get("tokenizer") if manifest else None,
+    }
+
+
+def _samples(
+    data: IndexedDataset, tokenizer: Tokenizer | None, count: int, tokens: int
+) -> list[dict[str, Any]]:
+    samples = []
+    for number in range(min(count, len(data))):
+        index = number * len(data) // count
+        ids = [int(one) for one in data[index][:tokens]]
+        pieces = _pieces(tokenizer, ids) if tokenizer else None
+        samples.append({"sequence": index, "ids": ids, "pieces": pieces})
+    return samples
+
+
+def _pieces(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
+    """What each id adds to the text; half a character shows as nothing until it is whole."""
+    pieces, before = [], ""
+    for end in range(1, len(ids) + 1):
+        text = tokenizer.decode(ids[:end])
+        whole = text.rstrip("\ufffd")
+        pieces.append(whole[len(before) :])
+        before = whole if len(whole) >= len(before) else before
+    return pieces
+
+
+def _show(facts: dict[str, Any], note: str | None) -> None:
+    print(
+        f"{facts['prefix']}\n  {facts['documents']:,} documents, {facts['sequences']:,} sequences, "
+        f"{facts['tokens']:,} tokens, {facts['dtype']}\n  length: {facts['shortest']} to "
+        f"{facts['longest']:,}, mean {facts['mean']:,}"
+    )
+    if facts["tokenizer"]:
+        one = facts["tokenizer"]
+        print(f"  tokenizer: {one['path']} ({one['vocab_size']:,} ids, end {one['eod_id']})")
+    if facts["ledger"]:
+        print(f"  dropped: {facts['ledger']['documents_dropped'] or 'nothing'}")
+    print("\n  tokens up to  sequences")
+    highest = max((one["sequences"] for one in facts["histogram"]), default=1)
+    for one in facts["histogram"]:
+        bar = "#" * round(_BAR_WIDTH * one["sequences"] / highest)
+        print(f"  {one['up_to']:>12,}  {one['sequences']:>12,} {bar}")
+    for sample in facts["samples"]:
+        print(f"\n  sequence {sample['sequence']}:")
+        if sample["pieces"] is not None:
+            print("  " + "|".join(sample["pieces"]).replace("\n", "\\n"))
+        else:
+            print(f"  {sample['ids']}")
+    if note:
+        print(f"\n  {note}")

@@ -1,0 +1,45 @@
+"""`ml-data merge`: pairs, or the tasks of one run, into one."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from ml_data.errors import UsageError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of the command."""
+    parser.add_argument("prefix", nargs="*", help="P of each P.bin and P.idx, in order")
+    parser.add_argument("--output-prefix", help="prefix of the merged pair")
+    parser.add_argument(
+        "--tasks", metavar="P", help="the --output-prefix of a run with --num-tasks"
+    )
+    parser.add_argument("--overwrite", action="store_true")
+    parser.add_argument("--json", action="store_true")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Merge."""
+    from ml_data.pipeline.combine import merge, merge_tasks
+
+    if args.tasks:
+        if args.prefix or args.output_prefix:
+            raise UsageError("merge: --tasks P names inputs and output; leave the others away")
+        made = merge_tasks(args.tasks, overwrite=args.overwrite)
+    elif args.output_prefix:
+        made = [merge(args.prefix, args.output_prefix, overwrite=args.overwrite)]
+    else:
+        raise UsageError("merge: give prefixes and --output-prefix, or --tasks P")
+    show(made, args.json)
+    return 0
+
+
+def show(manifests: list, as_json: bool) -> None:
+    """Print what was made."""
+    if as_json:
+        print(json.dumps(manifests, indent=2))
+        return
+    for one in manifests:
+        name = next(iter(one["files"])).removesuffix(".bin")
+        print(f"{name}: {one['num_documents']:,} documents, {one['num_tokens']:,} tokens")

@@ -1,0 +1,31 @@
+"""`ml-data split`: one pair into several, cut at documents."""
+
+from __future__ import annotations
+
+import argparse
+
+from ml_data.commands.merge import show
+from ml_data.errors import UsageError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of the command."""
+    parser.add_argument("prefix", help="P of P.bin and P.idx")
+    parser.add_argument("--output-prefix", required=True, help="Q of Q.part-00000-of-00002.bin ...")
+    parser.add_argument("--parts", type=int, help="parts with as many tokens each")
+    parser.add_argument(
+        "--fractions", type=float, nargs="+", help="shares of the tokens, e.g. 98 2"
+    )
+    parser.add_argument("--overwrite", action="store_true")
+    parser.add_argument("--json", action="store_true")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Split."""
+    from ml_data.pipeline.combine import split
+
+    if (args.parts is None) == (args.fractions is None) or (args.parts or 1) < 1:
+        raise UsageError("split: give either --parts N (at least 1) or --fractions")
+    fractions = args.fractions or [1.0] * args.parts
+    show(split(args.prefix, args.output_prefix, fractions, overwrite=args.overwrite), args.json)
+    return 0

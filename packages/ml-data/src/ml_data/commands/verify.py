@@ -1,0 +1,34 @@
+"""`ml-data verify`: is a token file whole, and what its manifest says?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of the command."""
+    parser.add_argument("prefix", nargs="+", help="P of P.bin and P.idx")
+    parser.add_argument("--tokenizer-name-or-path", help="compare its fingerprint, too")
+    parser.add_argument("--json", action="store_true")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 when every pair is sound, else 1."""
+    from ml_data.api import verify
+
+    reports = [verify(prefix, args.tokenizer_name_or_path) for prefix in args.prefix]
+    if args.json:
+        print(json.dumps([{**asdict(one), "is_sound": one.is_sound} for one in reports], indent=2))
+    else:
+        for one in reports:
+            state = "sound" if one.is_sound else f"{len(one.faults)} faults"
+            note = "" if one.has_manifest else "; no manifest, so no checksums"
+            print(
+                f"{one.prefix}: {state} ({one.num_documents:,} documents, {one.num_tokens:,} "
+                f"tokens, {one.dtype}; checked {', '.join(one.checked)}{note})"
+            )
+            for fault in one.faults:
+                print(f"  {fault}")
+    return 0 if all(one.is_sound for one in reports) else 1

@@ -1,0 +1,77 @@
+"""Exit codes, one-line errors, the lazy API, dry runs."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ml_data
+from ml_data.cli import main
+
+
+def arguments(sample: Path, tokenizer: Path, prefix: Path, *more: str) -> list[str]:
+    return [
+        *("tokenize", "--input", str(sample), "--tokenizer-name-or-path", str(tokenizer)),
+        *("--output-prefix", str(prefix), "--workers", "1", *more),
+    ]
+
+
+def test_exit_codes(
+    tmp_path: Path, sample: Path, tokenizer_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    good = arguments(sample, tokenizer_path, tmp_path / "p")
+    assert main(good) == 0
+    assert "953 documents" in capsys.readouterr().out
+    assert main([*good, "--workers", "0"]) == 2
+    assert main([*good, "--json-keys", "body"]) == 1
+    assert "no column 'body'; it has: instruction" in capsys.readouterr().err
+    assert main(arguments(sample, tmp_path, tmp_path / "p")) == 1
+    with pytest.raises(SystemExit) as exit_:
+        main(["tokenize", "--inptu", "x"])
+    assert exit_.value.code == 2
+
+
+def test_dry_run_writes_nothing(
+    tmp_path: Path, sample: Path, tokenizer_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    dry = arguments(sample, tokenizer_path, tmp_path / "p", "--dry-run")
+    assert main([*dry, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["documents"] == 953
+    assert 100_000 < facts["outputs"][0]["tokens"] < 200_000
+    assert main(dry) == 0
+    assert "tokens (int32)" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+def test_importing_is_free_of_heavy_modules() -> None:
+    code = (
+        "import sys, ml_data, ml_data.cli; print('numpy' in sys.modules, 'pyarrow' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
+
+
+def test_api(tmp_path: Path, sample: Path, tokenizer_path: Path) -> None:
+    (manifest,) = ml_data.tokenize(sample, tokenizer_path, tmp_path / "p", append_eod=True)
+    assert manifest["num_tokens"] == 147_020
+    data = ml_data.IndexedDataset(tmp_path / "p_text_document")
+    assert data[0].base is not None
+    assert not data[0].flags.writeable
+    with pytest.raises(AttributeError, match="nothing"):
+        ml_data.nothing  # noqa: B018
+
+
+def test_a_script_without_a_main_guard_may_use_workers(
+    tmp_path: Path, sample: Path, tokenizer_path: Path
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import ml_data\n"
+        f"ml_data.tokenize({str(sample)!r}, {str(tokenizer_path)!r}, {str(tmp_path / 'p')!r},"
+        " workers=2, engine='sentencepiece', batch_bytes=100_000)\nprint('once')\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    assert done.stdout == "once\n"
