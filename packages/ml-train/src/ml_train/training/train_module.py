@@ -95,6 +95,7 @@ class TrainModule:
 
     def train_step(self, batches: Sequence[Batch | None]) -> StepResult:
         """Forward, backward, reduction and update over this rank's micro batches. Collective."""
+        self.sync_parameters()
         for chunk in self.model_chunks:
             chunk.train()
             chunk.zero_grad_buffer()
@@ -125,7 +126,11 @@ class TrainModule:
         return self._agree(reports, finite=True)[0]
 
     def sync_parameters(self) -> None:
-        """Finish gathering parameters that overlap_param_gather leaves for the next forward."""
+        """Finish gathering parameters that overlap_param_gather leaves for the next forward.
+
+        Also before each step: megatron-core gathers a module's parameters when its forward is
+        called, and layers here read weights of modules that they do not call.
+        """
         for chunk in self.model_chunks:
             if chunk.ddp_config.overlap_param_gather:
                 chunk.start_param_sync(force_sync=True)
