@@ -61,7 +61,7 @@ def environment(rank: int, world: int, per_node: int, address: str, port: int) -
 
 def answers(processes: list[subprocess.Popen[str]]) -> list[dict]:
     try:
-        outputs = [process.communicate(timeout=120) for process in processes]
+        outputs = [process.communicate(timeout=300) for process in processes]
     finally:
         for process in processes:
             process.kill()
