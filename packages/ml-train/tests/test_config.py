@@ -187,3 +187,28 @@ def test_configuration_needs_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--bogus"], "Unknown flag --bogus."),
+        (["--use-mc2"], "Not supported here:"),
+        (["--model", "grok1-tiny", "--num-layers", "5"], "contradicts the model grok1-tiny"),
+        (["--train-iters", "x"], "invalid int value"),
+    ],
+)
+def test_a_wrong_command_line_ends_before_torch_is_imported(
+    arguments: list[str], words: str
+) -> None:
+    code = (
+        "import sys\n"
+        "from ml_train.cli import main\n"
+        "code = main(['pretrain', *sys.argv[1:]])\n"
+        "print(code, 'torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.strip() == "2 False", done.stdout + done.stderr
+    assert words in done.stderr
