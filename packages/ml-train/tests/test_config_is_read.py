@@ -15,7 +15,7 @@ ALIASES["tokenizer"] = {"section"}
 # Where the reader is the configuration itself: only 1 is legal; it becomes the model's own length.
 WITHIN = {"context_parallel_size", "seq_length"}
 # Read through a property of their own section.
-THROUGH = {"tokenizer_name_or_path": "path", "tokenizer_model": "path", "tokenizer_type": "path"}
+THROUGH = {"tokenizer_name_or_path": "path", "tokenizer_model": "path"}
 THROUGH |= {"model": "resolve", "model_config": "resolve", "model_override": "resolve"}
 
 

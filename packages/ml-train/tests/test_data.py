@@ -303,3 +303,20 @@ def test_indexes_can_be_built_ahead_of_the_run(
     assert " were in " in capsys.readouterr().out
     with pytest.raises(ConfigError, match="--global-batch-size is unset"):
         index.run(parser.parse_args(["--data-path", prefix]))
+
+
+def test_the_tokenizer_that_a_run_names() -> None:
+    from ml_train.config.tokenizer import TokenizerSection
+    from ml_train.data.manifest import tokenizer_facts
+
+    folder = Path(__file__).parents[3] / "examples" / "data" / "grok1_tokenizer"
+    assert tokenizer_facts(TokenizerSection()) is None
+    facts = tokenizer_facts(TokenizerSection(tokenizer_name_or_path=str(folder)))
+    assert facts is not None and (facts.vocab_size, facts.eod_id) == (131_072, 2)
+    llama = {"tokenizer_type": "Llama2Tokenizer"}
+    file = str(folder / "tokenizer.model")
+    assert tokenizer_facts(TokenizerSection(tokenizer_model=file, **llama)) == facts
+    with pytest.raises(DataError, match="give the file, or --tokenizer-type PretrainedFromHF"):
+        tokenizer_facts(TokenizerSection(tokenizer_model=str(folder), **llama))
+    with pytest.raises(DataError, match="does not exist"):
+        tokenizer_facts(TokenizerSection(tokenizer_name_or_path="absent"))

@@ -33,6 +33,11 @@ def tokenizer_facts(section: TokenizerSection) -> TokenizerFacts | None:
         return None
     from ml_data.tokenizers import load_tokenizer
 
+    if section.tokenizer_type == "Llama2Tokenizer" and Path(section.path).suffix != ".model":
+        raise DataError(
+            f"--tokenizer-type Llama2Tokenizer is a tokenizer.model file, {section.path} is none: "
+            "give the file, or --tokenizer-type PretrainedFromHF for a directory."
+        )
     try:
         tokenizer = load_tokenizer(section.path)
     except MlDataError as error:
