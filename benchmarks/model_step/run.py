@@ -112,9 +112,6 @@ def start() -> Any:
     """One process with megatron-core's groups on the CPU; the context to keep entered."""
     import tempfile
 
-    import ml_models.layers.block
-    import ml_models.layers.model  # noqa: F401 - before the platform replaces torch's names
-
     platform = get_platform("cpu")
     platform.apply()
     context = platform.context()

@@ -12,8 +12,6 @@ _entered: list[Any] = []
 
 def start(rank: int, world_size: int, folder: str) -> None:
     """Join a gloo group through a file in `folder`, with the CPU platform applied."""
-    import ml_models.layers.block
-    import ml_models.layers.model  # noqa: F401 - torch.compile's tables first, then the platform
     from ml_models.platforms import get_platform
 
     os.environ.setdefault("OMP_NUM_THREADS", "1")
