@@ -42,6 +42,9 @@ def transformer_config(config: RunConfig, model: "ModelConfig", layout: Layout) 
         fields["init_method_std"] = section.init_method_std
     if layout.vp > 1:
         fields["virtual_pipeline_model_parallel_size"] = layout.vp
+        # Batched sends mix up the two directions between two stages: both go to the same peer.
+        fields["overlap_p2p_comm"] = True
+        fields["batch_p2p_comm"] = False
     return make_transformer_config(model, **fields)
 
 
@@ -108,7 +111,6 @@ def optimizer_and_schedule(config: RunConfig, chunks: list[Any], platform: Any) 
             bf16=training.bf16,
             params_dtype=torch.bfloat16 if training.bf16 else torch.float32,
             use_distributed_optimizer=settings.use_distributed_optimizer,
-            overlap_param_gather=config.parallel.overlap_param_gather,
         ),
         chunks,
         use_gloo_process_groups=platform.needs_gloo_groups,
