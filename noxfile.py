@@ -48,7 +48,7 @@ def install_packages(
 
 def test_extras(packages: tuple[str, ...]) -> list[str]:
     """Peers that the tests compare with."""
-    needs = {"ml-data": ["fsspec", "zstandard"], "ml-models": ["transformers"], "ml-train": []}
+    needs = {"ml-data": ["fsspec", "zstandard", "moto[s3,server]>=5"], "ml-models": ["transformers"], "ml-train": []}
     return [need for package in packages for need in needs[package]]
 
 
@@ -129,6 +129,8 @@ def slow(session: nox.Session, package: str) -> None:
     """The long tests: kill points, layouts, fuzzing at depth (run by name)."""
     needed = {"ml-data": ("ml-data",), "ml-models": ("ml-models",), "ml-train": PACKAGES}[package]
     install_packages(session, "0.16.1", *needed)
+    if package == "ml-data":
+        session.install("ray>=2.40")
     session.run("python", "-m", "pytest", "-q", f"{PATHS[package]}/tests", "-m", "slow")
 
 

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed, 2 bad usage. A user's mistake is one message, from
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -58,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(name: str, words: list[str]) -> int:
     from ml_train.config.flags import FlagParser
 
+    # megatron-core's news, from every process, that optional kernels of other devices are absent.
+    warnings.filterwarnings("ignore", r".*(Apex|Transformer Engine).*not installed")
     module = "ml_train.commands." + name.replace("-", "_")
     try:
         command: Any = importlib.import_module(module)
