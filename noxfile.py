@@ -48,7 +48,11 @@ def install_packages(
 
 def test_extras(packages: tuple[str, ...]) -> list[str]:
     """Peers that the tests compare with."""
-    needs = {"ml-data": ["fsspec", "zstandard", "moto[s3,server]>=5"], "ml-models": ["transformers"], "ml-train": []}
+    needs = {
+        "ml-data": ["fsspec", "zstandard", "moto[s3,server]>=5"],
+        "ml-models": ["transformers"],
+        "ml-train": [],
+    }
     return [need for package in packages for need in needs[package]]
 
 
