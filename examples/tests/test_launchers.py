@@ -56,6 +56,28 @@ def test_tiny_launcher_trains_and_resumes(tokens: Path, tmp_path: Path) -> None:
     assert (tmp_path / "run" / "iter_0000003" / "COMPLETE").exists()
 
 
+def test_pretrain_in_bf16_with_a_blend_for_each_split(tokens: Path, tmp_path: Path) -> None:
+    done = run(["torchrun", "--standalone", "--nproc-per-node", 2, "-m", "ml_train.cli", "pretrain",
+                "--model", "grok1-tiny", "--tensor-model-parallel-size", 2, "--bf16",
+                "--expert-tensor-parallel-size", 2, "--seq-length", 64, "--train-iters", 2,
+                "--global-batch-size", 2, "--eval-iters", 1, "--eval-interval", 2,
+                "--train-data-path", "0.7", tokens, "0.3", tokens, "--valid-data-path", tokens,
+                "--test-data-path", tokens, "--data-cache-path", tmp_path / "indexes"])  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "step 2/2" in done.stdout
+    assert "validation at step 2: loss 11." in done.stdout
+    assert "validation at step 2: test_loss 11." in done.stdout
+
+
+def test_a_layout_that_does_not_fit_is_one_sentence(tokens: Path) -> None:
+    done = run(["torchrun", "--standalone", "--nproc-per-node", 3, "-m", "ml_train.cli", "pretrain",
+                "--model", "grok1-tiny", "--tensor-model-parallel-size", 3,
+                "--data-path", tokens])  # fmt: skip
+    assert done.returncode != 0
+    assert done.stderr.count("ml-train: error:") == 1 and "Traceback" not in done.stdout
+    assert "3" in done.stderr.split("ml-train: error:")[1].splitlines()[0]
+
+
 def launcher_arguments(script: Path, tmp_path: Path, **environment: str) -> list[str]:
     """What `script` hands to torchrun."""
     stub = tmp_path / "bin" / "torchrun"

@@ -1,6 +1,7 @@
 """Fixtures: this process as a process group of one."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture
-def alone() -> None:
-    """Megatron-core's process groups with one process."""
-    from model_checks.process import start_alone
+def alone() -> Iterator[None]:
+    """Megatron-core's process groups with one process, for the time of a test."""
+    from model_checks.process import leave, start_alone
 
     start_alone()
+    yield
+    leave()
 
 
 @pytest.fixture(scope="session")

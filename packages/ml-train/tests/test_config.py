@@ -135,6 +135,7 @@ def test_every_rule_of_ineffective_settings_can_fire(key: str, tmp_path: Path) -
         "min_lr": ["--lr-decay-style", "constant"],
         "lr_warmup_iters": ["--train-iters", "2"],
         "lr_decay_iters": ["--lr-decay-style", "constant"],
+        "overlap_param_gather": ["--use-distributed-optimizer", "--overlap-grad-reduce"],
         "model": ["--model-config", str(tmp_path / "model_config.json")],
     }.get(setting.name, [])
     value = {int: "2", float: "1e-4", str: "grok1-tiny", bool: ""}[setting.kind]

@@ -94,8 +94,8 @@ def one_process() -> Iterator[None]:
         platform.apply()
         try:
             with platform.context():
-                parallel_state.destroy_model_parallel()
-                parallel_state.initialize_model_parallel()
+                if not parallel_state.model_parallel_is_initialized():
+                    parallel_state.initialize_model_parallel()
                 yield
         finally:
             if ours:

@@ -8,18 +8,14 @@ from typing import Any
 import torch
 
 _entered: list[Any] = []
+_current: list[tuple[int, int, int, int]] = []
 
 
 def start(rank: int, world_size: int, folder: str) -> None:
     """Join a gloo group through a file in `folder`, with the CPU platform applied."""
-    from ml_models.platforms import get_platform
-
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     torch.set_num_threads(1 if world_size > 1 else 2)
-    platform = get_platform("cpu")
-    platform.apply()
-    _entered.append(platform.context())
-    _entered[-1].__enter__()
+    _enter()
     torch.distributed.init_process_group(
         "gloo",
         init_method=f"file://{Path(folder) / 'store'}",
@@ -29,11 +25,15 @@ def start(rank: int, world_size: int, folder: str) -> None:
 
 
 def layout(tp: int = 1, pp: int = 1, ep: int = 1, etp: int = 1) -> None:
-    """(Re)make megatron-core's process groups."""
+    """Make megatron-core's process groups, unless this layout's are there already."""
     from megatron.core import parallel_state
     from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
 
+    if _current == [(tp, pp, ep, etp)]:
+        return
     parallel_state.destroy_model_parallel()
+    destroy_subgroups()
+    _current[:] = [(tp, pp, ep, etp)]
     # Core 0.12 forgets the groups but not who was in them.
     parallel_state._EMBEDDING_GLOBAL_RANKS = None
     parallel_state._POSITION_EMBEDDING_GLOBAL_RANKS = None
@@ -46,8 +46,32 @@ def layout(tp: int = 1, pp: int = 1, ep: int = 1, etp: int = 1) -> None:
     model_parallel_cuda_manual_seed(1)
 
 
+def destroy_subgroups() -> None:
+    """End every group but the world: megatron-core forgets them, and each keeps polling threads."""
+    for group in list(torch.distributed.distributed_c10d._world.pg_map):
+        if group is not torch.distributed.group.WORLD:
+            torch.distributed.destroy_process_group(group)
+
+
 def start_alone() -> None:
-    """This process as a world of one, once per session."""
-    if not torch.distributed.is_initialized():
+    """This process as a world of one, made once per session; `leave` gives torch its names back."""
+    if torch.distributed.is_initialized():
+        _enter()
+    else:
         start(0, 1, tempfile.mkdtemp())
+        _current.clear()
     layout()
+
+
+def leave() -> None:
+    """Leave the platform's context that `start` or `start_alone` entered last."""
+    _entered.pop().__exit__(None, None, None)
+
+
+def _enter() -> None:
+    from ml_models.platforms import get_platform
+
+    platform = get_platform("cpu")
+    platform.apply()
+    _entered.append(platform.context())
+    _entered[-1].__enter__()

@@ -56,6 +56,12 @@ RULES: tuple[_Rule, ...] = (
         "there is nothing to split at --tensor-model-parallel-size 1",
     ),
     (
+        "parallel.overlap_param_gather",
+        lambda c: c.parallel.overlap_param_gather,
+        "layers here read weights of modules that they do not call, so all are gathered before "
+        "each step",
+    ),
+    (
         "tokenizer.tokenizer_type",
         lambda c: c.tokenizer.path is None,
         "no tokenizer is given with --tokenizer-name-or-path",

@@ -40,7 +40,7 @@ class ParallelConfig:
     """Reduce gradients while the backward pass still runs."""
 
     overlap_param_gather: bool = False
-    """Gather updated parameters while the forward pass runs; needs the distributed optimizer."""
+    """Accepted with the distributed optimizer, but all parameters are gathered before each step."""
 
     distributed_backend: str | None = None
     """nccl, gloo or hccl. The platform decides it; given, it must agree with the platform."""

@@ -67,6 +67,8 @@ class Trainer:
                 self._stop_if_due()
             if training.eval_iters and self.iteration % training.eval_interval:
                 self.validate()
+            if self._loaders.test is not None and self.iteration == training.train_iters:
+                self._evaluate(self._loaders.test, "test_loss")
             self._call("on_train_end")
         except BaseException as error:
             for callback in self.callbacks:
@@ -75,12 +77,15 @@ class Trainer:
 
     def validate(self) -> dict[str, float]:
         """Loss over eval_iters global batches of the validation data. Collective."""
+        return self._evaluate(self._loaders.valid, "loss")
+
+    def _evaluate(self, loader: Any, name: str) -> dict[str, float]:
         self.train_module.sync_parameters()
         losses = [
-            self.train_module.eval_step(self._next(self._loaders.valid))
+            self.train_module.eval_step(self._next(loader))
             for _ in range(self.config.training.eval_iters)
         ]
-        result = {"loss": sum(losses) / len(losses)}
+        result = {name: sum(losses) / len(losses)}
         self._timers.collect()
         self._call("on_validation_end", result)
         return result
