@@ -9,7 +9,7 @@ from ml_train import cli
 from ml_train.checkpoint.compare import Comparison
 from ml_train.config import flags
 from ml_train.config.load import load_config
-from ml_train.diagnosis import verify_resume
+from ml_train.diagnosis import runs, verify_resume
 from ml_train.errors import ConfigError
 
 ROOT = Path(__file__).parents[4]
@@ -25,13 +25,13 @@ def test_words_say_the_same_configuration() -> None:
         *("--recipe", "grok1-tiny", "--data-path", "0.3", "a", "0.7", "b"),
         *("--expert-model-parallel-size", "2", "--no-async-save", "--lr", "2e-4", "--bf16"),
     )
-    assert load(*verify_resume.words_of(config)) == config
+    assert load(*runs.words_of(config)) == config
 
 
 def test_smallest_world() -> None:
     config = load("--recipe", "grok1-tiny", "--tensor-model-parallel-size", "2")
     pipeline = config.parallel.pipeline_model_parallel_size
-    assert verify_resume.smallest_world(config) % (2 * pipeline) == 0
+    assert runs.smallest_world(config) % (2 * pipeline) == 0
 
 
 def test_half_runs_are_refused() -> None:

@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     if args.verify_steps < 1:
         raise ConfigError(f"--verify-steps is {args.verify_steps}; it must be 1 or more.")
     loaded = load_config(given_flags(args))
-    from ml_train.diagnosis import verify_resume
+    from ml_train.diagnosis import runs, verify_resume
 
     with tempfile.TemporaryDirectory(prefix="verify-resume-") as temporary:
         folder = Path(args.work_dir or temporary).absolute()
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
         rows = verify_resume.verify_resume(
             loaded.config,
             steps=args.verify_steps,
-            num_processes=args.num_processes or verify_resume.smallest_world(loaded.config),
+            num_processes=args.num_processes or runs.smallest_world(loaded.config),
             folder=folder,
         )
     print(verify_resume.table(rows))

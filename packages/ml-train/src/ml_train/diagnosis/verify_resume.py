@@ -9,23 +9,15 @@ parameter, optimizer moment, random state and counter of every rank) and the los
 that both took. Costs 3N steps and three checkpoints.
 """
 
-import json
-import math
-import os
-import subprocess
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ml_train.checkpoint.compare import Comparison, compare
 from ml_train.checkpoint.store import folder_of
-from ml_train.config.fields import settings
 from ml_train.config.run import RunConfig
-from ml_train.errors import ConfigError, MlTrainError
-
-CHANGED = frozenset({"save", "load", "save_interval", "keep_last", "keep_every", "metrics_file"})
-"""Settings that the command chooses itself."""
+from ml_train.diagnosis.runs import numbers, start, words_of
+from ml_train.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,15 +32,6 @@ class Row:
     note: str = ""
 
 
-def smallest_world(config: RunConfig) -> int:
-    """The fewest processes that the layout needs."""
-    parallel = config.parallel
-    dense = parallel.tensor_model_parallel_size * parallel.pipeline_model_parallel_size
-    etp = parallel.expert_tensor_parallel_size or parallel.tensor_model_parallel_size
-    expert = etp * parallel.expert_model_parallel_size * parallel.pipeline_model_parallel_size
-    return math.lcm(dense, expert)
-
-
 def check(config: RunConfig) -> None:
     """Raises ConfigError for a recipe that cannot be verified as it is."""
     for name in ("no_save_optim", "no_load_optim", "no_load_rng"):
@@ -58,22 +41,6 @@ def check(config: RunConfig) -> None:
             )
     if config.checkpoint.load is not None:
         raise ConfigError("verify-resume starts from the seed: drop --load.")
-
-
-def words_of(config: RunConfig) -> list[str]:
-    """The command line that says what a configuration says, without the settings in CHANGED."""
-    words: list[str] = []
-    for setting in settings().values():
-        value = getattr(getattr(config, setting.section), setting.name)
-        if value == setting.default or value is None or setting.name in CHANGED:
-            continue
-        if isinstance(value, bool):
-            words.append(setting.flag if value else "--no-" + setting.flag[2:])
-        elif setting.is_tuple:
-            words += [setting.flag, *(str(item) for item in value)]
-        else:
-            words += [setting.flag, str(value)]
-    return words
 
 
 def verify_resume(config: RunConfig, *, steps: int, num_processes: int, folder: Path) -> list[Row]:
@@ -87,7 +54,7 @@ def verify_resume(config: RunConfig, *, steps: int, num_processes: int, folder: 
     ):
         print(f"{name} run: {num_processes} processes, {2 * steps} steps", flush=True)
         run_words = [*words, "--save", str(place), "--metrics-file", str(folder / f"{name}.jsonl")]
-        _start([*run_words, *more], num_processes, folder / f"{name}.log")
+        start([*run_words, *more], num_processes, folder / f"{name}.log")
     rows = _grouped(compare(folder_of(one, 2 * steps), folder_of(two, 2 * steps)))
     return [*rows, _losses(folder / "uninterrupted.jsonl", folder / "resumed.jsonl", steps)]
 
@@ -99,25 +66,6 @@ def table(rows: Iterable[Row]) -> str:
         line = f"{row.what:<28}{row.compared:>12}{row.differing:>12}{row.largest:>22.3g}"
         lines.append(line + (f"  {row.note}" if row.note else ""))
     return "\n".join(lines)
-
-
-def _start(words: list[str], num_processes: int, log: Path) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", str(num_processes), "-m", "ml_train.cli", "pretrain", *words]
-    threads = os.environ.get("OMP_NUM_THREADS", "1")
-    with log.open("w", encoding="utf-8") as stream:
-        done = subprocess.run(
-            command,
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "OMP_NUM_THREADS": threads},
-            check=False,
-        )
-    if done.returncode:
-        text = log.read_text(encoding="utf-8", errors="replace")
-        errors = [line for line in text.splitlines() if "ml-train: error:" in line]
-        reason = errors[0].strip() if errors else f"exit code {done.returncode}"
-        raise MlTrainError(f"A run of verify-resume failed: {reason} (whole log: {log})")
 
 
 def _grouped(comparisons: Iterable[Comparison]) -> list[Row]:
@@ -146,7 +94,7 @@ def _grouped(comparisons: Iterable[Comparison]) -> list[Row]:
 
 def _losses(first: Path, second: Path, steps: int) -> Row:
     """Loss, auxiliary loss and gradient norm of the steps that both runs took."""
-    ours, theirs = _numbers(first), _numbers(second)
+    ours, theirs = numbers(first), numbers(second)
     shared = range(steps + 1, 2 * steps + 1)
     pairs = [(ours.get(number), theirs.get(number)) for number in shared]
     differing = [number for number, (a, b) in zip(shared, pairs, strict=True) if a != b or not a]
@@ -161,14 +109,3 @@ def _losses(first: Path, second: Path, steps: int) -> Row:
         largest=largest,
         note=note,
     )
-
-
-def _numbers(path: Path) -> dict[int, tuple[float, ...]]:
-    """Step -> loss, auxiliary loss and gradient norm, from the metrics file."""
-    numbers = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        entry = json.loads(line)
-        if "iteration" in entry and "grad_norm" in entry:
-            names = ("loss", "aux_loss", "grad_norm")
-            numbers[int(entry["iteration"])] = tuple(float(entry.get(n) or 0.0) for n in names)
-    return numbers

@@ -1,0 +1,71 @@
+"""Runs that the verify commands start: ml-train pretrain under torchrun, and what it measured."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from ml_train.config.fields import settings
+from ml_train.config.run import RunConfig
+from ml_train.errors import MlTrainError
+
+CHANGED = frozenset({"save", "load", "save_interval", "keep_last", "keep_every", "metrics_file"})
+"""Settings that the verify commands choose themselves."""
+
+
+def smallest_world(config: RunConfig) -> int:
+    """The fewest processes that the layout needs."""
+    parallel = config.parallel
+    dense = parallel.tensor_model_parallel_size * parallel.pipeline_model_parallel_size
+    etp = parallel.expert_tensor_parallel_size or parallel.tensor_model_parallel_size
+    expert = etp * parallel.expert_model_parallel_size * parallel.pipeline_model_parallel_size
+    return math.lcm(dense, expert)
+
+
+def words_of(config: RunConfig) -> list[str]:
+    """The command line that says what a configuration says, without the settings in CHANGED."""
+    words: list[str] = []
+    for setting in settings().values():
+        value = getattr(getattr(config, setting.section), setting.name)
+        if value == setting.default or value is None or setting.name in CHANGED:
+            continue
+        if isinstance(value, bool):
+            words.append(setting.flag if value else "--no-" + setting.flag[2:])
+        elif setting.is_tuple:
+            words += [setting.flag, *(str(item) for item in value)]
+        else:
+            words += [setting.flag, str(value)]
+    return words
+
+
+def start(words: list[str], num_processes: int, log: Path) -> None:
+    """ml-train pretrain under torchrun, its output into a log. Raises MlTrainError if it fails."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", str(num_processes), "-m", "ml_train.cli", "pretrain", *words]
+    threads = os.environ.get("OMP_NUM_THREADS", "1")
+    with log.open("w", encoding="utf-8") as stream:
+        done = subprocess.run(
+            command,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "OMP_NUM_THREADS": threads},
+            check=False,
+        )
+    if done.returncode:
+        text = log.read_text(encoding="utf-8", errors="replace")
+        errors = [line for line in text.splitlines() if "ml-train: error:" in line]
+        reason = errors[0].strip() if errors else f"exit code {done.returncode}"
+        raise MlTrainError(f"A run failed: {reason} (whole log: {log})")
+
+
+def numbers(path: Path) -> dict[int, tuple[float, ...]]:
+    """Step -> loss, auxiliary loss and gradient norm, from the metrics file."""
+    found = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        entry = json.loads(line)
+        if "iteration" in entry and "grad_norm" in entry:
+            names = ("loss", "aux_loss", "grad_norm")
+            found[int(entry["iteration"])] = tuple(float(entry.get(n) or 0.0) for n in names)
+    return found
