@@ -88,6 +88,16 @@ class Result:
         within = all(value <= TOLERANCE for value in relative)
         return within and self.parameter_element <= ELEMENT_TOLERANCE and not self.error
 
+    def describe(self) -> str:
+        """One line, as soon as a layout is done."""
+        if self.error:
+            return f"failed: {self.error}"
+        return (
+            f"{'agrees' if self.agrees else 'DIFFERS'}: loss {self.loss:.1e}, "
+            f"aux {self.aux_loss:.1e}, norm {self.grad_norm:.1e}, tensor {self.parameter_l2:.1e}, "
+            f"element {self.parameter_element:.1e} x lr, {self.seconds:.0f} s"
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON; what is not a number is null."""
         values = dataclasses.asdict(self)
@@ -146,6 +156,7 @@ def verify_layouts(
     for each in others:
         progress(f"{each.name}: {each.num_processes} processes, {STEPS} steps")
         results.append(_result(each, baseline, folder, data))
+        progress("  " + results[-1].describe())
     return results
 
 
