@@ -31,6 +31,13 @@ _USAGE = "usage: ml-train COMMAND [flags]\n\ncommands:\n" + "".join(
     f"  {name:<16}{text}\n" for name, text in COMMANDS.items()
 )
 
+_NOT_FOR_USERS = (
+    r".*(Apex|Transformer Engine).*not installed",
+    r".*CUDA_DEVICE_MAX_CONNECTIONS",
+    r".*(all_gather_into_tensor|reduce_scatter_tensor|load_state_dict).* is deprecated",
+    r".*full scope is deprecated",
+)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command."""
@@ -59,8 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(name: str, words: list[str]) -> int:
     from ml_train.config.flags import FlagParser
 
-    # megatron-core's news, from every process, that optional kernels of other devices are absent.
-    warnings.filterwarnings("ignore", r".*(Apex|Transformer Engine).*not installed")
+    # From every process, about megatron-core's own calls and kernels of other devices: no user can
+    # act on them.
+    for text in _NOT_FOR_USERS:
+        warnings.filterwarnings("ignore", text)
     module = "ml_train.commands." + name.replace("-", "_")
     try:
         command: Any = importlib.import_module(module)
