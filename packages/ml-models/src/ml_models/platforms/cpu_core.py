@@ -146,3 +146,6 @@ CORE: tuple[Patch, ...] = (
         link=_CORE.replace("0.16.1", "0.12.1") + "fp8_utils.py",
     ),
 )
+
+# What does not depend on the device: TransformerEngine is no requirement on cuda and npu either.
+WITHOUT_TRANSFORMER_ENGINE = tuple(row for row in CORE if row.target.endswith("te_general_gemm"))

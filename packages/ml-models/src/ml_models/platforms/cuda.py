@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ml_models.platforms import patch
-from ml_models.platforms.cpu_core import CORE
+from ml_models.platforms.cpu_core import WITHOUT_TRANSFORMER_ENGINE
 
 # Dense peaks in TFLOP/s from NVIDIA's data sheets, (bfloat16, float32 without TF32).
 _PEAKS: dict[str, tuple[float, float]] = {
@@ -18,9 +18,6 @@ _PEAKS: dict[str, tuple[float, float]] = {
     "H800": (989.0, 67.0),
     "H200": (989.0, 67.0),
 }
-
-# What does not depend on the device: TransformerEngine is no requirement here either.
-_WITHOUT_TRANSFORMER_ENGINE = tuple(row for row in CORE if row.target.endswith("te_general_gemm"))
 
 
 class CudaPlatform:
@@ -50,7 +47,7 @@ class CudaPlatform:
 
     def apply(self) -> list[str]:
         """Give the router a name that it reads even without TransformerEngine."""
-        return patch.apply(_WITHOUT_TRANSFORMER_ENGINE, patch.core_line())
+        return patch.apply(WITHOUT_TRANSFORMER_ENGINE, patch.core_line())
 
     @contextlib.contextmanager
     def context(self) -> Iterator[None]:

@@ -17,10 +17,9 @@ import torch
 
 from ml_models.errors import PlatformError
 from ml_models.platforms import patch
-from ml_models.platforms.cpu_core import CORE
+from ml_models.platforms.cpu_core import WITHOUT_TRANSFORMER_ENGINE
 
 MINDSPEED_LINE = "0.12"
-_WITHOUT_TRANSFORMER_ENGINE = tuple(row for row in CORE if row.target.endswith("te_general_gemm"))
 
 
 class NpuPlatform:
@@ -79,7 +78,7 @@ class NpuPlatform:
                 )
             importlib.import_module("mindspeed.megatron_adaptor")
             done.append("mindspeed.megatron_adaptor")
-        done += patch.apply(_WITHOUT_TRANSFORMER_ENGINE, line)
+        done += patch.apply(WITHOUT_TRANSFORMER_ENGINE, line)
         done += patch.apply(_fused_adam(), line)
         self._applied = done
         return list(done)

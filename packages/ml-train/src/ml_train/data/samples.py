@@ -7,12 +7,6 @@ ones: they come from the configuration alone, never from where the run stands.
 from ml_train.config.run import RunConfig
 
 
-def global_batch_size(config: RunConfig, data_parallel_size: int) -> int:
-    """Sequences per step; unset, one micro batch per data-parallel rank."""
-    given = config.training.global_batch_size
-    return given or config.training.micro_batch_size * data_parallel_size
-
-
 def planned_samples(config: RunConfig, batch_size: int) -> tuple[int, int, int]:
     """Sequences of train, valid and test over the whole run.
 
