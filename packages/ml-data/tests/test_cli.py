@@ -1,6 +1,10 @@
 """Exit codes, one-line errors, the lazy API, dry runs."""
 
+import argparse
+import importlib
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +12,9 @@ from pathlib import Path
 import pytest
 
 import ml_data
-from ml_data.cli import main
+from ml_data.cli import COMMANDS, main
+
+from .conftest import write_lines
 
 
 def arguments(sample: Path, tokenizer: Path, prefix: Path, *more: str) -> list[str]:
@@ -52,6 +58,47 @@ def test_importing_is_free_of_heavy_modules() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+def test_a_run_does_not_import_pandas(tmp_path: Path, sample: Path, tokenizer_path: Path) -> None:
+    """pyarrow imports it in passing where it is installed, which takes 0.2 seconds."""
+    (tmp_path / "pandas.py").write_text("import os; os.write(2, b'pandas was imported'); 1 / 0")
+    lines = write_lines(tmp_path / "a.jsonl", [{"text": None}, {"text": "b"}, {"text": ""}])
+    command = arguments(sample, tokenizer_path, tmp_path / "p", "--append-eod")
+    command.insert(2, str(lines))
+    done = subprocess.run(
+        [sys.executable, "-m", "ml_data.cli", *command],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def flags_of(command: str) -> set[str]:
+    parser = argparse.ArgumentParser()
+    importlib.import_module(f"ml_data.commands.{command}").add_arguments(parser)
+    return {flag for action in parser._actions for flag in action.option_strings}
+
+
+def test_every_flag_named_in_a_text_exists() -> None:
+    known = {command: flags_of(command) for command in COMMANDS}
+    every = set().union(*known.values())
+    folder = Path(ml_data.__file__).parent
+    readme = Path(__file__).parents[1] / "README.md"
+    docs = Path(__file__).parents[3] / "docs"
+    pages = [readme, docs / "data-format.md", docs / "tokenizers.md"]
+    named = {
+        (path.name, flag)
+        for path in (*folder.rglob("*.py"), *pages)
+        for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]+", path.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 50
+    assert not {(name, flag) for name, flag in named if flag not in every | {"--version"}}
+    for name in ("merge", "split", "inspect", "verify"):
+        text = (folder / "commands" / f"{name}.py").read_text()
+        used = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - {"--num-tasks"}
+        assert used <= known[name], name
 
 
 def test_api(tmp_path: Path, sample: Path, tokenizer_path: Path) -> None:

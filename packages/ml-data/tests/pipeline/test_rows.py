@@ -5,11 +5,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from ml_data.documents import extract as extract_module
+from ml_data.documents.batch import Batch, Position
+from ml_data.documents.extract import extract
 from ml_data.errors import InputError
 from ml_data.indexed.reader import IndexedDataset
 from ml_data.pipeline.options import TokenizeOptions
 from ml_data.pipeline.run import tokenize
+from ml_data.tokenizers import load_tokenizer
 
 from ..conftest import write_lines, write_parquet
 
@@ -81,3 +87,37 @@ def test_null_cells(tmp_path: Path, options: Make) -> None:
     (manifest,) = tokenize(options(path))
     assert manifest["ledger"]["documents_dropped"] == {"null": 2}
     assert manifest["inputs"][0]["rows"] == 4
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(), st.dictionaries(st.text(), _JSON, max_size=4), st.booleans(), st.binary())
+def test_lines_give_the_texts_that_pythons_json_gives(
+    text: str, others: dict[str, object], ascii_only: bool, noise: bytes
+) -> None:
+    rows = [{**others, "text": text}, {**others, "text": text, "number": 10**40}]
+    lines = [json.dumps(one, ensure_ascii=ascii_only).encode("utf-8", "replace") for one in rows]
+    lines += [lines[0][: len(noise)], noise, b'{"text": "' + noise + b'"}', b"\xef\xbb\xbf{}"]
+    lines = [one.replace(b"\n", b" ") for one in lines]
+    batch = Batch(
+        source="x", first_row=0, num_rows=len(lines), lines=b"\n".join(lines), end=Position()
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        found = extract(batch, "text", None)
+        patch.setattr(extract_module, "_load_fast", extract_module._load)
+        expected = extract(batch, "text", None)
+    assert found.values.to_pylist() == expected.values.to_pylist()
+    assert list(found.rows) == list(expected.rows)
+    assert found.bad == expected.bad
+
+
+def test_a_template_shows_large_integers_as_they_are(tmp_path: Path, options: Make) -> None:
+    path = write_lines(tmp_path / "a.jsonl", [{"n": 10**30}])
+    tokenize(options(path, template="{n}"))
+    ids = IndexedDataset(tmp_path / "out" / "p_text_document")[0].tolist()
+    assert load_tokenizer(options(path).tokenizer_name_or_path).decode(ids) == str(10**30)

@@ -1,6 +1,7 @@
 """The fast engine's edges: what it admits, bounds, errors, and the net below it."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,21 @@ def test_the_table_of_units_is_bounded(grok1: Path, monkeypatch: pytest.MonkeyPa
         words = [f"w{number:x}q number" for number in range(start, start + 100)]
         ids, _ = tokenizer.encode_arrow(pa.array(words))
         assert ids.tolist() == [one for word in words for one in tokenizer.encode(word)]
-        assert len(tokenizer._units._codes) < 250
+        assert len(tokenizer._units.table.codes) < 250
+
+
+def test_threads_share_the_table(grok1: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sentencepiece_units, "_MOST_UNITS", 200)
+    tokenizer = UnitTokenizer(grok1)
+
+    def encode(seed: int) -> None:
+        for step in range(30):
+            words = [f"w{(seed * step + number) % 997:x}q and" for number in range(60)]
+            ids, _ = tokenizer.encode_arrow(pa.array(words))
+            assert ids.tolist() == [one for word in words for one in tokenizer.encode(word)]
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(encode, range(1, 13)))
 
 
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
@@ -112,6 +127,6 @@ def test_a_wrong_id_fails_loudly(grok1: Path) -> None:
     ids, lengths = tokenizer.encode_arrow(values)
     assert tokenizer.num_checked == 1
     assert tokenizer.check_sample(values, ids, lengths) == 1
-    tokenizer._units._ids[:] += 1
+    tokenizer._units.table._ids[:] += 1
     with pytest.raises(TokenizerError, match="other ids than SentencePiece.*'hello world'"):
         tokenizer.encode_arrow(values)

@@ -11,8 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
 import pyarrow as pa
 
+from ml_data.arrow import strings
 from ml_data.documents.batch import Batch
 from ml_data.documents.template import Template
 
@@ -77,15 +79,32 @@ def _from_lines(batch: Batch, key: str, template: Template | None) -> Texts:
     if not lines[-1]:
         lines.pop()
     get = template.render if template else lambda row: _nested(row, key)
+    # orjson makes a float of an integer beyond 64 bits, which a template would show.
+    load = _load if template else _load_fast
 
     def parse(line: bytes) -> object:
-        text = line.decode("utf-8")
-        row = json.loads(text.removeprefix("\ufeff"))
+        row = load(line)
         if not isinstance(row, dict):
             raise ValueError(f"a JSON object was expected, not {type(row).__name__}")
         return get(row)
 
     return _collect(batch.first_row, lines, parse, skip_blank=True)
+
+
+def _load(line: bytes) -> object:
+    return json.loads(line.decode("utf-8").removeprefix("\ufeff"))
+
+
+def _load_fast(line: bytes) -> object:
+    """The strings of a line as json reads them, in half the time.
+
+    What orjson refuses goes to json: it takes some of it (NaN, lone surrogates), and its message
+    is the one shown for the rest.
+    """
+    try:
+        return orjson.loads(line)
+    except ValueError:
+        return _load(line)
 
 
 def _nested(row: dict[str, Any], key: str) -> object:
@@ -102,7 +121,7 @@ def _nested(row: dict[str, Any], key: str) -> object:
 def _collect(
     first_row: int, cells: list[Any], get: Callable[[Any], object], *, skip_blank: bool = False
 ) -> Texts:
-    texts: list[str] = []
+    encoded: list[bytes] = []
     rows: list[int] = []
     bad: list[dict[str, Any]] = []
     for row, cell in enumerate(cells, first_row):
@@ -117,13 +136,13 @@ def _collect(
                 continue
             if not isinstance(text, str):
                 raise ValueError(f"a text was expected, not {type(text).__name__}")
-            text.encode("utf-8")
+            utf8 = text.encode("utf-8")
         except (ValueError, KeyError, RecursionError) as error:
             bad.append(bad_row(row, UNDECODABLE, str(error), cell))
             continue
-        texts.append(text)
+        encoded.append(utf8)
         rows.append(row)
-    return Texts(pa.array(texts, pa.large_string()), rows, bad)
+    return Texts(strings(encoded), rows, bad)
 
 
 def bad_row(row: int, reason: str, detail: str, raw: object) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 _PIECES, _TRAINER, _NORMALIZER = 1, 2, 3
@@ -28,6 +29,11 @@ class ModelFacts:
     escape_whitespaces: bool
     has_character_map: bool
     whitespace_as_suffix: bool
+
+    @cached_property
+    def all_text(self) -> bytes:
+        """All pieces, a line feed between them: to look for what no piece holds."""
+        return b"\n".join(self.pieces)
 
     def of_types(self, *types: int) -> list[bytes]:
         """Pieces of the given types, in the order of their ids."""

@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 import sentencepiece
 from numpy.typing import NDArray
 
+from ml_data.arrow import integers, offsets_of, strings
 from ml_data.errors import TokenizerError
 from ml_data.tokenizers.cuts import Bytes, CutTable
 from ml_data.tokenizers.model_facts import NORMAL, UNUSED, USER_DEFINED, ModelFacts, read_facts
@@ -56,7 +57,7 @@ def reason_against(facts: ModelFacts) -> str | None:
         return "its normalizer removes spaces or keeps them unescaped"
     if facts.whitespace_as_suffix:
         return "it treats white space as a suffix"
-    if facts.of_types(UNUSED):
+    if UNUSED in facts.types:
         return "it has unused pieces, which are split again"
     if _guard(facts) is None:
         return "its pieces hold all private-use characters that could serve as a guard"
@@ -64,8 +65,7 @@ def reason_against(facts: ModelFacts) -> str | None:
 
 
 def _guard(facts: ModelFacts) -> str | None:
-    held = b"\n".join(facts.pieces)
-    return next((one for one in _GUARDS if one.encode() not in held), None)
+    return next((one for one in _GUARDS if one.encode() not in facts.all_text), None)
 
 
 class NotAdmittedError(TokenizerError):
@@ -73,54 +73,70 @@ class NotAdmittedError(TokenizerError):
 
 
 class _UnitTable:
-    """Ids of the units seen so far; emptied when it has grown too large."""
+    """Ids of the units seen so far: unit -> code -> place in one array. Only ever added to."""
+
+    def __init__(self) -> None:
+        self.codes: dict[bytes, int] = {}
+        self.num_bytes = 0
+        self._num_codes = self._num_ids = 0
+        self._starts = np.zeros(1 << 10, np.int32)
+        self._lengths = np.zeros(1 << 10, np.int32)
+        self._ids = np.zeros(1 << 12, np.int32)
+
+    def find(self, units: list[bytes]) -> Ids:
+        """The code of each unit [len(units)], -1 where it is new."""
+        return np.fromiter(map(self.codes.get, units, repeat(-1)), np.int32, len(units))
+
+    def add(self, units: list[bytes], ids: Ids, lengths: Ids) -> Ids:
+        """The codes of new units. One that another thread has added meanwhile gets a second."""
+        first, last = self._num_codes, self._num_codes + len(units)
+        starts = np.cumsum(lengths, dtype=np.int64) - lengths + self._num_ids
+        self._starts = _put(self._starts, first, starts)
+        self._lengths = _put(self._lengths, first, lengths)
+        self._ids = _put(self._ids, self._num_ids, ids)
+        self._num_codes, self._num_ids = last, self._num_ids + len(ids)
+        self.num_bytes += sum(map(len, units))
+        self.codes.update(zip(units, range(first, last), strict=True))
+        return np.arange(first, last, dtype=np.int32)
+
+    def ids_of(self, codes: Ids) -> pa.Array:
+        """The ids of each code, as binary values [len(codes)] of four bytes an id."""
+        starts, lengths, known = self._starts[codes], self._lengths[codes], self._ids
+        ends = np.zeros(len(codes) + 1, np.int32)
+        np.cumsum(lengths, out=ends[1:])
+        source = np.repeat(starts - ends[:-1], lengths)
+        source += np.arange(len(source), dtype=np.int32)
+        buffers = [None, pa.py_buffer(ends * np.int32(4)), pa.py_buffer(known[source])]
+        return pa.Array.from_buffers(pa.binary(), len(codes), buffers)
+
+
+class _UnitEncoder:
+    """SentencePiece, asked once for each distinct unit, from any number of threads."""
 
     def __init__(self, processor: sentencepiece.SentencePieceProcessor, guard: str) -> None:
         self._processor, self._guard = processor, guard
         self._guard_ids = len(processor.encode(guard))
         self._lock = threading.Lock()
-        self._clear()
+        self.table = _UnitTable()
 
-    def _clear(self) -> None:
-        self._codes: dict[bytes, int] = {}
-        self._bytes = 0
-        self._starts = np.zeros(1 << 10, np.int32)
-        self._lengths = np.zeros(1 << 10, np.int32)
-        self._ids = np.zeros(1 << 12, np.int32)
-        self._num_ids = 0
-
-    def look_up(self, units: list[bytes]) -> pa.Array:
+    def encode(self, units: list[bytes]) -> pa.Array:
         """The ids of each unit, as binary values [len(units)] of four bytes an id."""
         with self._lock:
-            if len(self._codes) > _MOST_UNITS or self._bytes > _MOST_UNIT_BYTES:
-                self._clear()
-            found = map(self._codes.get, units, repeat(-1))
-            codes = np.fromiter(found, np.int32, len(units))
-            new = np.flatnonzero(codes < 0)
-            if len(new):
-                codes[new] = self._add([units[index] for index in new.tolist()])
-            starts, lengths, known = self._starts[codes], self._lengths[codes], self._ids
-        ends = np.zeros(len(units) + 1, np.int32)
-        np.cumsum(lengths, out=ends[1:])
-        source = np.repeat(starts - ends[:-1], lengths)
-        source += np.arange(len(source), dtype=np.int32)
-        buffers = [None, pa.py_buffer(ends * np.int32(4)), pa.py_buffer(known[source])]
-        return pa.Array.from_buffers(pa.binary(), len(units), buffers)
-
-    def _add(self, units: list[bytes]) -> Ids:
-        texts = [self._guard + unit.decode() for unit in units]
-        encoded = [ids[self._guard_ids :] for ids in self._processor.encode(texts, num_threads=1)]
-        ids, lengths = flatten(encoded)
-        first = len(self._codes)
-        codes = np.arange(first, first + len(units), dtype=np.int32)
-        starts = np.cumsum(lengths, dtype=np.int64) - lengths + self._num_ids
-        self._starts = _put(self._starts, first, starts)
-        self._lengths = _put(self._lengths, first, lengths)
-        self._ids = _put(self._ids, self._num_ids, ids)
-        self._num_ids += len(ids)
-        self._bytes += sum(map(len, units))
-        self._codes.update(zip(units, codes.tolist(), strict=True))
-        return codes
+            # Threads that still hold a full table finish with it.
+            if len(self.table.codes) > _MOST_UNITS or self.table.num_bytes > _MOST_UNIT_BYTES:
+                self.table = _UnitTable()
+            table = self.table
+        codes = table.find(units)
+        places = np.flatnonzero(codes < 0)
+        if len(places):
+            new = [units[place] for place in places.tolist()]
+            # Without the lock: SentencePiece lets other threads run meanwhile.
+            texts = [self._guard + unit.decode() for unit in new]
+            encoded = self._processor.encode(texts, num_threads=1)
+            ids, lengths = flatten([one[self._guard_ids :] for one in encoded])
+            with self._lock:
+                codes[places] = table.add(new, ids, lengths)
+        return table.ids_of(codes)
 
 
 def _put(array: Ids, first: int, values: NDArray[np.integer]) -> Ids:
@@ -146,7 +162,7 @@ class UnitTokenizer(SentencePieceTokenizer):
             raise NotAdmittedError(f"{path} cannot use the fast engine: {reason}")
         in_text = facts.of_types(NORMAL, USER_DEFINED)
         self._cuts = CutTable(in_text)
-        self._units = _UnitTable(self._processor, guard)
+        self._units = _UnitEncoder(self._processor, guard)
         self._prefix = " " if facts.add_dummy_prefix else ""
         self.num_checked = 0
 
@@ -154,15 +170,15 @@ class UnitTokenizer(SentencePieceTokenizer):
         """(flat ids [sum(lengths)], lengths [len(texts)])."""
         for text in texts:
             check_text(text)
-        return self.encode_arrow(pa.array(texts, pa.large_string()))
+        return self.encode_arrow(strings([text.encode() for text in texts]))
 
     def encode_arrow(self, values: pa.Array) -> tuple[Ids, Ids]:
         """Like `encode_batch`, of an Arrow string array without nulls."""
         values = check_values(values)
         lengths = np.zeros(len(values), np.int32)
-        sizes = pc.binary_length(values).to_numpy()
+        sizes = np.diff(offsets_of(values)) if len(values) else lengths
         rows = np.flatnonzero(sizes)
-        filled = values if len(rows) == len(values) else values.filter(pa.array(sizes > 0))
+        filled = values if len(rows) == len(values) else values.take(integers(rows))
         ends = np.cumsum(sizes[rows], dtype=np.int64)
         parts: list[Ids] = [np.empty(0, np.int32)]
         row = 0
@@ -206,9 +222,9 @@ class UnitTokenizer(SentencePieceTokenizer):
     def _encode_rows(self, rows: pa.Array) -> tuple[Ids, Ids]:
         """Ids and lengths of a few rows, none of them empty."""
         if self._prefix:
-            empty, prefix = pa.scalar("", rows.type), pa.scalar(self._prefix, rows.type)
+            prefix, empty = strings([self._prefix.encode(), b""]).cast(rows.type)
             rows = pc.binary_join_element_wise(empty, rows, prefix)
-        offsets = _offsets_of(rows)
+        offsets = offsets_of(rows)
         text = np.frombuffer(rows.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
         offsets = offsets - offsets[0]
         cut = self._cuts.cuts(text)
@@ -250,7 +266,7 @@ class UnitTokenizer(SentencePieceTokenizer):
         buffers = [None, pa.py_buffer(positions), pa.py_buffer(text)]
         units = pa.Array.from_buffers(pa.binary(), len(positions) - 1, buffers)
         encoded = units.dictionary_encode()
-        known = self._units.look_up(encoded.dictionary.to_pylist())
+        known = self._units.encode(encoded.dictionary.to_pylist())
         ids = known.take(encoded.indices)
         _, offsets, flat = ids.buffers()
         return (
@@ -260,14 +276,7 @@ class UnitTokenizer(SentencePieceTokenizer):
         )
 
 
-def _offsets_of(values: pa.Array) -> NDArray[np.integer]:
-    """Offsets [len(values) + 1] into the value buffer, without a copy."""
-    kind = np.int64 if pa.types.is_large_string(values.type) else np.int32
-    all_offsets: NDArray[np.integer] = np.frombuffer(values.buffers()[1], kind)
-    return all_offsets[values.offset : values.offset + len(values) + 1]
-
-
 def _bytes_of(values: pa.Array, row: int) -> Bytes:
     """The UTF-8 bytes of one value, without a copy."""
-    offsets = _offsets_of(values)
+    offsets = offsets_of(values)
     return np.frombuffer(values.buffers()[2], np.uint8)[offsets[row] : offsets[row + 1]]
