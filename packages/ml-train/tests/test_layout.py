@@ -54,9 +54,11 @@ def test_uneven_and_virtual_stages() -> None:
 
 
 ILLEGAL: list[tuple[int, dict[str, Any], str]] = [
-    (3, {"tensor_model_parallel_size": 3}, "tensor-model-parallel-size is 3; .*Choose one of 1, 2"),
-    (16, {"tensor_model_parallel_size": 16}, "key/value groups, of which there are 8"),
+    (3, {"tensor_model_parallel_size": 3}, "tensor-model-parallel-size is 3; .*choose one of 1, 2"),
+    (16, {"tensor_model_parallel_size": 16}, "num_query_groups, which is 8"),
     (3, {"expert_model_parallel_size": 3}, "expert-model-parallel-size is 3"),
+    (3, {"expert_tensor_parallel_size": 5}, "--expert-tensor-parallel-size is 5; .*ffn_hidden"),
+    (16, {"pipeline_model_parallel_size": 16}, "between 1 and the model's num_layers, which is 8"),
     (3, {"pipeline_model_parallel_size": 3}, "divides the model's 8 layers"),
     (6, {"tensor_model_parallel_size": 4}, "There are 6 processes; .*Start 8"),
     (2, {"expert_model_parallel_size": 8}, "There are 2 processes; .*ETP 1 x EP 8 x PP 1"),
@@ -115,7 +117,7 @@ def test_an_illegal_layout_ends_at_once_on_every_rank_with_one_message() -> None
     world = {"WORLD_SIZE": "3", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
     first, second = (command(*flags, RANK=rank, **world) for rank in "01")
     assert (first.returncode, second.returncode) == (1, 1)
-    assert first.stderr.startswith("ml-train: error: --tensor-model-parallel-size is 3; rule:")
+    assert first.stderr.startswith("ml-train: error: --tensor-model-parallel-size is 3; it must")
     assert first.stderr.count("\n") == 1
     assert second.stderr == second.stdout == ""
 

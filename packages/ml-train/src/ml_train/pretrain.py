@@ -41,14 +41,21 @@ def pretrain(loaded: LoadedConfig) -> "Trainer":
         )
         timers = StepTimers()
         train_module = TrainModule.build(config, model, layout, platform, timers=timers)
-        checkpoints = CheckpointManager(config.checkpoint, platform=platform)
+        checkpoints = CheckpointManager(
+            config.checkpoint, platform=platform, timeout=config.parallel.timeout
+        )
         state = checkpoints.load(train_module)
         iteration = state.iteration if state else 0
         consumed = state.consumed_samples if state else 0
         callbacks = default_callbacks(config, warnings=loaded.warnings)
         callbacks.append(CheckpointCallback(checkpoints))
         if config.training.exit_signal_handler:
-            callbacks.append(SignalCallback(limit_seconds=config.checkpoint.signal_limit_seconds))
+            callbacks.append(
+                SignalCallback(
+                    limit_seconds=config.checkpoint.signal_limit_seconds,
+                    timeout=config.parallel.timeout,
+                )
+            )
         trainer = Trainer(
             config=config,
             train_module=train_module,

@@ -90,6 +90,11 @@ def test_full_disk(results: Any) -> None:
         assert rank["iteration"] == 3
 
 
+def test_slow_disk(results: Any) -> None:
+    for rank in results("slow_disk"):
+        assert rank == {"errors": [None, None], "names": ["iter_0000001", "iter_0000002"]}
+
+
 def test_refusals(results: Any) -> None:
     first, second = results("refusals")
     assert first == second

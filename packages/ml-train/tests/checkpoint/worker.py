@@ -8,6 +8,8 @@ import json
 import os
 import signal
 import sys
+import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +130,34 @@ def full_disk(bench: Bench) -> dict[str, Any]:
     return {"names": names, "errors": outcomes, "said": bench.said, "iteration": state.iteration}
 
 
+def slow_disk(bench: Bench) -> dict[str, Any]:
+    """Rank 1 writes for longer than any collective may take, in the background and not."""
+    run = SmallRun(ep=2)
+    manager = CheckpointManager(
+        CheckpointConfig(save=str(bench.folder)),
+        say=bench.said.append,
+        timeout=timedelta(seconds=2),
+    )
+    original = disk.create
+
+    def create(path: Path) -> Any:
+        if dist.get_rank() == 1 and path.suffix == ".distcp":
+            time.sleep(3)
+        return original(path)
+
+    disk.create = create
+    errors = []
+    for step in range(2):
+        run.step(step)
+        outcome = manager.save(run, {"iteration": step + 1}, in_background=step == 0)
+        outcome = outcome or manager.wait()
+        assert outcome is not None
+        errors.append(outcome.error)
+    disk.create = original
+    dist.barrier()
+    return {"errors": errors, "names": sorted(path.name for path in bench.folder.iterdir())}
+
+
 def refusals(bench: Bench) -> dict[str, Any]:
     """Checkpoints that do not fit or are damaged."""
     run, manager = SmallRun(ep=2), bench.manager(async_save=False)
@@ -230,6 +260,7 @@ SCENARIOS: dict[str, Any] = {
     ),
     "in_background": in_background,
     "full_disk": full_disk,
+    "slow_disk": slow_disk,
     "refusals": refusals,
     "signals": signals,
 }

@@ -28,7 +28,7 @@ def test_names() -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--layouts", "tp2", "ep3"], "Layout ep3: --expert-model-parallel-size is 3; rule"),
+        (["--layouts", "tp2", "ep3"], "Layout ep3: --expert-model-parallel-size is 3; it must"),
         (["--layouts", "pp2-vpp3"], "Layout pp2-vpp3: 3 virtual stages"),
         (["--layouts", "dp8"], "Layout dp8: --global-batch-size is 4; rule"),
         (["--tensor-model-parallel-size", "2"], "chooses --tensor-model-parallel-size itself"),

@@ -18,9 +18,10 @@ from ml_train.checkpoint.config import CheckpointConfig
 from ml_train.checkpoint.run_state import RunState
 from ml_train.checkpoint.save import SaveJob, SaveOutcome
 from ml_train.errors import CheckpointError
+from ml_train.parallel.config import DEFAULT_TIMEOUT
+from ml_train.parallel.groups import host_group
 
-# The slowest writer may be this far behind the fastest one.
-WRITING_TIMEOUT = timedelta(hours=2)
+_ASK_EVERY_SECONDS = 0.2
 
 
 def say_on_rank_0(text: str) -> None:
@@ -38,14 +39,20 @@ class CheckpointManager:
         *,
         platform: Any = None,
         say: Callable[[str], None] = say_on_rank_0,
+        timeout: timedelta = DEFAULT_TIMEOUT,
     ):
-        """platform: an ml_models Platform, for the random state of a device."""
+        """platform: an ml_models Platform, for the random state of a device.
+
+        timeout: of every collective, as for all groups of the run. Writing itself has none: a slow
+        disk delays a save, but no rank waits for another's disk in a collective.
+        """
         self.config = config
         self._platform = platform
         self._say = say
-        self._writing_group = dist.new_group(backend="gloo", timeout=WRITING_TIMEOUT)
-        self._asking_group = dist.new_group(backend="gloo", timeout=WRITING_TIMEOUT)
+        self._writing_group = host_group(timeout, "checkpoint writing")
+        self._asking_group = host_group(timeout, "checkpoint asking")
         self._job: SaveJob | None = None
+        self._closing = False
         self._checked_sharding = False
 
     @property
@@ -68,8 +75,7 @@ class CheckpointManager:
         if self.config.save is None:
             raise CheckpointError("There is no --save DIRECTORY to write a checkpoint to.")
         started = time.perf_counter()
-        if self._job is not None:
-            self._finish()
+        self.wait()
         in_background = self.config.async_save if in_background is None else in_background
         now = RunState.of(state_of_run)
         partial, error = self._begin(Path(self.config.save), now.iteration)
@@ -85,9 +91,10 @@ class CheckpointManager:
             )
         job = self._prepare(train_module, now, partial, started)
         if not in_background:
-            job.run()
-            job.stall_seconds = time.perf_counter() - started
             self._job = job
+            job.start()
+            self._until_written()
+            job.stall_seconds = time.perf_counter() - started
             return self._finish()
         job.stage(gathered_prefix=state.gathered_prefix(train_module.optimizer))
         job.stall_seconds = time.perf_counter() - started
@@ -97,15 +104,31 @@ class CheckpointManager:
 
     def poll(self) -> SaveOutcome | None:
         """The outcome of a background save once all ranks have it; cheap without one running."""
-        if self._job is None:
+        if self._job is None or not self._all_ended(self._job):
             return None
-        done = torch.tensor([int(self._job.ended)])
-        dist.all_reduce(done, op=dist.ReduceOp.MIN, group=self._asking_group)
-        return self._finish() if int(done) else None
+        if self._job.outcome is None and not self._closing:
+            self._closing = True
+            self._job.start()
+            return None
+        return self._finish()
 
     def wait(self) -> SaveOutcome | None:
         """Until nothing is being written any more."""
-        return None if self._job is None else self._finish()
+        if self._job is None:
+            return None
+        self._until_written()
+        return self._finish()
+
+    def _until_written(self) -> None:
+        """Asks again and again: no rank may wait in one collective for as long as a disk takes."""
+        assert self._job is not None
+        while not self._all_ended(self._job):
+            time.sleep(_ASK_EVERY_SECONDS)
+
+    def _all_ended(self, job: SaveJob) -> bool:
+        done = torch.tensor([int(job.ended)])
+        dist.all_reduce(done, op=dist.ReduceOp.MIN, group=self._asking_group)
+        return bool(done)
 
     def load(self, train_module: Any) -> RunState | None:
         """Bring the model and the run back to the newest whole checkpoint of --load.
@@ -163,7 +186,7 @@ class CheckpointManager:
 
     def _finish(self) -> SaveOutcome:
         assert self._job is not None
-        job, self._job = self._job, None
+        job, self._job, self._closing = self._job, None, False
         return self._tell(job.wait())
 
     def _tell(self, outcome: SaveOutcome) -> SaveOutcome:

@@ -1,17 +1,19 @@
 """One save: what happens before training goes on, and what happens behind its back.
 
-    save() on every rank      make SAVE/iter_N.tmp, agree who writes what, copy tensors to the host
-    SaveJob.run, any thread   write, gather checksums, metadata, integrity.json, COMPLETE, rename
+    save() on every rank  make SAVE/iter_N.tmp, agree who writes what, copy tensors to the host
+    SaveJob.write         this rank's tensors; talks to nobody, so a slow disk makes nobody wait
+    SaveJob.close         once all have written: metadata, integrity.json, COMPLETE, rename
 
 The second half talks to the other ranks over a gloo group of its own, so that it never gets
-between collectives of training. An OSError on any rank (a full disk, say) costs this save only:
-all ranks learn of it and rank 0 takes the .tmp folder away.
+between collectives of training. An error on any rank (a full disk, say) costs this save only: all
+ranks learn of it and rank 0 takes the .tmp folder away.
 """
 
 import json
 import os
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -55,7 +57,9 @@ class SaveJob:
     started: float = field(default_factory=time.perf_counter)
     stall_seconds: float = 0.0
     outcome: SaveOutcome | None = None
-    crash: BaseException | None = None
+    _written: tuple[torch_dist.Written | None, str | None] | None = None
+    """(this rank's file, what went wrong); None before the first half has ended."""
+    _crash: BaseException | None = None
     _thread: threading.Thread | None = None
 
     def stage(self, *, gathered_prefix: str | None) -> None:
@@ -70,35 +74,52 @@ class SaveJob:
         ]
 
     def start(self) -> None:
-        """Run in the background."""
-        self._thread = threading.Thread(target=self._run_quietly, daemon=True, name="checkpoint")
+        """The next half in the background."""
+        half = self.write if self._written is None else self.close
+        self._thread = threading.Thread(
+            target=self._run_quietly, args=(half,), daemon=True, name="checkpoint"
+        )
         self._thread.start()
 
     @property
     def ended(self) -> bool:
-        """Nothing of it runs any more on this rank."""
+        """Nothing of it runs at the moment on this rank."""
         return self._thread is None or not self._thread.is_alive()
 
     def wait(self) -> SaveOutcome:
-        """Until it has ended."""
+        """Until it has ended, closing it here if that is still to be done. Collective."""
         if self._thread is not None:
             self._thread.join()
-        if self.crash is not None:
-            raise self.crash
+        if self._crash is not None:
+            raise self._crash
+        if self.outcome is None:
+            self.run()
         assert self.outcome is not None
         return replace(self.outcome, stall_seconds=self.stall_seconds)
 
     def run(self) -> None:
-        """Write this rank's part; all ranks end with the same outcome. Collective."""
-        rank = dist.get_rank()
+        """What is left of it, in this thread. Collective."""
+        if self._written is None:
+            self.write()
+        self.close()
+
+    def write(self) -> None:
+        """This rank's part."""
         written, error = None, None
         try:
-            written = torch_dist.write_tensors(self.plan, self.partial, rank)
+            written = torch_dist.write_tensors(self.plan, self.partial, dist.get_rank())
         except OSError as reason:
-            error = f"rank {rank}: {reason}"
+            error = f"rank {dist.get_rank()}: {reason}"
+        except Exception as reason:  # noqa: BLE001 (the other ranks wait for this one's answer)
+            error = f"rank {dist.get_rank()}: {type(reason).__name__}: {reason}"
         self.plan.items = []
+        self._written = (written, error)
+
+    def close(self) -> None:
+        """Make the folder a checkpoint; all ranks end with the same outcome. Collective."""
+        rank = dist.get_rank()
         gathered: list[Any] | None = [None] * dist.get_world_size() if rank == 0 else None
-        dist.gather_object((written, error), gathered, dst=0, group=self.group)
+        dist.gather_object(self._written, gathered, dst=0, group=self.group)
         result: list[Any] = [None]
         if gathered is not None:
             result[0] = self._close(
@@ -133,13 +154,13 @@ class SaveJob:
         store.discard(self.partial)
         return None, "; ".join(errors), num_bytes, ()
 
-    def _run_quietly(self) -> None:
+    def _run_quietly(self, half: Callable[[], None]) -> None:
         # Training's threads come first: this one only fills the gaps.
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
         try:
-            self.run()
+            half()
         except BaseException as error:  # noqa: BLE001 (raised again by wait())
-            self.crash = error
+            self._crash = error
 
 
 def _starts_with(key: str, prefix: str | None) -> bool:

@@ -1,6 +1,7 @@
 """How a run is spread over processes."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 from ml_train.errors import ConfigError
 
@@ -45,8 +46,13 @@ class ParallelConfig:
     distributed_backend: str | None = None
     """nccl, gloo or hccl. The platform decides it; given, it must agree with the platform."""
 
-    distributed_timeout_minutes: int = 10
-    """How long any collective of any group waits before the job fails."""
+    distributed_timeout_minutes: float = 10.0
+    """How long any collective of any group waits before the job fails; 0.5 is half a minute."""
+
+    @property
+    def timeout(self) -> timedelta:
+        """The one timeout of every process group."""
+        return timedelta(minutes=self.distributed_timeout_minutes)
 
     def __post_init__(self) -> None:
         for name in (
@@ -54,14 +60,21 @@ class ParallelConfig:
             "pipeline_model_parallel_size",
             "expert_model_parallel_size",
             "context_parallel_size",
-            "distributed_timeout_minutes",
         ):
             value = getattr(self, name)
             if value < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} is {value}; it must be 1 or more.")
+        if not 0.05 <= self.distributed_timeout_minutes <= 7 * 24 * 60:
+            raise ConfigError(
+                f"--distributed-timeout-minutes is {self.distributed_timeout_minutes:g}; rule: "
+                "from 0.05 (3 seconds) to 10080 (a week)."
+            )
         if self.context_parallel_size != 1:
             raise ConfigError(
                 f"--context-parallel-size is {self.context_parallel_size}, but only 1 is "
                 "supported: Grok-1's capped attention has no ring or Ulysses form here. Shorten "
                 "--seq-length or raise --tensor-model-parallel-size instead."
             )
+
+
+DEFAULT_TIMEOUT = ParallelConfig().timeout

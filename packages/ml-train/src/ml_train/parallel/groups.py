@@ -29,10 +29,9 @@ def process_groups(
             f"--distributed-backend is {parallel.distributed_backend}, but the platform "
             f"{platform.name} communicates through {platform.backend}. Drop the flag."
         )
-    timeout = timedelta(minutes=parallel.distributed_timeout_minutes)
     torch.distributed.init_process_group(
         platform.backend,
-        timeout=timeout,
+        timeout=parallel.timeout,
         rank=world.rank,
         world_size=world.size,
         init_method=_meeting_point(world),
@@ -44,10 +43,12 @@ def process_groups(
             virtual_pipeline_model_parallel_size=layout.vp if layout.vp > 1 else None,
             expert_model_parallel_size=layout.ep,
             expert_tensor_parallel_size=layout.etp,
-            distributed_timeout_minutes=parallel.distributed_timeout_minutes,
+            # A float goes through: the core makes a timedelta of it.
+            distributed_timeout_minutes=parallel.distributed_timeout_minutes,  # type: ignore[arg-type,unused-ignore]
             order="tp-cp-ep-dp-pp",
             create_gloo_process_groups=platform.needs_gloo_groups,
         )
+        _same_timeout_everywhere(parallel.timeout)
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed)
@@ -57,6 +58,20 @@ def process_groups(
         parallel_state.destroy_model_parallel()
         with contextlib.suppress(RuntimeError):
             torch.distributed.destroy_process_group()
+
+
+def _same_timeout_everywhere(timeout: timedelta) -> None:
+    """megatron-core makes its gloo groups of expert-data ranks with torch's 30 minutes."""
+    from torch.distributed import distributed_c10d
+
+    for group, (backend, _) in distributed_c10d._world.pg_map.items():
+        if "gloo" in backend or "nccl" in backend:
+            distributed_c10d._set_pg_timeout(timeout, group)
+
+
+def host_group(timeout: timedelta, description: str) -> Any:
+    """A gloo group of all ranks for agreements between hosts. Collective."""
+    return torch.distributed.new_group(backend="gloo", timeout=timeout, group_desc=description)
 
 
 def _meeting_point(world: World) -> str:

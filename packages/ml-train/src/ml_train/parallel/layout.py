@@ -82,7 +82,7 @@ def make_layout(
         tp if parallel.expert_tensor_parallel_size is None else parallel.expert_tensor_parallel_size
     )
     sequence_parallel = tp > 1 if parallel.sequence_parallel is None else parallel.sequence_parallel
-    _check_model(model, tp=tp, ep=ep, etp=etp)
+    _check_model(model, tp=tp, pp=pp, ep=ep, etp=etp)
     vp = _check_pipeline(parallel, model, pp)
     _check_world(world_size, tp=tp, pp=pp, ep=ep, etp=etp)
     if tp > 1 and not sequence_parallel:
@@ -125,20 +125,16 @@ def make_layout(
     )
 
 
-def _check_model(model: "ModelConfig", *, tp: int, ep: int, etp: int) -> None:
-    rules = (
-        ("tensor-model-parallel-size", tp, "attention heads", model.num_attention_heads),
-        ("tensor-model-parallel-size", tp, "key/value groups", model.num_query_groups),
-        ("tensor-model-parallel-size", tp, "hidden size", model.hidden_size),
-        ("expert-model-parallel-size", ep, "experts", model.num_experts),
-        ("expert-tensor-parallel-size", etp, "expert width", model.ffn_hidden_size),
-    )
-    for flag, size, what, total in rules:
-        if size < 1 or total % size:
-            raise LayoutError(
-                f"--{flag} is {size}; rule: it divides the model's {what}, of which there are "
-                f"{total}. Choose one of {_divisors(total)}."
-            )
+def _check_model(model: "ModelConfig", *, tp: int, pp: int, ep: int, etp: int) -> None:
+    """The rules of the model itself, under the names of our flags."""
+    from ml_models.build import check_layout
+    from ml_models.errors import LayoutError as ModelLayoutError
+
+    try:
+        check_layout(model, tp=tp, pp=pp, ep=ep, etp=etp)
+    except ModelLayoutError as error:
+        name, _, rest = str(error).partition(" ")
+        raise LayoutError(f"--{name.replace('_', '-')} {rest}") from error
 
 
 def _check_pipeline(parallel: ParallelConfig, model: "ModelConfig", pp: int) -> int:

@@ -12,12 +12,15 @@ process when the time is up. Checkpoints are whole or absent, so nothing is lost
 import os
 import signal
 import threading
+from datetime import timedelta
 from types import FrameType
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from ml_train.parallel.config import DEFAULT_TIMEOUT
+from ml_train.parallel.groups import host_group
 from ml_train.training.callbacks.base import Callback, TrainerView
 from ml_train.training.metrics import StepMetrics
 
@@ -27,8 +30,9 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 class SignalCallback(Callback):
     """Turns a signal into a request to stop. Stands after CheckpointCallback in the list."""
 
-    def __init__(self, *, limit_seconds: float):
-        """limit_seconds: from the signal to the end of the process."""
+    def __init__(self, *, limit_seconds: float, timeout: timedelta = DEFAULT_TIMEOUT):
+        """limit_seconds: from the signal to the end of the process; timeout: of a collective."""
+        self._timeout = timeout
         self._limit_seconds = limit_seconds
         self._received = 0
         self._group: Any = None
@@ -38,7 +42,7 @@ class SignalCallback(Callback):
         self._done = threading.Event()
 
     def on_train_start(self, trainer: TrainerView) -> None:
-        self._group = dist.new_group(backend="gloo")
+        self._group = host_group(self._timeout, "signals")
         read_end, self._write_end = os.pipe()
         os.set_blocking(self._write_end, False)
         self._previous_descriptor = signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
