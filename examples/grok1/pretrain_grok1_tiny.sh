@@ -23,7 +23,7 @@ MODEL=${MODEL:-grok1-tiny}
 # One thread a process: 8 processes on few cores only slow each other down otherwise.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
-exec torchrun --nproc-per-node "$GPUS_PER_NODE" --nnodes "$NNODES" --node-rank "$NODE_RANK" \
+exec ml-train-launch --nproc-per-node "$GPUS_PER_NODE" --nnodes "$NNODES" --node-rank "$NODE_RANK" \
     --master-addr "$MASTER_ADDR" --master-port "$MASTER_PORT" \
     -m ml_train.cli pretrain \
     --model "$MODEL" \

@@ -26,7 +26,7 @@ MULTI_NODE_ARGS=()
 if [ "$NNODES" -gt 1 ]; then MULTI_NODE_ARGS+=(--overlap-grad-reduce); fi
 if [ "${NO_SHARED_STORAGE:-0}" = 1 ]; then MULTI_NODE_ARGS+=(--no-shared-storage); fi
 
-exec torchrun --nproc-per-node "$GPUS_PER_NODE" --nnodes "$NNODES" --node-rank "$NODE_RANK" \
+exec ml-train-launch --nproc-per-node "$GPUS_PER_NODE" --nnodes "$NNODES" --node-rank "$NODE_RANK" \
     --master-addr "$MASTER_ADDR" --master-port "$MASTER_PORT" \
     -m ml_train.cli pretrain \
     --model "$MODEL" \

@@ -70,17 +70,30 @@ def test_pretrain_in_bf16_with_a_blend_for_each_split(tokens: Path, tmp_path: Pa
 
 
 def test_a_layout_that_does_not_fit_is_one_sentence(tokens: Path) -> None:
-    done = run(["torchrun", "--standalone", "--nproc-per-node", 3, "-m", "ml_train.cli", "pretrain",
-                "--model", "grok1-tiny", "--tensor-model-parallel-size", 3,
+    done = run(["ml-train-launch", "--standalone", "--nproc-per-node", 3, "-m", "ml_train.cli",
+                "pretrain", "--model", "grok1-tiny", "--tensor-model-parallel-size", 3,
                 "--data-path", tokens])  # fmt: skip
-    assert done.returncode != 0
-    assert done.stderr.count("ml-train: error:") == 1 and "Traceback" not in done.stdout
+    assert done.returncode == 1
+    assert done.stderr.count("ml-train: error:") == 1
+    assert "Traceback" not in done.stdout + done.stderr
     assert "3" in done.stderr.split("ml-train: error:")[1].splitlines()[0]
 
 
+def test_another_models_checkpoint_is_refused_before_anything_is_built(
+    tokens: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run" / "iter_0000002"
+    folder.mkdir(parents=True)
+    for name in ("model_config.json", "run_state.json"):
+        (folder / name).write_text("{}")
+    done = run([sys.executable, "-m", "ml_train.cli", "pretrain", "--model", "grok1-40b",
+                "--load", tmp_path / "run", "--data-path", tokens], timeout=100)  # fmt: skip
+    assert done.returncode == 1 and done.stderr.startswith("ml-train: error:"), done.stderr
+
+
 def launcher_arguments(script: Path, tmp_path: Path, **environment: str) -> list[str]:
-    """What `script` hands to torchrun."""
-    stub = tmp_path / "bin" / "torchrun"
+    """What `script` hands to the launcher of processes."""
+    stub = tmp_path / "bin" / "ml-train-launch"
     stub.parent.mkdir(exist_ok=True)
     stub.write_text('#!/bin/bash\nprintf "%s\\n" "$@"\n')
     stub.chmod(0o755)

@@ -1,11 +1,12 @@
 """Console command ml-train. A command's module is imported only when it is asked for.
 
-Exit codes: 0 done, 1 failed, 2 bad usage. A user's mistake is one message, from rank 0 alone.
+Exit codes: 0 done, 1 failed, 2 bad usage. A mistake is one message, from rank 0 if it has it.
 """
 
 import importlib
 import os
 import sys
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -31,11 +32,14 @@ _USAGE = "usage: ml-train COMMAND [flags]\n\ncommands:\n" + "".join(
     f"  {name:<16}{text}\n" for name, text in COMMANDS.items()
 )
 
+_RANK_0_SPEAKS_FIRST_SECONDS = 3
+
 _NOT_FOR_USERS = (
     r".*(Apex|Transformer Engine).*not installed",
     r".*CUDA_DEVICE_MAX_CONNECTIONS",
     r".*(all_gather_into_tensor|reduce_scatter_tensor|load_state_dict).* is deprecated",
     r".*full scope is deprecated",
+    r"The .grad attribute of a Tensor that is not a leaf",  # read by the pipeline schedule
 )
 
 
@@ -84,8 +88,13 @@ def _run(name: str, words: list[str]) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    if os.environ.get("RANK", "0") == "0":
-        print(f"ml-train: error: {message}", file=sys.stderr, flush=True)
+    rank = os.environ.get("RANK", "0")
+    if rank != "0":
+        # Mostly the same sentence: rank 0 says it and its end takes this process along. What this
+        # rank alone has seen must be said too.
+        time.sleep(_RANK_0_SPEAKS_FIRST_SECONDS)
+    where = "" if rank == "0" else f" (rank {rank})"
+    print(f"ml-train: error{where}: {message}", file=sys.stderr, flush=True)
     return code
 
 

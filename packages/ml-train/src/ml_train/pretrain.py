@@ -40,10 +40,11 @@ def pretrain(loaded: LoadedConfig) -> "Trainer":
             process_groups(layout, world, platform, config.parallel, seed=config.training.seed)
         )
         timers = StepTimers()
-        train_module = TrainModule.build(config, model, layout, platform, timers=timers)
         checkpoints = CheckpointManager(
             config.checkpoint, platform=platform, timeout=config.parallel.timeout
         )
+        checkpoints.choose(model)
+        train_module = TrainModule.build(config, model, layout, platform, timers=timers)
         state = checkpoints.load(train_module)
         iteration = state.iteration if state else 0
         consumed = state.consumed_samples if state else 0

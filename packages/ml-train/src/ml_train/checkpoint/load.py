@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch.distributed as dist
 
@@ -12,6 +12,9 @@ from ml_train.checkpoint import run_state, state, torch_dist
 from ml_train.checkpoint.config import CheckpointConfig
 from ml_train.checkpoint.run_state import RunState
 from ml_train.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from ml_models.config import ModelConfig
 
 # Facts of a ModelConfig that change no weight's meaning.
 MAY_DIFFER = frozenset({"seq_length", "init_method_std"})
@@ -27,13 +30,10 @@ def load(
     say: Callable[[str], None],
 ) -> RunState:
     """Load one checkpoint that find.choose() has checked. Collective."""
-    model_config = _read(folder, "model_config.json")
     saved = _read(folder, "run_state.json")
     with_optimizer = train_module.optimizer is not None and not config.no_load_optim
     available = torch_dist.read_metadata(folder)
-    agree(
-        _fault(train_module, folder, model_config, saved, available, with_optimizer), group, folder
-    )
+    agree(_fault(train_module, folder, saved, available, with_optimizer), group, folder)
     state.load_model(train_module, folder, available)
     if not with_optimizer:
         if train_module.optimizer is not None:
@@ -62,15 +62,12 @@ def agree(fault: str | None, group: Any, folder: Path) -> None:
 def _fault(
     train_module: Any,
     folder: Path,
-    model_config: Any,
     saved: Any,
     available: dict[str, tuple[int, ...]],
     with_optimizer: bool,
 ) -> str | None:
     """Why this checkpoint does not fit this run, or None. On this rank alone."""
-    if model_config is None:
-        return "it has no model_config.json"
-    fault = _other_model(model_config, train_module.model_config.to_dict())
+    fault = fault_of_model(folder, train_module.model_config)
     if fault:
         return fault
     if with_optimizer and (saved is None or saved.get("optimizer") is None):
@@ -90,9 +87,15 @@ def _fault(
     return None
 
 
-def _other_model(theirs: dict[str, Any], ours: dict[str, Any]) -> str | None:
+def fault_of_model(folder: Path, model: "ModelConfig") -> str | None:
+    """Why the checkpoint in `folder` is not one of `model`, or None."""
+    theirs, ours = _read(folder, "model_config.json"), model.to_dict()
+    if theirs is None:
+        return "it has no model_config.json"
+    telling = ("architecture", "num_layers", "hidden_size")
     differing = sorted(
-        name for name in {*theirs, *ours} - MAY_DIFFER if theirs.get(name) != ours.get(name)
+        (name for name in {*theirs, *ours} - MAY_DIFFER if theirs.get(name) != ours.get(name)),
+        key=lambda name: (name not in telling, name),
     )
     if not differing:
         return None

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -18,6 +18,9 @@ from ml_train.checkpoint.config import CheckpointConfig
 from ml_train.checkpoint.run_state import RunState
 from ml_train.checkpoint.save import SaveJob, SaveOutcome
 from ml_train.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from ml_models.config import ModelConfig
 from ml_train.parallel.config import DEFAULT_TIMEOUT
 from ml_train.parallel.groups import host_group
 
@@ -54,6 +57,7 @@ class CheckpointManager:
         self._job: SaveJob | None = None
         self._closing = False
         self._checked_sharding = False
+        self._chosen: Path | None = None
 
     @property
     def is_saving(self) -> bool:
@@ -130,15 +134,26 @@ class CheckpointManager:
         dist.all_reduce(done, op=dist.ReduceOp.MIN, group=self._asking_group)
         return bool(done)
 
+    def choose(self, model: "ModelConfig") -> Path | None:
+        """The checkpoint that `load` takes, None for a fresh start. Before the model is built.
+
+        Raises CheckpointError, the same on every rank, also for another model's checkpoint.
+        """
+        if self.config.load is None:
+            return None
+        folder = find.choose(self.config, group=self._asking_group, say=self._say)
+        if folder is not None:
+            load.agree(load.fault_of_model(folder, model), self._asking_group, folder)
+        self._chosen = folder
+        return folder
+
     def load(self, train_module: Any) -> RunState | None:
         """Bring the model and the run back to the newest whole checkpoint of --load.
 
         None: there is nothing to resume from, the run starts fresh. Raises CheckpointError, the
         same on every rank.
         """
-        if self.config.load is None:
-            return None
-        folder = find.choose(self.config, group=self._asking_group, say=self._say)
+        folder, self._chosen = self._chosen or self.choose(train_module.model_config), None
         if folder is None:
             return None
         return load.load(

@@ -81,7 +81,8 @@ def make_layout(
     etp = (
         tp if parallel.expert_tensor_parallel_size is None else parallel.expert_tensor_parallel_size
     )
-    sequence_parallel = tp > 1 if parallel.sequence_parallel is None else parallel.sequence_parallel
+    # Asked for at TP 1 it has no effect, which config/ineffective.py reports.
+    sequence_parallel = tp > 1 and parallel.sequence_parallel is not False
     _check_model(model, tp=tp, pp=pp, ep=ep, etp=etp)
     vp = _check_pipeline(parallel, model, pp)
     _check_world(world_size, tp=tp, pp=pp, ep=ep, etp=etp)
