@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+import ml_data
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "examples" / "data"
@@ -39,6 +42,15 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "--tokenizer-type", "PretrainedFromHF", "--append-eod"])  # fmt: skip
     assert done.returncode == 0, done.stderr
     return prefix.with_name("alpaca_text_document")
+
+
+def test_megatron_core_reads_the_token_files(tokens: Path) -> None:
+    from megatron.core.datasets.indexed_dataset import IndexedDataset
+
+    ours, theirs = ml_data.IndexedDataset(tokens), IndexedDataset(str(tokens))
+    assert len(theirs) == len(ours) == 953
+    assert np.array_equal(theirs.document_indices, ours.document_indices)
+    assert all(np.array_equal(theirs[i], ours[i]) for i in range(len(ours)))
 
 
 def test_tiny_launcher_trains_and_resumes(tokens: Path, tmp_path: Path) -> None:
