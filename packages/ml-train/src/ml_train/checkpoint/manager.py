@@ -57,7 +57,7 @@ class CheckpointManager:
         self._job: SaveJob | None = None
         self._closing = False
         self._checked_sharding = False
-        self._chosen: Path | None = None
+        self._chosen: tuple[Path | None] | None = None
 
     @property
     def is_saving(self) -> bool:
@@ -144,7 +144,7 @@ class CheckpointManager:
         folder = find.choose(self.config, group=self._asking_group, say=self._say)
         if folder is not None:
             load.agree(load.fault_of_model(folder, model), self._asking_group, folder)
-        self._chosen = folder
+        self._chosen = (folder,)
         return folder
 
     def load(self, train_module: Any) -> RunState | None:
@@ -153,7 +153,8 @@ class CheckpointManager:
         None: there is nothing to resume from, the run starts fresh. Raises CheckpointError, the
         same on every rank.
         """
-        folder, self._chosen = self._chosen or self.choose(train_module.model_config), None
+        chosen, self._chosen = self._chosen, None
+        folder = chosen[0] if chosen else self.choose(train_module.model_config)
         if folder is None:
             return None
         return load.load(
