@@ -109,7 +109,7 @@ def _draw_loss(run: RunRecords, axes: Any) -> None:
         axes.annotate(
             f"{losses[-1]:.3f}",
             (steps[-1], losses[-1]),
-            xytext=(0, -15),
+            xytext=(0, 9),
             textcoords="offset points",
             ha="center",
             color=BLUE,
