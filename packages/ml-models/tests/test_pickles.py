@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.planner import WriteItemType
 
 from ml_models.conversion.folder import is_whole, verify_integrity, write_integrity
 from ml_models.conversion.pickles import (
@@ -108,11 +109,15 @@ def test_other_backends_are_refused(tmp_path: Path) -> None:
         check_distributed_checkpoint(folder)
 
 
+ENUM = b"ctorch.distributed.checkpoint.planner\nWriteItemType\n"
 STREAMS = {
     "an import": b"\x80\x04cos\nsystem\n.",
     "a call of a result": b"\x80\x02cnumpy\ndtype\n(U\x02f4tR(tR.",
     "a change of a class": b"\x80\x02cnumpy\ndtype\n}b.",
-    "getattr": b"\x80\x02c__builtin__\ngetattr\n.",
+    "getattr of a class": b"\x80\x02c__builtin__\ngetattr\n(cnumpy\nndarray\nU\x07__doc__tR.",
+    "getattr of an enum's class": b"\x80\x02c__builtin__\ngetattr\n(" + ENUM + b"U\x09__class__tR.",
+    "a call of what getattr gave": b"\x80\x02c__builtin__\ngetattr\n(" + ENUM + b"U\x03mrotR)R.",
+    "a change of an enum's member": b"\x80\x02" + ENUM + b"K\x01\x85R}b.",
     "a dotted name": b"\x80\x04\x8c\x05numpy\x8c\x10ndarray.__class__\x93.",
     "an old instruction": b"(ios\nsystem\n.",
     "an extension code": b"\x80\x02\x82\x01.",
@@ -129,6 +134,19 @@ STREAMS = {
 def test_hostile_streams(name: str, allowed: dict) -> None:
     with pytest.raises(WeightError):
         interpret(io.BytesIO(STREAMS[name]), name, allowed)
+
+
+class MemberByName:
+    """Pickles to an enum's member as Python 3.11.2 writes one."""
+
+    def __reduce__(self) -> tuple[object, tuple[object, str]]:
+        return getattr, (WriteItemType, "TENSOR")
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_an_enum_member_by_name_is_read(protocol: int) -> None:
+    stream = io.BytesIO(pickle.dumps(MemberByName(), protocol))
+    assert str(interpret(stream, "it", DCP_METADATA).function).endswith(".getattr")
 
 
 def test_truncation_at_every_byte_is_one_error(tmp_path: Path) -> None:

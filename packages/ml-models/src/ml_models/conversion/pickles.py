@@ -142,6 +142,8 @@ class Interpreter(pickle._Unpickler):
         target = self.stack[-1]
         if not isinstance(target, Call) or target.state is not None:
             raise self._refuse("its pickle changes an object that it did not make")
+        if str(target.function) in ENUMS or str(target.function) in GETATTR:
+            raise self._refuse("its pickle changes a member of an enum")
         target.state = state
 
     def load_refused(self) -> None:
@@ -239,6 +241,35 @@ def _one_list(arguments: tuple[Any, ...]) -> bool:
     return len(arguments) == 1 and isinstance(arguments[0], list)
 
 
+ENUMS = frozenset(
+    {
+        "torch.distributed.checkpoint.metadata._MEM_FORMAT_ENCODING",
+        "torch.distributed.checkpoint.planner.WriteItemType",
+        "megatron.core.enums.ModelType",
+        "megatron.core.transformer.enums.AttnBackend",
+        "megatron.core.transformer.enums.AttnMaskType",
+        "megatron.core.transformer.enums.CudaGraphScope",
+    }
+)
+
+
+def _member_of_enum(arguments: tuple[Any, ...]) -> bool:
+    """getattr(ENUM, "MEMBER"): how Python 3.11.2 (Debian 12's) pickles a member."""
+    return (
+        len(arguments) == 2
+        and isinstance(arguments[0], Name)
+        and str(arguments[0]) in ENUMS
+        and isinstance(arguments[1], str)
+        and not arguments[1].startswith("_" * 2)
+    )
+
+
+GETATTR: dict[str, ArgumentCheck | None] = {
+    "builtins.getattr": _member_of_enum,
+    "__builtin__.getattr": _member_of_enum,  # its name in protocol 2, which torch.save writes
+}
+
+
 def _uncallable(module: str, *names: str) -> dict[str, ArgumentCheck | None]:
     return {f"{module}.{name}": _never for name in names}
 
@@ -265,6 +296,7 @@ TORCH_DTYPES = _uncallable(
 )
 DCP_METADATA: dict[str, ArgumentCheck | None] = {
     **TORCH_DTYPES,
+    **GETATTR,
     **_names(
         "torch.distributed.checkpoint.metadata",
         *("Metadata", "TensorStorageMetadata", "BytesStorageMetadata", "ChunkStorageMetadata"),
@@ -285,6 +317,7 @@ DCP_METADATA: dict[str, ArgumentCheck | None] = {
 TORCH_OBJECTS: dict[str, ArgumentCheck | None] = {
     **TORCH_DTYPES,
     **NUMPY,
+    **GETATTR,
     **_names("torch._utils", "_rebuild_tensor_v2", "_rebuild_parameter"),
     **_uncallable(
         "torch",
