@@ -138,6 +138,15 @@ def slow(session: nox.Session, package: str) -> None:
     session.run("python", "-m", "pytest", "-q", f"{PATHS[package]}/tests", "-m", "slow")
 
 
+@nox.session(default=False)
+@nox.parametrize("core", CORE_LINES)
+def invariance(session: nox.Session, core: str) -> None:
+    """The whole invariance set: each layout and setting against one process (run by name)."""
+    install_packages(session, core, *PACKAGES)
+    tests = f"{PATHS['ml-train']}/tests/invariance"
+    session.run("python", "-m", "pytest", "-q", "-rA", tests, *session.posargs)
+
+
 @nox.session
 def docs(session: nox.Session) -> None:
     """Every relative link and every file named in the documentation exists."""

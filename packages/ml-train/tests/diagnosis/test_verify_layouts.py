@@ -7,7 +7,7 @@ import pytest
 
 from ml_train import cli
 from ml_train.checkpoint.compare import Comparison
-from ml_train.diagnosis import verify_layouts
+from ml_train.diagnosis import layouts, verify_layouts
 from ml_train.errors import ConfigError
 
 SMALL = (
@@ -18,11 +18,11 @@ SMALL = (
 
 
 def test_names() -> None:
-    assert verify_layouts.parse("pp2-vpp2-distopt") == {"pp": 2, "vpp": 2, "distopt": 1}
-    assert verify_layouts.parse("etp4") == {"etp": 4}
+    assert layouts.parse("pp2-vpp2-distopt") == {"pp": 2, "vpp": 2, "distopt": 1}
+    assert layouts.parse("etp4") == {"etp": 4}
     for wrong in ("tp", "tp2-tp2", "tp2x", "", "cp2"):
         with pytest.raises(ConfigError, match="rule: each of tp, pp"):
-            verify_layouts.parse(wrong)
+            layouts.parse(wrong)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,6 @@ def test_a_difference_is_found() -> None:
     assert not verdict(small, large)  # 0.1 of the learning rate in one element
     assert not verdict(small, gone)
     assert verify_layouts._relative(1.0, float("nan")) > verify_layouts.TOLERANCE
-    assert verify_layouts._moved([[[0.5, 0.5]]], [[[0.75, 0.25]]]) == 0.25
 
 
 def run(words: list[str], capfd: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
@@ -68,12 +67,12 @@ def run(words: list[str], capfd: pytest.CaptureFixture[str]) -> list[dict[str, o
 
 
 def test_three_layouts(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    layouts = ["tp2", "pp2-vpp2", "ep2-distopt-overlap"]
-    results = run(["--work-dir", str(tmp_path), "--layouts", *layouts], capfd)
-    assert [each["layout"] for each in results] == layouts
+    names = ["tp2", "pp2-vpp2", "ep2-distopt-overlap"]
+    results = run(["--work-dir", str(tmp_path), "--layouts", *names], capfd)
+    assert [each["layout"] for each in results] == names
     assert (tmp_path / "one-process.jsonl").is_file()
 
 
 @pytest.mark.slow
 def test_the_default_layouts(capfd: pytest.CaptureFixture[str]) -> None:
-    assert len(run([], capfd)) == len(verify_layouts.DEFAULT_LAYOUTS)
+    assert len(run([], capfd)) == len(layouts.DEFAULT_LAYOUTS)

@@ -8,8 +8,13 @@ Load-balancing loss (Switch Transformer, arXiv 2101.03961): E * sum_e f_e * P_e,
 the sequence's assignments, P_e the mean probability; each rank of a sequence-parallel group
 contributes its tokens' part, so that the gradient does not depend on TP. It is computed only where
 gradients are recorded, hence once under recomputation.
+
+Token dropping (config.moe_expert_capacity_factor): of a micro batch's tokens an expert takes its
+likeliest ceil(factor * T * k / E); the others pass the layer by its residual. The balancing loss
+sees the choices before dropping, the counts of tokens per expert those after it.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -67,19 +72,30 @@ class FusedRouter(TopKRouter):
             top = top / top.sum(dim=-1, keepdim=True)
         probs = torch.zeros_like(scores).scatter(1, chosen, top)
         routing_map = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, chosen, True)
+        kept = routing_map
+        if self.config.moe_expert_capacity_factor is not None:
+            kept = routing_map & self._within_capacity(probs)
+            probs = probs * kept
         if learning:
-            probs = self._count_and_balance(probs, scores, routing_map)
-        return probs, routing_map
+            counts = kept.sum(dim=0).float()
+            self.token_counts = counts if self.token_counts is None else self.token_counts + counts
+            probs = self._balance(probs, scores, routing_map)
+        return probs, kept
 
-    def _count_and_balance(self, probs: Tensor, scores: Tensor, routing_map: Tensor) -> Tensor:
-        counts = routing_map.sum(dim=0).float()
-        self.token_counts = counts if self.token_counts is None else self.token_counts + counts
+    def _within_capacity(self, probs: Tensor) -> Tensor:
+        """Mask [T, E] of each expert's likeliest tokens, as many as it has room for."""
+        tokens, experts = probs.shape
+        room = math.ceil(tokens * self.topk / experts * self.config.moe_expert_capacity_factor)
+        likeliest = torch.topk(probs.detach(), min(room, tokens), dim=0, sorted=False).indices
+        return torch.zeros_like(probs, dtype=torch.bool).scatter_(0, likeliest, True)
+
+    def _balance(self, probs: Tensor, scores: Tensor, routing_map: Tensor) -> Tensor:
         coefficient = self.config.moe_aux_loss_coeff
         if self.config.moe_router_load_balancing_type != "aux_loss" or not coefficient:
             return probs
+        counts = routing_map.sum(dim=0).float()
         group = core_line.sequence_group(self)
         if group.size() > 1:
-            counts = counts.clone()
             torch.distributed.all_reduce(counts, group=group)
         tokens = scores.shape[0] * group.size()
         factor = scores.shape[1] / (self.topk * tokens * tokens)

@@ -15,12 +15,13 @@ from ml_train.errors import ConfigError
 
 DESCRIPTION = (
     "Train a recipe for 5 steps at learning rate 1e-3 in float32, on one process and in each "
-    "layout, and compare loss, auxiliary loss, gradient norm and every parameter. The recipe's own "
-    "layout, schedule and length are not used; sequences are at most 64 tokens and a global batch "
-    "is 4 micro batches unless --seq-length and --global-batch-size say otherwise. Tokens are made "
-    "up where no data is given. Starts its own processes: no torchrun needed."
+    "layout, and compare loss, auxiliary loss, gradient norm, expert choices and every parameter. "
+    "The recipe's own layout, schedule and length are not used, and Adam's epsilon is at least "
+    "1e-6; sequences are at most 64 tokens and a global batch is 4 micro batches unless "
+    "--seq-length and --global-batch-size say otherwise. Tokens are made up where no data is "
+    "given. Starts its own processes: no torchrun needed."
 )
-CHOSEN_OPTIMIZER = ("lr", "min_lr", "use_distributed_optimizer")
+CHOSEN_OPTIMIZER = ("lr", "min_lr", "adam_eps", "use_distributed_optimizer")
 CHOSEN_TRAINING = ("train_iters", "bf16", "eval_interval", "eval_iters", "exit_interval")
 KEPT_PARALLEL = ("distributed_backend", "distributed_timeout_minutes")
 
@@ -33,8 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=None,
         metavar="LAYOUT",
-        help="Words tpN ppN vppN epN etpN dpN distopt overlap joined by hyphens, for example "
-        "pp2-vpp2. Default: ten two-process layouts that cover all of these.",
+        help="Words tpN ppN vppN epN etpN dpN mbsN distopt overlap uneven recompute selective "
+        "async joined by hyphens, for example pp2-vpp2. Default: ten layouts of two processes.",
     )
     parser.add_argument("--json", action="store_true", help="Print JSON instead of a table.")
     parser.add_argument(
@@ -46,12 +47,12 @@ def run(args: argparse.Namespace) -> int:
     """Print the table; 1 if a layout disagrees."""
     loaded = load_config(given_flags(args))
     config = _shortened(loaded)
-    from ml_train.diagnosis import verify_layouts
+    from ml_train.diagnosis import layouts, verify_layouts
 
     warnings.filterwarnings("ignore", "torch.distributed is disabled")  # one process reads here
     model = loaded.model.replace(seq_length=config.training.seq_length)
-    names = list(dict.fromkeys(args.layouts or verify_layouts.DEFAULT_LAYOUTS))
-    plans, left_out = verify_layouts.plan(config, model, names, skip_illegal=not args.layouts)
+    names = list(dict.fromkeys(args.layouts or layouts.DEFAULT_LAYOUTS))
+    plans, left_out = layouts.plan(config, model, names, skip_illegal=not args.layouts)
     for text in left_out:
         _tell(f"left out, as this model has no such layout: {text}")
     with tempfile.TemporaryDirectory(prefix="verify-layouts-") as temporary:

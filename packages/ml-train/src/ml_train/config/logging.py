@@ -39,6 +39,9 @@ class LoggingConfig:
     profile_ranks: tuple[int, ...] = (0,)
     """Ranks that record."""
 
+    router_logits_dir: str | None = None
+    """Write every token's router logits of every step here: to compare expert choices of runs."""
+
     def __post_init__(self) -> None:
         if self.log_interval < 1:
             raise ConfigError(f"--log-interval is {self.log_interval}; it must be 1 or more.")

@@ -39,7 +39,17 @@ class ModelSection:
     moe_z_loss_coeff: float | None = None
     """Weight of the router's z-loss; unset, there is none."""
 
+    moe_expert_capacity_factor: float | None = None
+    """Drop an expert's least likely tokens of a micro batch beyond this multiple of an even share.
+    Unset, no token is dropped. Only without tensor parallelism."""
+
     def __post_init__(self) -> None:
+        factor = self.moe_expert_capacity_factor
+        if factor is not None and factor <= 0:
+            raise ConfigError(
+                f"--moe-expert-capacity-factor is {factor}; it must be above 0. Leave it out to "
+                "drop no token."
+            )
         if self.moe_router_load_balancing_type not in ("aux_loss", "none"):
             raise ConfigError(
                 "--moe-router-load-balancing-type is "

@@ -28,6 +28,15 @@ class RunConfig:
     def check(self) -> None:
         """Rules that span sections. Raises ConfigError."""
         parallel, optimizer = self.parallel, self.optimizer
+        if self.model.moe_expert_capacity_factor is not None and (
+            parallel.tensor_model_parallel_size > 1
+        ):
+            raise ConfigError(
+                f"--moe-expert-capacity-factor {self.model.moe_expert_capacity_factor} with "
+                f"--tensor-model-parallel-size {parallel.tensor_model_parallel_size}: each rank "
+                "would drop tokens of its own part of the sequence, so that the result depends on "
+                "TP; rule: TP 1. Drop one of the two flags; PP, EP and DP go with token dropping."
+            )
         if parallel.overlap_param_gather and not optimizer.use_distributed_optimizer:
             raise ConfigError(
                 "--overlap-param-gather gathers the distributed optimizer's shards: add "

@@ -31,6 +31,7 @@ def transformer_config(config: RunConfig, model: "ModelConfig", layout: Layout) 
         if section.moe_router_load_balancing_type != "none"
         else 0.0,
         "moe_z_loss_coeff": section.moe_z_loss_coeff,
+        "moe_expert_capacity_factor": section.moe_expert_capacity_factor,
         "recompute_granularity": training.recompute_granularity,
         "recompute_method": training.recompute_method,
         "recompute_num_layers": training.recompute_num_layers,

@@ -8,10 +8,11 @@ from ml_train.training.callbacks.console import console_sink
 from ml_train.training.callbacks.files import JsonLinesSink, TensorBoardSink, WandbSink
 from ml_train.training.callbacks.profile import Profiler
 from ml_train.training.callbacks.reporter import Reporter, Sink
+from ml_train.training.callbacks.router_logits import RouterLogits
 
 
 def default_callbacks(config: RunConfig, *, warnings: list[str] | None = None) -> list[Callback]:
-    """Reports and the profiler; warnings are settings without effect (LoadedConfig.warnings)."""
+    """What the logging section asks for; warnings are LoadedConfig.warnings."""
     logging = config.logging
     save = Path(config.checkpoint.save) if config.checkpoint.save else None
     sinks: list[Sink] = [console_sink()]
@@ -36,6 +37,8 @@ def default_callbacks(config: RunConfig, *, warnings: list[str] | None = None) -
                 ranks=logging.profile_ranks,
             )
         )
+    if logging.router_logits_dir:
+        callbacks.append(RouterLogits(Path(logging.router_logits_dir)))
     return callbacks
 
 
