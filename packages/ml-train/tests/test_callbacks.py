@@ -288,3 +288,21 @@ def test_router_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
     assert values.tolist() == [0.0, 0.0] and chunk[0].token_counts is None
     again = meter.collect(num_microbatches=2, device=torch.device("cpu"))
     assert again.expert_load == [[0.0] * 4] * 2 and again.aux_loss is None
+
+
+def test_a_full_disk_costs_reports_and_not_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+    class Full(Sink):
+        def report(self, report) -> None:
+            raise OSError(28, "No space left on device")
+
+        def close(self) -> None:
+            raise OSError(28, "No space left on device")
+
+    sink, view = Collect(), trainer()
+    reporter = Reporter(log_interval=1, sinks=[Full(), sink])
+    run(reporter, view, range(1, 3))
+    reporter.on_train_end(view)
+    assert sink.calls == [(1, 1), (2, 1), "closed"]
+    assert capsys.readouterr().out == (
+        "warning: Full lost a report: [Errno 28] No space left on device\n"
+    )

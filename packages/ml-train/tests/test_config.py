@@ -116,6 +116,11 @@ def test_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("--split 0,0", "positive sum"),
         ("--keep-last 0 --save x", "--keep-last is 0"),
         ("--profile-step-start 5 --profile-step-end 5", "1 <= start < end"),
+        ("--nan-loss-policy ignore", "must be one of stop, skip, rollback"),
+        ("--spiky-loss-factor 1.0", "above 1, as it multiplies"),
+        ("--max-rollbacks -1", "--max-rollbacks is -1; it must be 0 or more"),
+        ("--nan-grad-policy rollback --save x", "give --save and --save-interval"),
+        ("--distributed-timeout-minutes 0.01", "from 0.05 (3 seconds)"),
         ("--wandb-project p", "below --save, which is not given"),
         ("--model grok1-tiny2", "'grok1-tiny2' is not known"),
         ("--model-override num_layer=3", "num_layers"),
@@ -137,11 +142,15 @@ def test_every_rule_of_ineffective_settings_can_fire(key: str, tmp_path: Path) -
         "lr_decay_iters": ["--lr-decay-style", "constant"],
         "overlap_param_gather": ["--use-distributed-optimizer", "--overlap-grad-reduce"],
         "model": ["--model-config", str(tmp_path / "model_config.json")],
+        "nan_loss_policy": ["--no-check-for-nan-in-loss-and-grad"],
+        "nan_grad_policy": ["--no-check-for-nan-in-loss-and-grad"],
     }.get(setting.name, [])
     value = {int: "2", float: "1e-4", str: "grok1-tiny", bool: ""}[setting.kind]
     value = {"split": "1,0,0", "tokenizer_type": "Llama2Tokenizer", "profile_step_end": "20"}.get(
         setting.name, value
     )
+    value = "skip" if setting.name.endswith("_policy") else value
+    value = "3.0" if setting.name.endswith("_factor") else value
     if setting.name == "model":
         import json
 

@@ -11,6 +11,7 @@ from ml_train.config.fields import settings
 SOURCE = Path(ml_train.__file__).parent
 # Where a section goes by another name than its own.
 ALIASES = {"optimizer": {"settings"}, "model": {"section"}, "checkpoint": {"config", "_config"}}
+ALIASES["health"] = {"config", "_config"}
 ALIASES["tokenizer"] = {"section"}
 # Where the reader is the configuration itself: only 1 is legal; it becomes the model's own length.
 WITHIN = {"context_parallel_size", "seq_length"}

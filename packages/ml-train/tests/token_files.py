@@ -19,3 +19,11 @@ def write_tokens(
         writer.add_batch(ids, np.asarray(lengths))
         writer.finalize()
     return str(prefix)
+
+
+def write_ids(prefix: Path, ids: Sequence[int]) -> str:
+    """A pair of one document."""
+    with IndexedDatasetWriter(prefix, np.dtype("<i4")) as writer:
+        writer.add_batch(np.asarray(ids), np.asarray([len(ids)]))
+        writer.finalize()
+    return str(prefix)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ml_train.config.load import LoadedConfig
@@ -26,18 +27,26 @@ def pretrain(loaded: LoadedConfig) -> "Trainer":
     platform = start_platform(config.training.device, world)
 
     from ml_train.checkpoint.manager import CheckpointManager
+    from ml_train.health.watch import watching
     from ml_train.parallel.groups import process_groups
+    from ml_train.training.callbacks.base import Callback
     from ml_train.training.callbacks.checkpoint import CheckpointCallback
     from ml_train.training.callbacks.defaults import default_callbacks
+    from ml_train.training.callbacks.health import HealthCallback
     from ml_train.training.callbacks.signals import SignalCallback
+    from ml_train.training.callbacks.watch import WatchCallback
     from ml_train.training.timing import StepTimers
     from ml_train.training.train_module import TrainModule
     from ml_train.training.trainer import Trainer
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(platform.context())
-        stack.enter_context(
+        start = stack.enter_context(
             process_groups(layout, world, platform, config.parallel, seed=config.training.seed)
+        )
+        folder = Path(config.checkpoint.save or ".")
+        watch = stack.enter_context(
+            watching(world, start, timeout=config.parallel.timeout, folder=folder / "hang_reports")
         )
         timers = StepTimers()
         checkpoints = CheckpointManager(
@@ -48,8 +57,16 @@ def pretrain(loaded: LoadedConfig) -> "Trainer":
         state = checkpoints.load(train_module)
         iteration = state.iteration if state else 0
         consumed = state.consumed_samples if state else 0
-        callbacks = default_callbacks(config, warnings=loaded.warnings)
-        callbacks.append(CheckpointCallback(checkpoints))
+        callbacks: list[Callback] = [WatchCallback(watch)] if watch else []
+        callbacks += default_callbacks(config, warnings=loaded.warnings)
+        saving = CheckpointCallback(checkpoints)
+        health = HealthCallback(
+            config.health,
+            folder=folder / "bad_batches",
+            checkpoints=saving,
+            state=state.extra.get("health") if state else None,
+        )
+        callbacks += [health, saving]
         if config.training.exit_signal_handler:
             callbacks.append(
                 SignalCallback(

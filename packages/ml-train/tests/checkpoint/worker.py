@@ -3,7 +3,6 @@
 Each scenario leaves FOLDER/SCENARIO.json with what the tests look at.
 """
 
-import errno
 import json
 import os
 import signal
@@ -105,14 +104,12 @@ def in_background(bench: Bench) -> dict[str, Any]:
 
 
 def full_disk(bench: Bench) -> dict[str, Any]:
-    """Rank 1 cannot write during the second of three saves."""
+    """Rank 1 cannot write during the second of three saves: the kernel's own answer."""
     run, manager = SmallRun(ep=2), bench.manager()
     original = disk.create
 
     def create(path: Path) -> Any:
-        if dist.get_rank() == 1:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        return original(path)
+        return original(Path("/dev/full") if dist.get_rank() == 1 else path)
 
     names, outcomes = [], []
     for step in range(3):
@@ -258,6 +255,13 @@ SCENARIOS: dict[str, Any] = {
     "reshard_bf16_distributed_to_tp2": lambda b: reshard(
         b, {"ep": 2, "bf16": True, **DISTRIBUTED}, {"tp": 2, "etp": 2, "bf16": True}
     ),
+    "four_tp2_ep2_to_pp2_ep2": lambda b: reshard(
+        b, {"tp": 2, "ep": 2, "etp": 1, **DISTRIBUTED}, {"pp": 2, "ep": 2}
+    ),
+    "four_pp2_tp2_to_etp2_ep2": lambda b: reshard(
+        b, {"pp": 2, "tp": 2, "etp": 2}, {"tp": 2, "etp": 2, "ep": 2, **DISTRIBUTED}
+    ),
+    "four_resume_tp2_pp2": lambda b: resume(b, {"tp": 2, "pp": 2, "etp": 1, "ep": 2}),
     "in_background": in_background,
     "full_disk": full_disk,
     "slow_disk": slow_disk,

@@ -6,6 +6,7 @@ groups of training except through the optimizer's own gathering of its shards.
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -155,12 +156,23 @@ class CheckpointManager:
         """
         chosen, self._chosen = self._chosen, None
         folder = chosen[0] if chosen else self.choose(train_module.model_config)
+        return None if folder is None else self._load(train_module, folder, self.config)
+
+    def roll_back(self, train_module: Any) -> RunState:
+        """Load the newest whole checkpoint of --save, all of it. Raises CheckpointError."""
+        config = replace(self.config, load=self.config.save, no_load_optim=False, no_load_rng=False)
+        folder = None
+        if config.load is not None:
+            folder = find.choose(config, group=self._asking_group, say=self._say)
         if folder is None:
-            return None
+            raise CheckpointError("No checkpoint was saved yet.")
+        return self._load(train_module, folder, config)
+
+    def _load(self, train_module: Any, folder: Path, config: CheckpointConfig) -> RunState:
         return load.load(
             train_module,
             folder,
-            self.config,
+            config,
             platform=self._platform,
             group=self._asking_group,
             say=self._say,

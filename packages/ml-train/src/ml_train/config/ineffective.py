@@ -13,6 +13,8 @@ _Rule = tuple[str, Callable[[RunConfig], bool], str]
 _NO_LOAD = "without --load nothing is loaded"
 _NO_SAVE = "without --save nothing is written"
 _NO_PROFILE = "without --profile nothing is profiled"
+_NO_LOSS_CHECK = "without --check-for-spiky-loss no spike is looked for"
+_NO_GRAD_CHECK = "without --check-for-large-grads no spike is looked for"
 _NO_EVAL = "with --eval-iters 0 there is no validation"
 
 RULES: tuple[_Rule, ...] = (
@@ -65,6 +67,33 @@ RULES: tuple[_Rule, ...] = (
         "tokenizer.tokenizer_type",
         lambda c: c.tokenizer.path is None,
         "no tokenizer is given with --tokenizer-name-or-path",
+    ),
+    *(
+        (
+            f"health.{kind}_policy",
+            lambda c: not c.health.check_for_nan_in_loss_and_grad,
+            "with --no-check-for-nan-in-loss-and-grad such updates are only skipped",
+        )
+        for kind in ("nan_loss", "nan_grad")
+    ),
+    ("health.spiky_loss_policy", lambda c: not c.health.check_for_spiky_loss, _NO_LOSS_CHECK),
+    ("health.spiky_loss_factor", lambda c: not c.health.check_for_spiky_loss, _NO_LOSS_CHECK),
+    ("health.large_grads_policy", lambda c: not c.health.check_for_large_grads, _NO_GRAD_CHECK),
+    ("health.large_grads_factor", lambda c: not c.health.check_for_large_grads, _NO_GRAD_CHECK),
+    (
+        "health.spike_window",
+        lambda c: not (c.health.check_for_spiky_loss or c.health.check_for_large_grads),
+        "neither --check-for-spiky-loss nor --check-for-large-grads is given",
+    ),
+    (
+        "health.max_consecutive_skips",
+        lambda c: not c.health.uses("skip"),
+        "no policy in force is skip",
+    ),
+    (
+        "health.max_rollbacks",
+        lambda c: not c.health.uses("rollback"),
+        "no policy in force is rollback",
     ),
     ("checkpoint.save_interval", lambda c: c.checkpoint.save is None, _NO_SAVE),
     ("checkpoint.async_save", lambda c: c.checkpoint.save is None, _NO_SAVE),

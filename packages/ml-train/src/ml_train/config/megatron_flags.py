@@ -167,6 +167,11 @@ STATEMENTS: Mapping[str, Statement] = MappingProxyType(
         "--moe-token-dispatcher-type": _fixed(
             "alltoall", "Confirms that tokens go by all-to-all.", "Drop the flag."
         ),
+        "--rerun-mode": _fixed(
+            "disabled",
+            "Confirms that no step is run again to tell a fault of hardware from one of data.",
+            "Only disabled is supported: faults go by the policies of docs/health.md.",
+        ),
         "--moe-per-layer-logging": _holds("Always so: each layer's expert load is logged."),
         "--log-throughput": _holds("Always so."),
         "--use-pytorch-profiler": _holds("Always so where --profile is given."),
@@ -197,6 +202,10 @@ REFUSED: Mapping[str, str] = MappingProxyType(
         "change nothing; drop the flag.",
         "--reset-attention-mask": "documents are packed and attention crosses their borders, as in "
         "the published runs; drop the flag.",
+        "--result-rejected-tracker-filename": "steps are not run again here; bad batches are "
+        "written to <save>/bad_batches in any case; drop the flag.",
+        "--error-injection-rate": "faults are injected by the tests, not by a run; drop the flag.",
+        "--error-injection-type": "faults are injected by the tests, not by a run; drop the flag.",
         "--train-samples": "runs are counted in steps; use --train-iters.",
         "--lr-decay-samples": "runs are counted in steps; use --lr-decay-iters.",
         "--lr-warmup-samples": "runs are counted in steps; use --lr-warmup-iters.",

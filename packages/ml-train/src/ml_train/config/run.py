@@ -8,6 +8,7 @@ from ml_train.config.model import ModelSection
 from ml_train.config.tokenizer import TokenizerSection
 from ml_train.data.config import DataConfig
 from ml_train.errors import ConfigError
+from ml_train.health.config import HealthConfig
 from ml_train.parallel.config import ParallelConfig
 from ml_train.training.config import OptimizerSettings, TrainingConfig
 
@@ -22,6 +23,7 @@ class RunConfig:
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     data: DataConfig = field(default_factory=DataConfig)
     tokenizer: TokenizerSection = field(default_factory=TokenizerSection)
+    health: HealthConfig = field(default_factory=HealthConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
 
@@ -44,6 +46,14 @@ class RunConfig:
             )
         if parallel.overlap_param_gather and not parallel.overlap_grad_reduce:
             raise ConfigError("--overlap-param-gather needs --overlap-grad-reduce as well.")
+        checkpoint = self.checkpoint
+        if self.health.uses("rollback") and (
+            checkpoint.save is None or checkpoint.save_interval is None or checkpoint.no_save_optim
+        ):
+            raise ConfigError(
+                "A rollback policy goes back to a checkpoint of this run: give --save and "
+                "--save-interval, without --no-save-optim, or choose stop or skip."
+            )
         if self.logging.wandb_project and self.checkpoint.save is None:
             raise ConfigError(
                 f"--wandb-project {self.logging.wandb_project} keeps its files below --save, which "

@@ -7,6 +7,7 @@ micro_batch_size go to the ranks in turn, so the same sequences make up the same
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,11 @@ _KEYS = ("tokens", "labels", "loss_mask", "position_ids")
 
 @dataclass(frozen=True, kw_only=True)
 class DataLoaders:
-    """Endless iterators; None where no samples were asked for."""
+    """Endless streams; None where no samples were asked for."""
 
-    train: Iterator[Batch] | None
-    valid: Iterator[Batch] | None
-    test: Iterator[Batch] | None
+    train: "SampleStream | None"
+    valid: "SampleStream | None"
+    test: "SampleStream | None"
 
 
 class GlobalOrder:
@@ -66,6 +67,56 @@ class _Samples(torch.utils.data.Dataset[Batch]):
     def __getitem__(self, index: int) -> Batch:
         sample = self._dataset[index]
         return {key: sample[key] for key in _KEYS}
+
+
+class SampleStream:
+    """Endless micro batches of one split for this rank, from any position of the global order."""
+
+    def __init__(
+        self,
+        dataset: Any,
+        *,
+        num_samples: int,
+        num_workers: int,
+        consumed: int,
+        micro_batch_size: int,
+        dp_rank: int,
+        dp_size: int,
+    ):
+        self.dataset = dataset
+        """megatron-core's."""
+        self._num_workers = num_workers
+        self._order = {
+            "num_samples": num_samples,
+            "micro_batch_size": micro_batch_size,
+            "dp_rank": dp_rank,
+            "dp_size": dp_size,
+        }
+        self._batches: Iterator[Batch]
+        self.seek(consumed)
+
+    def __iter__(self) -> "SampleStream":
+        return self
+
+    def __next__(self) -> Batch:
+        return next(self._batches)
+
+    def seek(self, consumed: int) -> None:
+        """Go on as if this many samples had been taken, by all ranks together."""
+        loader: torch.utils.data.DataLoader[Batch] = torch.utils.data.DataLoader(
+            _Samples(self.dataset),
+            batch_sampler=GlobalOrder(consumed=consumed, **self._order),  # type: ignore[arg-type]
+            num_workers=self._num_workers,
+            # An own generator: the loader draws a base seed, which must not move the global state.
+            generator=torch.Generator().manual_seed(0),
+            multiprocessing_context="spawn" if self._num_workers else None,
+            persistent_workers=self._num_workers > 0,
+        )
+        self._batches = iter(loader)
+
+    def numbers(self, consumed: int, num_microbatches: int) -> list[list[int]]:
+        """Numbers in the dataset of this rank's samples, per micro batch, from a position on."""
+        return list(islice(GlobalOrder(consumed=consumed, **self._order), num_microbatches))
 
 
 def build_dataloaders(
@@ -159,23 +210,15 @@ def _loader(
     micro_batch_size: int,
     dp_rank: int,
     dp_size: int,
-) -> Iterator[Batch] | None:
+) -> SampleStream | None:
     if dataset is None or not wanted:
         return None
-    order = GlobalOrder(
+    return SampleStream(
+        dataset,
         num_samples=min(wanted, len(dataset)),
+        num_workers=data.num_workers,
         consumed=consumed,
         micro_batch_size=micro_batch_size,
         dp_rank=dp_rank,
         dp_size=dp_size,
     )
-    loader: torch.utils.data.DataLoader[Batch] = torch.utils.data.DataLoader(
-        _Samples(dataset),
-        batch_sampler=order,  # type: ignore[arg-type]
-        num_workers=data.num_workers,
-        # An own generator: the loader draws a base seed, which must not move the global state.
-        generator=torch.Generator().manual_seed(0),
-        multiprocessing_context="spawn" if data.num_workers else None,
-        persistent_workers=data.num_workers > 0,
-    )
-    return iter(loader)

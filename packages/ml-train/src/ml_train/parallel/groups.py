@@ -4,6 +4,8 @@ import contextlib
 import os
 import random
 import socket
+import time
+import uuid
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ml_train.errors import ConfigError
+from ml_train.errors import ConfigError, LayoutError
 from ml_train.parallel.config import ParallelConfig
 from ml_train.parallel.layout import Layout, World
 
@@ -19,8 +21,11 @@ from ml_train.parallel.layout import Layout, World
 @contextlib.contextmanager
 def process_groups(
     layout: Layout, world: World, platform: Any, parallel: ParallelConfig, *, seed: int
-) -> Iterator[None]:
-    """Set up, seed every generator, and take down again. Inside the platform's context."""
+) -> Iterator[str]:
+    """Set up, seed every generator, and take down again. Inside the platform's context.
+
+    Gives the name of this start of the job, the same on all ranks and never used before.
+    """
     from megatron.core import parallel_state
     from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
 
@@ -29,12 +34,19 @@ def process_groups(
             f"--distributed-backend is {parallel.distributed_backend}, but the platform "
             f"{platform.name} communicates through {platform.backend}. Drop the flag."
         )
+    from torch._C._distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
+    store, _, _ = next(
+        rendezvous(_meeting_point(world), world.rank, world.size, timeout=parallel.timeout)
+    )
+    start = agree_on_start(store, world, parallel.timeout)
     torch.distributed.init_process_group(
         platform.backend,
         timeout=parallel.timeout,
         rank=world.rank,
         world_size=world.size,
-        init_method=_meeting_point(world),
+        store=PrefixStore(start, store),
     )
     try:
         parallel_state.initialize_model_parallel(
@@ -53,11 +65,49 @@ def process_groups(
         np.random.seed(seed)
         torch.manual_seed(seed)
         model_parallel_cuda_manual_seed(seed)
-        yield
+        yield start
     finally:
         parallel_state.destroy_model_parallel()
         with contextlib.suppress(RuntimeError):
             torch.distributed.destroy_process_group()
+
+
+def agree_on_start(store: Any, world: World, timeout: timedelta) -> str:
+    """A name for this start of the job, from rank 0 to all. Collective over the store alone.
+
+    torchrun keeps one key-value store over all restarts, and torch uses the same keys each time:
+    a rank that reads the address of a dead one waits for it in vain. (Its count of restarts is no
+    name: it differs between nodes.) Each rank asks with a word of its own, so that no answer of an
+    earlier start is taken for this one's.
+    """
+    deadline = time.monotonic() + timeout.total_seconds()
+    word = uuid.uuid4().hex
+    if world.rank:
+        store.set(f"ml_train/hello/{world.rank}", word)
+        try:
+            start: str = store.get(f"ml_train/welcome/{word}").decode()
+        except RuntimeError as error:
+            raise LayoutError(
+                f"Rank {world.rank} got no answer from rank 0 within {timeout.total_seconds():g} s "
+                "(--distributed-timeout-minutes)."
+            ) from error
+        store.add(f"ml_train/here/{start}", 1)
+        return start
+    answered: dict[int, bytes] = {}
+    while store.add(f"ml_train/here/{word}", 0) < world.size - 1:
+        for rank in range(1, world.size):
+            key = f"ml_train/hello/{rank}"
+            said = store.get(key) if store.check([key]) else b""
+            if said and answered.get(rank) != said:
+                answered[rank] = said
+                store.set(f"ml_train/welcome/{said.decode()}", word)
+        if time.monotonic() > deadline:
+            raise LayoutError(
+                f"Not all of the {world.size} processes came within {timeout.total_seconds():g} s "
+                f"(--distributed-timeout-minutes); {store.add(f'ml_train/here/{word}', 0) + 1} did."
+            )
+        time.sleep(0.02)
+    return word
 
 
 def _same_timeout_everywhere(timeout: timedelta) -> None:

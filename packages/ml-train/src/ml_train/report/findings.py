@@ -16,6 +16,7 @@ def findings(run: RunRecords) -> list[str]:
     return [
         *_lines(run),
         *(f"Step {e['iteration']}: the run stopped. {e.get('text', '')}" for e in run.errors),
+        *_events(run),
         *(run.starts[-1].get("warnings", []) if run.starts else []),
         *_losses(run),
         *_experts(run.reports[-1]),
@@ -32,6 +33,17 @@ def _lines(run: RunRecords) -> list[str]:
         times = len(run.starts) - 1
         often = "once" if times == 1 else f"{times} times"
         found.append(f"The run was started again {often}: after step {steps}.")
+    return found
+
+
+def _events(run: RunRecords) -> list[str]:
+    """The first few of each kind, and how many more there were."""
+    found = []
+    for kind, what in (("skipped", "skipped updates"), ("rollback", "rollbacks")):
+        events = [event for event in run.events if event["kind"] == kind]
+        found += [f"{kind.capitalize()}: {event.get('text', '')}" for event in events[:3]]
+        if len(events) > 3:
+            found.append(f"There were {len(events) - 3} more {what}.")
     return found
 
 

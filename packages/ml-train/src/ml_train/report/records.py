@@ -1,6 +1,7 @@
 """Read metrics.jsonl: one run out of the lines of all its starts.
 
-A start at step k makes void what earlier starts wrote beyond k: those steps were done again.
+A start at step k, or a rollback to it, makes void what was written beyond k before: those steps
+were done again.
 Half a line, as a killed process leaves it, is counted and passed over.
 """
 
@@ -31,6 +32,8 @@ class RunRecords:
     saves: list[dict[str, Any]] = field(default_factory=list)
     errors: list[dict[str, Any]] = field(default_factory=list)
     """All errors, of replaced steps as well."""
+    events: list[dict[str, Any]] = field(default_factory=list)
+    """Skipped updates and rollbacks."""
     broken_lines: int = 0
 
     @property
@@ -55,7 +58,8 @@ def read_run(run: Path) -> RunRecords:
             "its --metrics-file."
         ) from error
     kept: dict[str, list[dict[str, Any]]] = {
-        kind: [] for kind in ("start", "report", "validation", "saved", "error")
+        kind: []
+        for kind in ("start", "report", "validation", "saved", "error", "skipped", "rollback")
     }
     broken = 0
     for line in filter(str.strip, lines):
@@ -63,7 +67,7 @@ def read_run(run: Path) -> RunRecords:
         if record is None:
             broken += 1
             continue
-        if record["kind"] == "start":
+        if record["kind"] in ("start", "resumed"):
             for kind in ("report", "validation", "saved"):
                 kept[kind] = [r for r in kept[kind] if r["iteration"] <= record["iteration"]]
         kept.setdefault(record["kind"], []).append(record)
@@ -76,6 +80,7 @@ def read_run(run: Path) -> RunRecords:
         validations=kept["validation"],
         saves=kept["saved"],
         errors=kept["error"],
+        events=sorted(kept["skipped"] + kept["rollback"], key=lambda event: event["iteration"]),
         broken_lines=broken,
     )
 

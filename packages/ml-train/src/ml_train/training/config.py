@@ -42,9 +42,6 @@ class TrainingConfig:
     bf16: bool = False
     """Compute in bfloat16, with main parameters and gradients in float32."""
 
-    check_for_nan_in_loss_and_grad: bool = True
-    """Stop the run, naming the step, when the loss or the gradient norm is not finite."""
-
     recompute_granularity: str | None = None
     """full or selective: recompute activations in the backward pass to save memory."""
 

@@ -5,7 +5,8 @@ batches of each one's mean over unmasked tokens, so it is the same number for ev
 cuts a global batch into the same micro batches; gradients are those of that mean.
 """
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,24 @@ class StepResult:
     finite: bool
     """Loss and gradients were finite; where not, nothing was updated."""
     skipped: bool
+
+
+@dataclass(kw_only=True)
+class Gradients:
+    """What a step has come to before its update. Numbers are the same on every rank."""
+
+    loss: float
+    finite: bool
+    """No rank holds a gradient that is NaN or Inf."""
+    norm: Callable[[], float | None]
+    """Global norm before clipping; costs one more pass over the gradients. Collective."""
+    micro_losses: Callable[[], list[float]] = list
+    """Of this rank's micro batches; empty on stages without a loss."""
+    refused: bool = False
+
+    def refuse(self) -> None:
+        """No update with these gradients. To be called on every rank."""
+        self.refused = True
 
 
 class TrainModule:
@@ -93,19 +112,37 @@ class TrainModule:
         rank = parallel_state.get_pipeline_model_parallel_rank()
         return bool(rank in (0, self.layout.pp - 1))
 
-    def train_step(self, batches: Sequence[Batch | None]) -> StepResult:
-        """Forward, backward, reduction and update over this rank's micro batches. Collective."""
+    def train_step(
+        self,
+        batches: Sequence[Batch | None],
+        *,
+        before_update: Callable[[Gradients], None] | None = None,
+    ) -> StepResult:
+        """Forward, backward, reduction and update over this rank's micro batches. Collective.
+
+        before_update sees the gradients and may refuse them; those that are not finite are never
+        used. The schedule counts updates that were made.
+        """
         self.sync_parameters()
         for chunk in self.model_chunks:
             chunk.train()
             chunk.zero_grad_buffer()
         self.optimizer.zero_grad()
         reports = self._run(batches, forward_only=False)
-        loss, finite = self._agree(reports, self._gradients_finite())
+        loss, gradients_finite = self._agree(reports, self._gradients_finite())
         learning_rate = max(group["lr"] for group in self.optimizer.param_groups)
-        if not finite:
+        gradients = Gradients(
+            loss=loss,
+            finite=gradients_finite,
+            norm=self._grad_norm,
+            micro_losses=lambda: [float(report["loss"]) for report in reports],
+        )
+        if before_update is not None:
+            before_update(gradients)
+        finite = gradients_finite and math.isfinite(loss)
+        if gradients.refused or not finite:
             return StepResult(
-                loss=loss, grad_norm=None, learning_rate=learning_rate, finite=False, skipped=True
+                loss=loss, grad_norm=None, learning_rate=learning_rate, finite=finite, skipped=True
             )
         updated, grad_norm, _ = self.optimizer.step()
         self.opt_param_scheduler.step(increment=1)
@@ -181,6 +218,14 @@ class TrainModule:
 
         return output, mean_over_tokens
 
+    def _grad_norm(self) -> float | None:
+        """Before the update, which prepares the gradients once more; the largest of all ranks."""
+        if self.optimizer.prepare_grads():
+            return None
+        norm = torch.tensor(float(self.optimizer.get_grad_norm()), device=self.device)
+        torch.distributed.all_reduce(norm, op=torch.distributed.ReduceOp.MAX)
+        return float(norm)
+
     def _gradients_finite(self) -> bool:
         """Whether this rank's gradient buffers hold no NaN or Inf."""
         for chunk in self.model_chunks:
@@ -190,7 +235,10 @@ class TrainModule:
         return True
 
     def _agree(self, reports: list[Any], finite: bool) -> tuple[float, bool]:
-        """(mean loss over micro batches and data ranks, finite everywhere), on every rank."""
+        """(mean loss over micro batches and data ranks, finite everywhere), on every rank.
+
+        finite: this rank's gradients.
+        """
         from megatron.core import parallel_state
 
         is_last = parallel_state.is_pipeline_last_stage(ignore_virtual=True)
@@ -203,7 +251,7 @@ class TrainModule:
         torch.distributed.all_reduce(values)
         total, number, faults = values.tolist()
         loss = total / max(number, 1.0)
-        return loss, faults == 0 and loss == loss and abs(loss) != float("inf")
+        return loss, faults == 0
 
 
 def _no_loss(output: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

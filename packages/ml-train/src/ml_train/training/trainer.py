@@ -1,19 +1,19 @@
 """Trainer: the loop. What happens besides steps (reports, saving, signals) is in callbacks."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
+from ml_train.checkpoint.run_state import RunState
 from ml_train.config.run import RunConfig
-from ml_train.data.loaders import DataLoaders
-from ml_train.errors import TrainingError
+from ml_train.data.loaders import DataLoaders, SampleStream
 from ml_train.training.callbacks.base import Callback
 from ml_train.training.flops import model_tflops_per_device
 from ml_train.training.metrics import RouterMeter, StepMetrics
 from ml_train.training.timing import StepTimers
-from ml_train.training.train_module import StepResult, TrainModule
+from ml_train.training.train_module import Gradients, StepResult, TrainModule
 
 
 class Trainer:
@@ -37,6 +37,7 @@ class Trainer:
         self.iteration = iteration
         self.consumed_samples = consumed_samples
         self.stop_reason: str | None = None
+        self._rollback: Callable[[], RunState] | None = None
         self._loaders = loaders
         self._platform = platform
         self._timers = timers
@@ -56,10 +57,12 @@ class Trainer:
                 started = self._timers.now()
                 with self._timers.phase("data"):
                     batches = self._next(self._loaders.train)
-                result = self.train_module.train_step(batches)
+                result = self.train_module.train_step(batches, before_update=self._judge)
                 self.iteration += 1
                 self.consumed_samples += self.train_module.layout.global_batch_size
-                self._check_finite(result)
+                if self._rollback is not None:
+                    self._go_back(self._rollback)
+                    continue
                 metrics = self._measure(result, self._timers.now() - started)
                 self._call("on_step_end", metrics)
                 if training.eval_iters and self.iteration % training.eval_interval == 0:
@@ -93,7 +96,24 @@ class Trainer:
     def run_state(self) -> dict[str, Any]:
         """What a resume needs besides tensors. Makes the parameters whole, as a save reads them."""
         self.train_module.sync_parameters()
-        return {"iteration": self.iteration, "consumed_samples": self.consumed_samples}
+        state: dict[str, Any] = {}
+        for callback in self.callbacks:
+            state.update(callback.state())
+        return {
+            **state,
+            "iteration": self.iteration,
+            "consumed_samples": self.consumed_samples,
+        }
+
+    @property
+    def train_data(self) -> SampleStream:
+        """The training data, which says where a sample is from."""
+        assert self._loaders.train is not None
+        return self._loaders.train
+
+    def request_rollback(self, load: Callable[[], RunState]) -> None:
+        """Instead of ending this step: load an earlier state, and go on with the data after it."""
+        self._rollback = load
 
     def request_stop(self, reason: str) -> None:
         """End the run after this step. The same on every rank."""
@@ -109,16 +129,21 @@ class Trainer:
         for callback in self.callbacks:
             getattr(callback, hook)(self, *arguments)
 
-    def _check_finite(self, result: StepResult) -> None:
-        if result.finite or not self.config.training.check_for_nan_in_loss_and_grad:
-            return
-        raise TrainingError(
-            f"Step {self.iteration}: the loss is {result.loss} or a gradient is not finite; the "
-            "update was not made. Lower --lr, look at the data of this step (samples "
-            f"{self.consumed_samples - self.train_module.layout.global_batch_size} to "
-            f"{self.consumed_samples - 1} of the run), or resume from an earlier checkpoint. "
-            "--no-check-for-nan-in-loss-and-grad skips such updates instead."
-        )
+    def _judge(self, gradients: Gradients) -> None:
+        self._call("on_gradients", gradients)
+
+    def _go_back(self, load: Callable[[], RunState]) -> None:
+        """To an earlier state of everything but the data, of which nothing is seen twice."""
+        self._rollback = None
+        layout, training = self.train_module.layout, self.config.training
+        self._meter.collect(num_microbatches=layout.num_microbatches, device=self._platform.device)
+        self._timers.collect()
+        left, self.iteration = self.iteration, load().iteration
+        self.train_data.seek(self.consumed_samples)
+        if self._loaders.valid is not None:
+            rounds = self.iteration // training.eval_interval
+            self._loaders.valid.seek(rounds * training.eval_iters * layout.global_batch_size)
+        self._call("on_rollback", left)
 
     def _measure(self, result: StepResult, seconds: float) -> StepMetrics:
         layout, model = self.train_module.layout, self.train_module.model_config

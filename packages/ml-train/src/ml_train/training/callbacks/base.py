@@ -4,10 +4,15 @@ Every rank holds every callback and calls every hook in the same order, so that 
 communicate. A callback that writes does so on global rank 0 alone; metrics are the same on all.
 """
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from ml_train.checkpoint.run_state import RunState
 from ml_train.training.metrics import StepMetrics
+
+if TYPE_CHECKING:
+    from ml_train.training.train_module import Gradients
 
 
 class TrainerView(Protocol):
@@ -19,6 +24,8 @@ class TrainerView(Protocol):
     """Has model_chunks, optimizer, opt_param_scheduler, model_config, transformer_config."""
     iteration: int
     """Steps done so far."""
+    consumed_samples: int
+    """Sequences taken from the training data so far."""
     callbacks: Any
 
     def run_state(self) -> dict[str, Any]:
@@ -27,6 +34,15 @@ class TrainerView(Protocol):
 
     def validate(self) -> dict[str, float]:
         """Validation losses by name. Collective."""
+        ...
+
+    @property
+    def train_data(self) -> Any:
+        """The SampleStream of the training data."""
+        ...
+
+    def request_rollback(self, load: Callable[[], RunState]) -> None:
+        """Instead of ending this step: load an earlier state, and go on with the data after it."""
         ...
 
     def request_stop(self, reason: str) -> None:
@@ -42,6 +58,19 @@ class Callback:
 
     def on_step_start(self, trainer: TrainerView) -> None:
         """Before each step."""
+
+    def on_gradients(self, trainer: TrainerView, gradients: "Gradients") -> None:
+        """After the backward pass, before the update; gradients.refuse() prevents it."""
+
+    def on_rollback(self, trainer: TrainerView, left: int) -> None:
+        """Instead of on_step_end of step `left`: trainer.iteration is an earlier one now."""
+
+    def on_event(self, trainer: TrainerView, iteration: int, kind: str, text: str) -> None:
+        """Another callback has something to report of a step: skipped, rollback."""
+
+    def state(self) -> dict[str, Any]:
+        """What it wants back after a resume: JSON values by a name of its own."""
+        return {}
 
     def on_step_end(self, trainer: TrainerView, metrics: StepMetrics) -> None:
         """After each step; trainer.iteration counts it already."""

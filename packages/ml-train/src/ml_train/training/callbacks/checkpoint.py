@@ -1,6 +1,7 @@
 """When checkpoints are written: every --save-interval steps and at the end of the run."""
 
 from ml_train.checkpoint.manager import CheckpointManager
+from ml_train.checkpoint.run_state import RunState
 from ml_train.checkpoint.save import SaveOutcome
 from ml_train.errors import CheckpointError
 from ml_train.training.callbacks.base import Callback, TrainerView
@@ -25,6 +26,15 @@ class CheckpointCallback(Callback):
             self._last_step = trainer.iteration
             outcome = self._manager.save(trainer.train_module, trainer.run_state())
             self._announce(trainer, outcome)
+
+    def roll_back(self, trainer: TrainerView) -> RunState:
+        """Load the newest whole checkpoint of --save. Raises CheckpointError without one."""
+        self._announce(trainer, self._manager.wait())
+        return self._manager.roll_back(trainer.train_module)
+
+    def on_rollback(self, trainer: TrainerView, left: int) -> None:
+        """This step is saved; later ones are not any more."""
+        self._last_step = trainer.iteration
 
     def on_train_end(self, trainer: TrainerView) -> None:
         """Save the last step unless it is saved, and wait until it is on the disk.

@@ -1,8 +1,9 @@
 """Reports for programs: JSON lines, TensorBoard, Weights & Biases.
 
 metrics.jsonl: one object per line with `kind`: start (configuration, devices, warnings), report,
-validation, saved, error. A resumed run appends; its start record says from which step, and what an
-interrupted run wrote beyond that step is void (ml_train.report.records reads it so).
+validation, saved, skipped, rollback, resumed (after a rollback), error. A resumed run appends; its
+start record says from which step, and what an interrupted run wrote beyond that step is void
+(ml_train.report.records reads it so).
 """
 
 import dataclasses
@@ -45,6 +46,10 @@ class JsonLinesSink(Sink):
     def event(self, iteration: int, kind: str, text: str) -> None:
         """One line."""
         self._write(kind, iteration, text=text)
+
+    def rollback(self, trainer: TrainerView, left: int) -> None:
+        """As after a start: what was written beyond this step is void."""
+        self._write("resumed", trainer.iteration, left=left)
 
     def close(self) -> None:
         """Close the file."""
@@ -122,6 +127,17 @@ class TensorBoardSink(Sink):
         for name, value in losses.items():
             self._writer.add_scalar(f"validation/{name}", value, iteration)
         self._writer.flush()
+
+    def event(self, iteration: int, kind: str, text: str) -> None:
+        """Faults, as text."""
+        if kind != "saved":
+            self._writer.add_text(f"health/{kind}", text, iteration)
+            self._writer.flush()
+
+    def rollback(self, trainer: TrainerView, left: int) -> None:
+        """A new event file that purges the steps that will be done again."""
+        self._writer.close()
+        self.start(trainer, [])
 
     def close(self) -> None:
         """Close the event file."""

@@ -86,7 +86,10 @@ class Sink:
         """After each validation."""
 
     def event(self, iteration: int, kind: str, text: str) -> None:
-        """saved, error."""
+        """saved, skipped, rollback, error."""
+
+    def rollback(self, trainer: TrainerView, left: int) -> None:
+        """After step `left` was given up: what was written beyond trainer.iteration is void."""
 
     def close(self) -> None:
         """Flush what is open. Called once."""
@@ -101,6 +104,7 @@ class Reporter(Callback):
         self._warnings = warnings or []
         self._steps: list[StepMetrics] = []
         self._active = False
+        self._broken: list[Sink] = []
 
     def on_train_start(self, trainer: TrainerView) -> None:
         """Open the sinks on rank 0."""
@@ -116,18 +120,26 @@ class Reporter(Callback):
         total = trainer.config.training.train_iters
         if metrics.iteration % self._log_interval == 0 or metrics.iteration == total:
             self._flush(total)
-        for sink in self._sinks:
-            sink.step(metrics.iteration)
+        self._tell("step", metrics.iteration)
 
     def on_validation_end(self, trainer: TrainerView, losses: dict[str, float]) -> None:
         """Pass it on."""
-        for sink in self._sinks if self._active else ():
-            sink.validation(trainer.iteration, losses)
+        self._tell("validation", trainer.iteration, losses)
+
+    def on_event(self, trainer: TrainerView, iteration: int, kind: str, text: str) -> None:
+        """Pass it on, after the steps before it."""
+        if self._active:
+            self._flush(trainer.config.training.train_iters)
+            self._tell("event", iteration, kind, text)
+
+    def on_rollback(self, trainer: TrainerView, left: int) -> None:
+        """Steps after the one that the run goes on from are void."""
+        self._steps = []
+        self._tell("rollback", trainer, left)
 
     def on_save(self, trainer: TrainerView, path: Path) -> None:
         """Note the checkpoint."""
-        for sink in self._sinks if self._active else ():
-            sink.event(trainer.iteration, "saved", str(path))
+        self._tell("event", trainer.iteration, "saved", str(path))
 
     def on_train_end(self, trainer: TrainerView) -> None:
         """Report what is left of an interval, and close."""
@@ -139,26 +151,35 @@ class Reporter(Callback):
         """Report what is left and the error's words, and close."""
         if self._active:
             self._flush(trainer.config.training.train_iters)
-            for sink in self._sinks:
-                sink.event(trainer.iteration, "error", f"{type(error).__name__}: {error}")
+            self._tell("event", trainer.iteration, "error", f"{type(error).__name__}: {error}")
             self._close()
 
     def _flush(self, train_iters: int) -> None:
         if self._steps:
             report = summarize(self._steps, train_iters)
             self._steps = []
-            for sink in self._sinks:
-                sink.report(report)
+            self._tell("report", report)
 
     def _close(self) -> None:
+        self._tell("close")
         self._active = False
-        for sink in self._sinks:
-            sink.close()
+
+    def _tell(self, method: str, *arguments: Any) -> None:
+        """Call every sink on rank 0. A disk that is full costs reports, not the run."""
+        for sink in self._sinks if self._active else ():
+            try:
+                getattr(sink, method)(*arguments)
+            except OSError as error:
+                if sink not in self._broken:
+                    self._broken.append(sink)
+                    print(f"warning: {type(sink).__name__} lost a report: {error}", flush=True)
 
 
 def summarize(steps: list[StepMetrics], train_iters: int) -> Report:
     """One report of consecutive steps."""
     last = steps[-1]
+    # A skipped step changed nothing; its loss, perhaps NaN, would hide those of the others.
+    made = [step for step in steps if not step.skipped] or steps
     seconds = sum(step.step_seconds for step in steps)
 
     def over_time(values: list[float]) -> float:
@@ -170,11 +191,11 @@ def summarize(steps: list[StepMetrics], train_iters: int) -> Report:
         iteration=last.iteration,
         num_steps=len(steps),
         train_iters=train_iters,
-        loss=_mean([step.loss for step in steps]) or 0.0,
-        aux_loss=_mean([step.aux_loss for step in steps]),
-        z_loss=_mean([step.z_loss for step in steps]),
+        loss=_mean([step.loss for step in made]) or 0.0,
+        aux_loss=_mean([step.aux_loss for step in made]),
+        z_loss=_mean([step.z_loss for step in made]),
         learning_rate=last.learning_rate,
-        grad_norm=_mean([step.grad_norm for step in steps]),
+        grad_norm=_mean([step.grad_norm for step in made]),
         tokens_per_second_per_device=over_time([s.tokens_per_second_per_device for s in steps]),
         model_tflops_per_device=over_time([s.model_tflops_per_device for s in steps]),
         mfu=None if last.mfu is None else over_time([s.mfu or 0.0 for s in steps]),

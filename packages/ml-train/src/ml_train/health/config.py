@@ -1,0 +1,77 @@
+"""What is watched in each step, and what happens when it is wrong."""
+
+from dataclasses import dataclass
+
+from ml_train.errors import ConfigError
+
+POLICIES = ("stop", "skip", "rollback")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HealthConfig:
+    """Loss and gradients: one policy per kind of fault, each stop, skip or rollback."""
+
+    check_for_nan_in_loss_and_grad: bool = True
+    """Act by policy on a loss or gradient that is NaN or Inf; off, such updates are skipped."""
+
+    nan_loss_policy: str = "stop"
+    """For a loss that is NaN or Inf: stop, skip (the update), or rollback (and skip the data)."""
+
+    nan_grad_policy: str = "stop"
+    """For a gradient that is NaN or Inf: stop, skip or rollback."""
+
+    check_for_spiky_loss: bool = False
+    """Act by policy on a loss above --spiky-loss-factor times the median of recent ones."""
+
+    spiky_loss_policy: str = "stop"
+    """For a spike of the loss: stop, skip or rollback."""
+
+    spiky_loss_factor: float = 2.0
+    """How many times the median is a spike of the loss."""
+
+    check_for_large_grads: bool = False
+    """Act by policy on a gradient norm above --large-grads-factor times the recent median."""
+
+    large_grads_policy: str = "stop"
+    """For a spike of the gradient norm: stop, skip or rollback."""
+
+    large_grads_factor: float = 10.0
+    """How many times the median is a spike of the gradient norm."""
+
+    spike_window: int = 64
+    """Updates whose median spikes are measured against; before there are as many, none is seen."""
+
+    max_consecutive_skips: int = 10
+    """Stop when more updates than this are skipped in a row."""
+
+    max_rollbacks: int = 3
+    """Stop instead of rolling back more often than this in the whole run."""
+
+    def __post_init__(self) -> None:
+        for kind in ("nan_loss", "nan_grad", "spiky_loss", "large_grads"):
+            value = getattr(self, f"{kind}_policy")
+            if value not in POLICIES:
+                flag = f"--{kind}-policy".replace("_", "-")
+                raise ConfigError(f"{flag} is {value!r}; it must be one of {', '.join(POLICIES)}.")
+        for name in ("spiky_loss_factor", "large_grads_factor"):
+            value = getattr(self, name)
+            if not value > 1:
+                raise ConfigError(
+                    f"--{name.replace('_', '-')} is {value:g}; rule: above 1, as it multiplies the "
+                    "median of recent steps."
+                )
+        for name, low in (("spike_window", 1), ("max_consecutive_skips", 0), ("max_rollbacks", 0)):
+            value = getattr(self, name)
+            if value < low:
+                flag = "--" + name.replace("_", "-")
+                raise ConfigError(f"{flag} is {value}; it must be {low} or more.")
+
+    def uses(self, policy: str) -> bool:
+        """Whether a check that is on has this policy."""
+        nan = self.check_for_nan_in_loss_and_grad
+        return policy in (
+            self.nan_loss_policy if nan else None,
+            self.nan_grad_policy if nan else None,
+            self.spiky_loss_policy if self.check_for_spiky_loss else None,
+            self.large_grads_policy if self.check_for_large_grads else None,
+        )

@@ -1,0 +1,108 @@
+"""Is a step's update to be made? Answered from two numbers and the history of accepted steps.
+
+Pure arithmetic: every rank gives it the same numbers and holds the same history, which goes into
+checkpoints. Medians, as one spike that was let through must not raise the bar for the next.
+"""
+
+import math
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ml_train.health.config import HealthConfig
+
+KINDS = ("nan_loss", "nan_grad", "spiky_loss", "large_grads")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """What is wrong with a step."""
+
+    kind: str
+    """One of KINDS."""
+    text: str
+    policy: str
+    """stop, skip or rollback."""
+
+
+class Judge:
+    """Holds the losses and gradient norms of the last accepted steps."""
+
+    def __init__(self, config: HealthConfig):
+        self._config = config
+        self._losses: list[float] = []
+        self._norms: list[float] = []
+
+    @property
+    def needs_grad_norm(self) -> bool:
+        """Whether the norm is to be known before the update."""
+        return self._config.check_for_large_grads
+
+    def fault(self, loss: float, *, gradients_finite: bool, grad_norm: float | None) -> str | None:
+        """The kind of the first fault found, in the order of KINDS."""
+        config = self._config
+        if config.check_for_nan_in_loss_and_grad:
+            if not math.isfinite(loss):
+                return "nan_loss"
+            if not gradients_finite or not math.isfinite(grad_norm or 0.0):
+                return "nan_grad"
+        if not (math.isfinite(loss) and gradients_finite):
+            return None
+        if config.check_for_spiky_loss and self._above(
+            loss, self._losses, config.spiky_loss_factor
+        ):
+            return "spiky_loss"
+        if grad_norm is not None and self._above(grad_norm, self._norms, config.large_grads_factor):
+            return "large_grads"
+        return None
+
+    def describe(self, kind: str, loss: float, grad_norm: float | None) -> Fault:
+        """The fault in words."""
+        config = self._config
+        if kind == "nan_loss":
+            text = f"the loss is {loss}"
+        elif kind == "nan_grad":
+            norm = "" if grad_norm is None else f" (norm {grad_norm})"
+            text = f"the loss is {loss:.4f}, but a gradient is not finite{norm}"
+        elif kind == "spiky_loss":
+            text = (
+                f"the loss is {loss:.4f}, above --spiky-loss-factor {config.spiky_loss_factor:g} "
+                f"x {self._median(self._losses):.4f}, the median of the last {len(self._losses)}"
+            )
+        else:
+            text = (
+                f"the gradient norm is {grad_norm:.4g}, above --large-grads-factor "
+                f"{config.large_grads_factor:g} x {self._median(self._norms):.4g}, the median of "
+                f"the last {len(self._norms)}"
+            )
+        policies = (
+            *(config.nan_loss_policy, config.nan_grad_policy),
+            *(config.spiky_loss_policy, config.large_grads_policy),
+        )
+        return Fault(kind=kind, text=text, policy=policies[KINDS.index(kind)])
+
+    def accept(self, loss: float, grad_norm: float | None) -> None:
+        """An update was made."""
+        if self._config.check_for_spiky_loss:
+            self._losses = [*self._losses, loss][-self._config.spike_window :]
+        if self._config.check_for_large_grads and grad_norm is not None:
+            self._norms = [*self._norms, grad_norm][-self._config.spike_window :]
+
+    def state(self) -> dict[str, Any]:
+        """The history, as JSON values that come back to the bit."""
+        return {"losses": self._losses, "norms": self._norms}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Put back what state() gave, or start anew from {}."""
+        window = self._config.spike_window
+        self._losses = [float(value) for value in state.get("losses", [])][-window:]
+        self._norms = [float(value) for value in state.get("norms", [])][-window:]
+
+    def _above(self, value: float, history: list[float], factor: float) -> bool:
+        full = len(history) >= self._config.spike_window
+        return full and value > factor * self._median(history)
+
+    @staticmethod
+    def _median(history: list[float]) -> float:
+        return statistics.median(history) if history else math.nan

@@ -1,0 +1,131 @@
+"""Where a thread stands right now: in which collective of which group, or at which line of code.
+
+Read from its Python frames by another thread. Costs training nothing, and works for every backend:
+a thread that waits for other ranks has a frame of torch.distributed, or a line with .wait(), as
+its innermost ones.
+"""
+
+import contextlib
+import linecache
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import torch.distributed as dist
+
+_TORCH = os.path.join("torch", "distributed", "distributed_c10d.py")
+_WRAPPERS = (os.path.join("torch", "distributed", "c10d_logger.py"), "contextlib.py")
+_SAID = {"_coalescing_manager": "a group of collectives"}
+_ROOTS = ("site-packages" + os.sep, os.sep + "src" + os.sep)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Plain values, so that it can be sent to other ranks."""
+
+    text: str
+    waits: bool
+    """For other ranks."""
+    group: str | None = None
+    """Name of the process group, where one is known."""
+    ranks: tuple[int, ...] = ()
+    """Its members' global ranks."""
+    number: int | None = None
+    """How many collectives the group had before this one, where the backend counts."""
+    identity: tuple[int, ...] = ()
+    """Equal for two looks at one call; means nothing to another process."""
+
+
+def place_of(thread: int) -> Place:
+    """Of the thread with that identifier."""
+    frame = sys._current_frames().get(thread)
+    if frame is None:
+        return Place(text="ended", waits=False)
+    frames = []
+    while frame is not None:
+        frames.append(frame)
+        frame = frame.f_back
+    return place_of_frames(frames)
+
+
+def place_of_error(error: BaseException) -> Place:
+    """Where an error was raised."""
+    return place_of_frames([frame for frame, _ in traceback.walk_tb(error.__traceback__)][::-1])
+
+
+def place_of_frames(frames: Sequence[FrameType]) -> Place:
+    """Of a stack, its innermost frame first."""
+    call, caller = _collective(frames)
+    frame = frames[0]
+    if call is not None:
+        group = _named_group(call)
+        name, ranks, number = _facts(group)
+        at = f", called at {_where(caller)}" if caller is not None else ""
+        members = f" (ranks {', '.join(map(str, ranks))})" if ranks else ""
+        count = "" if number is None else f" number {number}"
+        what = _SAID.get(call.f_code.co_name, call.f_code.co_name)
+        return Place(
+            text=f"{what}{count} of {name}{members}{at}",
+            waits=True,
+            group=name,
+            ranks=ranks,
+            number=number,
+            identity=(id(call), call.f_lasti, number or 0),
+        )
+    line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+    waits = ".wait(" in line
+    found = next((v for v in frame.f_locals.values() if _is_group(v)), None) if waits else None
+    facts = None if found is None else _facts(found)
+    return Place(
+        text=f"{_where(frame)}: {line}" if line else _where(frame),
+        waits=waits,
+        group=facts[0] if facts else None,
+        ranks=facts[1] if facts else (),
+        identity=(id(frame), frame.f_lasti),
+    )
+
+
+def _collective(frames: Sequence[FrameType]) -> tuple[FrameType | None, FrameType | None]:
+    """(outermost frame of torch.distributed at the inner end of the stack, its caller)."""
+    call = None
+    for frame in frames:
+        name = frame.f_code.co_filename
+        if name.endswith(_TORCH):
+            call = frame
+        elif not name.endswith(_WRAPPERS) or call is None:
+            return call, frame
+    return call, None
+
+
+def _named_group(call: FrameType) -> Any:
+    values = call.f_locals
+    return next((values[n] for n in ("group", "pg") if _is_group(values.get(n))), dist.group.WORLD)
+
+
+def _is_group(value: Any) -> bool:
+    return isinstance(value, dist.ProcessGroup)
+
+
+def _facts(group: Any) -> tuple[str, tuple[int, ...], int | None]:
+    """(name, global ranks, collectives so far) of a group; unknown ones where it cannot tell."""
+    name, number = "a process group", None
+    ranks: tuple[int, ...] = ()
+    with contextlib.suppress(Exception):
+        name = "all ranks" if group is dist.group.WORLD else group.group_desc or group.group_name
+    with contextlib.suppress(Exception):
+        ranks = tuple(dist.get_process_group_ranks(group))
+    with contextlib.suppress(Exception):
+        number = int(group._get_sequence_number_for_group())
+    return name, ranks, number
+
+
+def _where(frame: FrameType) -> str:
+    """package/file.py:line in function."""
+    path = frame.f_code.co_filename
+    for root in _ROOTS:
+        path = path.rpartition(root)[2]
+    return f"{path}:{frame.f_lineno} in {frame.f_code.co_name}"

@@ -1,0 +1,73 @@
+"""Checkpoints of whole runs by `ml-train pretrain`: a small disk, virtual stages."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "health"))
+from runs import MODEL, done, records, tokens, train
+
+from ml_train.checkpoint.compare import compare
+
+
+@contextmanager
+def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
+    """A file system of that size; skips where this user may not mount one."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
+    try:
+        subprocess.run(command, check=True, capture_output=True, timeout=10)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("needs the right to mount a file system")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True, timeout=10)
+
+
+def test_a_disk_that_fills_up_costs_saves_and_not_the_run(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 3) as disk:
+        place = disk / "run"
+        # Reports go to the same full disk; the index cache does not.
+        place.mkdir()
+        free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+        ballast = disk / "ballast"
+        ballast.write_bytes(bytes(free - 900_000))
+        run = train(place, tokens(tmp_path), "--save-interval", "2", "--no-async-save")
+        said = run.said
+        saved = [path.name for path in sorted(place.glob("iter_*"))]
+        assert saved == ["iter_0000002"], (saved, said)
+        assert "step 4 is NOT saved (rank 0: [Errno 28] No space left on device" in said
+        assert "step 6 is NOT saved" in said and "step 8/8  loss" in said
+        assert run.code == 1
+        assert "The run ended after step 8 and its last state could not be saved" in run.said
+        # With room again, the same command resumes from the whole one.
+        ballast.unlink()
+        said = done(train(place, tokens(tmp_path), "--load", str(place), "--keep-last", "1"))
+        assert "resuming from" in said and "after step 2" in said
+
+
+def test_virtual_stages_resume_to_the_bit(tmp_path: Path) -> None:
+    """PP 2 with two stages per process, four layers; then the checkpoint in one process."""
+    prefix, whole, again = tokens(tmp_path), tmp_path / "whole", tmp_path / "again"
+    model = tuple("num_layers=4" if word == "num_layers=2" else word for word in MODEL)
+    layout = ("--pipeline-model-parallel-size", "2", "--num-layers-per-virtual-pipeline-stage", "1")
+    words = (*layout, "--save-interval", "2", "--exit-interval", "4")
+    done(train(whole, prefix, *words, processes=2, model=model))
+    load = ("--load", str(whole / "iter_0000002"), "--exit-interval", "4")
+    done(train(again, prefix, *layout, *load, processes=2, model=model))
+    compared = list(compare(whole / "iter_0000004", again / "iter_0000004"))
+    assert len(compared) > 80
+    assert [each.key for each in compared if not each.equal] == []
+    one = tmp_path / "one"
+    done(train(one, prefix, *load, model=model))
+    ours, theirs = ([e["loss"] for e in records(f, "report")] for f in (one, whole))
+    assert ours == pytest.approx(theirs[2:], rel=1e-5)
+    layout_of = json.loads((whole / "iter_0000004/run_state.json").read_text())["layout"]
+    assert layout_of["vp"] == 2
