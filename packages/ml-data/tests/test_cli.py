@@ -4,6 +4,7 @@ import argparse
 import importlib
 import json
 import os
+import pty
 import re
 import subprocess
 import sys
@@ -122,3 +123,46 @@ def test_a_script_without_a_main_guard_may_use_workers(
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
     assert done.stdout == "once\n"
+
+
+def test_progress_on_a_terminal_and_in_a_log(
+    tmp_path: Path, sample: Path, tokenizer_path: Path
+) -> None:
+    more = ["--log-interval", "100", "--batch-bytes", "50000"]
+    command = [sys.executable, "-m", "ml_data.cli"]
+    log = subprocess.run(
+        [*command, *arguments(sample, tokenizer_path, tmp_path / "log", *more)],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stderr
+    assert re.search(
+        r"^Processed 953 documents \(\d+ docs/s, [\d.]+ MB/s, 0:00 left\)\.$", log, re.M
+    )
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [*command, *arguments(sample, tokenizer_path, tmp_path / "terminal", *more)],
+        stdout=subprocess.DEVNULL,
+        stderr=theirs,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
+    ) as run:
+        os.close(theirs)
+        shown = b""
+        while True:
+            try:
+                block = os.read(ours, 4096)
+            except OSError:  # the other side is closed
+                break
+            if not block:
+                break
+            shown += block
+    os.close(ours)
+    assert run.returncode == 0
+    assert "100%" in shown.decode()
+    assert "953 documents, " in shown.decode()
+
+
+def test_what_is_drawn_is_imported_when_it_is_drawn() -> None:
+    code = "import sys, ml_data.cli, ml_data.commands.tokenize, ml_data.terminal; "
+    code += "sys.exit('rich' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

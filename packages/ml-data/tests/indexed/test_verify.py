@@ -1,6 +1,7 @@
 """verify finds what is wrong with a pair."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -93,7 +94,7 @@ def test_inspect_shows_counts_histogram_and_tokens(
     assert main(["inspect", prefix]) == 0
     shown = capsys.readouterr().out
     assert "953 documents" in shown
-    assert "####" in shown
+    assert re.search(r"^ +256 +\d+ +\u2501+", shown, re.M), shown
     assert "Below| is| an| instruction|" in shown
     assert main(["inspect", prefix, "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)

@@ -10,8 +10,6 @@ if TYPE_CHECKING:
     from ml_data.indexed.reader import IndexedDataset
     from ml_data.tokenizers import Tokenizer
 
-_BAR_WIDTH = 40
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of the command."""
@@ -104,6 +102,8 @@ def _pieces(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
 
 
 def _show(facts: dict[str, Any], note: str | None) -> None:
+    from ml_data.terminal import print_histogram
+
     print(
         f"{facts['prefix']}\n  {facts['documents']:,} documents, {facts['sequences']:,} sequences, "
         f"{facts['tokens']:,} tokens, {facts['dtype']}\n  length: {facts['shortest']} to "
@@ -114,11 +114,9 @@ def _show(facts: dict[str, Any], note: str | None) -> None:
         print(f"  tokenizer: {one['path']} ({one['vocab_size']:,} ids, end {one['eod_id']})")
     if facts["ledger"]:
         print(f"  dropped: {facts['ledger']['documents_dropped'] or 'nothing'}")
-    print("\n  tokens up to  sequences")
-    highest = max((one["sequences"] for one in facts["histogram"]), default=1)
-    for one in facts["histogram"]:
-        bar = "#" * round(_BAR_WIDTH * one["sequences"] / highest)
-        print(f"  {one['up_to']:>12,}  {one['sequences']:>12,} {bar}")
+    print()
+    rows = [(f"{one['up_to']:,}", one["sequences"]) for one in facts["histogram"]]
+    print_histogram(rows, ("tokens up to", "sequences"))
     for sample in facts["samples"]:
         print(f"\n  sequence {sample['sequence']}:")
         if sample["pieces"] is not None:

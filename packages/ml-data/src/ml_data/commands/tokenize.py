@@ -5,10 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import TYPE_CHECKING, Any, TextIO
-
-if TYPE_CHECKING:
-    from ml_data.pipeline.progress import Tick
+from typing import Any
 
 HELP = "text files to token files"
 
@@ -35,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="inputs whose sha256 is recorded; remote ones are read once more for it")  # fmt: skip
     add("--shard-bytes", type=int, default=16 << 20,
         help="input between two journal entries: what a kill can cost")  # fmt: skip
-    add("--batch-bytes", type=int, default=1 << 20, help="input that a worker takes at a time")
+    add("--batch-bytes", type=int, default=4 << 20, help="input that a worker takes at a time")
     add("--executor", choices=("local", "ray"), default="local")
     add("--num-tasks", type=int, default=1, help="cut the input into this many tasks")
     add("--task-index", type=int, default=0,
@@ -50,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from ml_data.pipeline.options import TokenizeOptions
     from ml_data.pipeline.run import tokenize
+    from ml_data.terminal import ProgressLine
 
     options = TokenizeOptions(
         input=tuple(args.input),
@@ -104,43 +102,6 @@ def summary(manifest: dict[str, Any]) -> str:
         f"({manifest['dtype']}), dropped {dropped}{f' ({reasons})' if reasons else ''}, "
         f"{manifest['run'].get('seconds', 0):.1f} s"
     )
-
-
-class ProgressLine:
-    """Plain lines in a log; on a terminal, one line that is written over."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream, self._live = stream, stream.isatty()
-        self._shown = False
-
-    def show(self, tick: Tick) -> None:
-        """Show where the run is."""
-        seconds = max(tick.seconds, 1e-9)
-        rate = (
-            f"{tick.num_documents / seconds:.0f} docs/s, {tick.num_bytes / seconds / 1e6:.1f} MB/s"
-        )
-        left = "" if tick.seconds_left is None else f", {clock(tick.seconds_left)} left"
-        if self._live:
-            bar = "#" * round(30 * tick.fraction)
-            line = (
-                f"[{bar:<30}] {tick.fraction:4.0%} {tick.num_documents:,} documents, {rate}{left}"
-            )
-            print(f"\r{line} ", end="", file=self._stream, flush=True)
-            self._shown = True
-        else:
-            print(f"Processed {tick.num_documents} documents ({rate}{left}).", file=self._stream)
-
-    def end(self) -> None:
-        """Leave the line that was written over."""
-        if self._shown:
-            print(file=self._stream)
-
-
-def clock(seconds: float) -> str:
-    """1:05:09 or 5:09."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _print_notice(text: str) -> None:

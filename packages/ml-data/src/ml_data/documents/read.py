@@ -16,7 +16,7 @@ from ml_data.documents.batch import Batch, Position, Segment
 from ml_data.documents.sources import Source
 from ml_data.errors import InputError
 
-BATCH_BYTES = 1 << 20
+BATCH_BYTES = 4 << 20
 _MAX_BATCH_ROWS = 16_384
 _READ_BYTES = 1 << 20
 

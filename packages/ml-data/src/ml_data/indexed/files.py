@@ -6,7 +6,7 @@ import errno
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -62,6 +62,12 @@ def sync_file(file: BinaryIO) -> None:
     """Make what was written to `file` durable."""
     file.flush()
     os.fsync(file.fileno())
+
+
+def close_as_it_is(file: BinaryIO) -> None:
+    """Close `file`; what is still in its buffer may be lost, as after a write to a full disk."""
+    with suppress(OSError):
+        file.close()
 
 
 def fsync_directory(directory: Path) -> None:

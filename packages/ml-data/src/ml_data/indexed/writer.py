@@ -21,6 +21,7 @@ from ml_data.indexed.files import (
     BLOCK_BYTES,
     FileFacts,
     checksum,
+    close_as_it_is,
     publish,
     reporting_output,
     sync_file,
@@ -221,7 +222,7 @@ class IndexedDatasetWriter:
     def close(self) -> None:
         """Close the files as they are, to go on later with `resume`."""
         for file in self._files.values():
-            file.close()
+            close_as_it_is(file)
 
     def __enter__(self) -> IndexedDatasetWriter:
         return self

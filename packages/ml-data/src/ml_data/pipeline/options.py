@@ -12,7 +12,8 @@ EXECUTORS = ("local", "ray")
 INPUT_CHECKSUMS = ("all", "local", "none")
 # Input read between two entries of the journal. Smaller loses less to a kill and syncs more often.
 SHARD_BYTES = 16 << 20
-BATCH_BYTES = 1 << 20
+# Larger ones repeat more units, which the fast engine encodes once: 4 MiB gain a tenth.
+BATCH_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ import numpy as np
 
 from ml_data.errors import InputError
 from ml_data.indexed import layout
-from ml_data.indexed.files import FileFacts, checksum, reporting_output, sync_file
+from ml_data.indexed.files import FileFacts, checksum, close_as_it_is, reporting_output, sync_file
 from ml_data.indexed.writer import IndexedDatasetWriter, Written
 from ml_data.pipeline.encode import Encoded
 from ml_data.pipeline.ledger import Ledger
@@ -92,7 +92,7 @@ class Output:
     def close(self) -> None:
         """Give the files back without finishing them; a later run goes on with them."""
         self.writer.close()
-        self._quarantine_file.close()
+        close_as_it_is(self._quarantine_file)
 
 
 def moves_of(prefix: str, work: Path) -> list[tuple[Path, Path]]:

@@ -32,7 +32,8 @@ class Meter:
         self._interval = plan.options.log_interval
         self._next = self._interval
         self._started = time.monotonic()
-        self._documents = self._bytes = 0
+        self._documents = self._bytes = self._reported = 0
+        self._fraction_done = 0.0
         self._first: float | None = None
         self._before, total = [], 0
         for source in plan.sources:
@@ -46,12 +47,21 @@ class Meter:
         self._bytes += batch.num_bytes
         if self._first is None:
             self._first = self._fraction(batch)
-        if self._documents < self._next:
-            return
-        self._next = self._documents - self._documents % self._interval + self._interval
+        self._fraction_done = self._fraction(batch)
+        if self._documents >= self._next:
+            self._next = self._documents - self._documents % self._interval + self._interval
+            self._report()
+
+    def end(self) -> None:
+        """Report what came after the last tick, where there was one."""
+        if self._reported not in (0, self._documents):
+            self._report()
+
+    def _report(self) -> None:
+        self._reported = self._documents
         seconds = time.monotonic() - self._started
-        fraction = self._fraction(batch)
-        done = fraction - self._first
+        fraction = self._fraction_done
+        done = fraction - (self._first or 0.0)
         left = seconds * (1 - fraction) / done if done > 0 else None
         self._on_progress(
             Tick(

@@ -161,6 +161,7 @@ def _encode_all(
                 progress.rows.update(new_rows)
                 new_rows = {}
             meter.add(batch)
+    meter.end()
     progress.rows.update(new_rows)
 
 
