@@ -3,7 +3,8 @@
 Nobody waits in a collective. The builder runs a child process and publishes done or failed in
 the job's key-value store; the others poll that key and say every half minute what they wait for,
 so a build of hours neither runs into a group's timeout nor hides a dead builder: the child's end,
-good or bad, always becomes a word in the store.
+good or bad, always becomes a word in the store, and a builder that gives no sign of life any more
+ends the wait.
 """
 
 import hashlib
@@ -13,9 +14,11 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -32,6 +35,9 @@ Result = TypeVar("Result")
 
 _POLL_SECONDS = 0.2
 _SAY_SECONDS = 30.0
+_ALIVE_SECONDS = 2.0
+_SILENCE_SECONDS = 120.0
+"""A builder without a sign of life for this long is taken for dead."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,8 +139,30 @@ def ensure_indexes(spec: IndexSpec, cache: Path, *, shared: bool | None) -> None
     call = _store().add(f"ml_train/index/calls/{place.rank}", 1)
     key = f"ml_train/index/{call}/{0 if shared else place.node}"
     if builds:
-        _store().set(key, json.dumps(_build(spec, cache, place)))
+        with signs_of_life(key):
+            answer = _build(spec, cache, place)
+        _store().set(key, json.dumps(answer))
     _compare(_wait(key, spec, shared), place)
+
+
+@contextmanager
+def signs_of_life(key: str) -> Iterator[None]:
+    """Count up in the store, from a thread of its own, for those who wait for this process."""
+    ended = threading.Event()
+    store = _store()
+
+    def count() -> None:
+        while not ended.is_set():
+            store.add(f"{key}/alive", 1)
+            ended.wait(_ALIVE_SECONDS)
+
+    thread = threading.Thread(target=count, daemon=True, name="building")
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _build(spec: IndexSpec, cache: Path, place: Placement) -> dict[str, Any]:
@@ -180,12 +208,21 @@ def _run_child(spec: IndexSpec, cache: Path) -> None:
 
 
 def _wait(key: str, spec: IndexSpec, shared: bool) -> dict[str, Any]:
-    start = said = time.monotonic()
+    start = said = heard = time.monotonic()
+    where, count = "rank 0" if shared else "this node's first rank", -1
     while not _store().check([key]):
         time.sleep(_POLL_SECONDS)
-        if time.monotonic() - said > _SAY_SECONDS:
-            said = time.monotonic()
-            where = "rank 0" if shared else "this node's first rank"
+        counted, now = _store().add(f"{key}/alive", 0), time.monotonic()
+        if counted != count:
+            count, heard = counted, now
+        if now - heard > _SILENCE_SECONDS:
+            raise DataError(
+                f"{where} was to build the sample indexes and has given no sign of life for "
+                f"{now - heard:.0f} s: it hangs or is gone. Start again; ml-train index builds "
+                "them ahead of a run."
+            )
+        if now - said > _SAY_SECONDS:
+            said = now
             logger.warning(
                 "waiting since %.0f s for %s to build the sample indexes %s",
                 said - start,

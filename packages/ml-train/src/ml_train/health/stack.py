@@ -19,7 +19,7 @@ import torch.distributed as dist
 
 _TORCH = os.path.join("torch", "distributed", "distributed_c10d.py")
 _WRAPPERS = (os.path.join("torch", "distributed", "c10d_logger.py"), "contextlib.py")
-_SAID = {"_coalescing_manager": "a group of collectives"}
+_SAID = {"_coalescing_manager": "coalesced collectives"}
 _ROOTS = ("site-packages" + os.sep, os.sep + "src" + os.sep)
 
 
