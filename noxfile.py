@@ -144,7 +144,7 @@ def invariance(session: nox.Session, core: str) -> None:
     """The whole invariance set: each layout and setting against one process (run by name)."""
     install_packages(session, core, *PACKAGES)
     tests = f"{PATHS['ml-train']}/tests/invariance"
-    session.run("python", "-m", "pytest", "-q", "-rA", tests, *session.posargs)
+    session.run("python", "-m", "pytest", "-q", tests, *session.posargs)
 
 
 @nox.session

@@ -142,6 +142,56 @@ def test_evaluate_gives_the_loss_of_the_parallel_model(trained: tuple[Path, str]
     assert float(found[1]) == pytest.approx(wanted["loss"], rel=1e-5)
 
 
+CACHED = """
+import json, sys
+from ml_train.generation.sample import Sampling, generate
+from ml_train.generation.session import open_model
+
+prompt, greedy = list(range(100, 109)), Sampling(temperature=0)
+settings = {"max_new_tokens": 12, "max_length": 16, "sampling": greedy, "seed": 1, "eod_id": None}
+found = {}
+with open_model(sys.argv[1], device="cpu") as model:
+    for name in ("whole", "cached"):
+        logits_of, lengths, last = model.logits, [], []
+        if name == "cached":
+            logits_of = model.remembering()
+
+        def observed(tokens):
+            logits = logits_of(tokens)
+            lengths.append(logits.shape[1])
+            last.append(logits[0, -1])
+            return logits
+
+        tokens = list(generate(observed, prompt, **settings))
+        found[name] = {"tokens": tokens, "lengths": lengths, "last": last}
+    pairs = zip(found["whole"].pop("last"), found["cached"].pop("last"))
+    found["difference"] = max(float((a - b).abs().max()) for a, b in pairs)
+print(json.dumps(found))
+"""
+
+
+def test_a_cache_of_keys_and_values_changes_nothing(trained: tuple[Path, str]) -> None:
+    found = json.loads(python("-c", CACHED, trained[0]).stdout.splitlines()[-1])
+    assert found["cached"]["tokens"] == found["whole"]["tokens"]
+    assert found["whole"]["lengths"] == [*range(9, 17), *[16] * 4]
+    # One pass per new token; once the window slides, all positions shift.
+    assert found["cached"]["lengths"] == [9, *[1] * 7, *[16] * 4]
+    assert found["difference"] < 1e-5
+
+
+def test_bf16_is_near_fp32(trained: tuple[Path, str]) -> None:
+    folder, prefix = trained
+    given = ["--load", folder, "--data-path", prefix, "--max-tokens", 64, "--device", "cpu"]
+    losses = [
+        float(re.search(r"loss ([\d.]+)", command("evaluate", *given, *more))[1])
+        for more in ([], ["--bf16"])
+    ]
+    assert losses[0] != losses[1] == pytest.approx(losses[0], rel=5e-3)
+    given = ["--load", folder, "--tokenizer-name-or-path", TOKENIZER, "--prompt", "Hello world"]
+    shown = command("generate", *given, "--max-new-tokens", 4, "--device", "cpu", "--bf16")
+    assert len(shown) > len(f"[{folder}/iter_0000003]\nHello world\n")
+
+
 def test_generate_continues_a_prompt(trained: tuple[Path, str]) -> None:
     folder, _ = trained
     given = ["--load", folder / "iter_0000003", "--tokenizer-name-or-path", TOKENIZER]

@@ -49,12 +49,13 @@ def run(args: argparse.Namespace) -> int:
                 f"only {model.model_config.vocab_size}: give the one that made its data."
             )
         print(f"[{model.folder}]")
+        logits_of = model.remembering()
         for text in args.prompt:
             prompt = tokenizer.encode(text)
             if not prompt:
                 raise ConfigError("--prompt is empty; give at least one character.")
             new = generate(
-                model.logits,
+                logits_of,
                 prompt,
                 max_new_tokens=args.max_new_tokens,
                 max_length=model.model_config.seq_length,

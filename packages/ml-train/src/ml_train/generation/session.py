@@ -1,7 +1,7 @@
 """Open a checkpoint for inference: one process holds the whole model, whatever layout saved it.
 
-Trade-off: no key/value cache and no parallelism, so each new token costs one pass over the whole
-sequence. That is what a sample after training needs; serving is another program's work.
+Trade-off: no parallelism and one sequence at a time. That is what a sample after training needs;
+serving is another program's work.
 """
 
 import json
@@ -22,6 +22,7 @@ from ml_train.errors import CheckpointError
 
 if TYPE_CHECKING:
     from ml_models.config import ModelConfig
+    from ml_train.generation.cache import RememberingModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,16 @@ class OpenModel:
         """fp32 [batch, sequence, vocabulary] of int64 tokens [batch, sequence]."""
         found = self._forward(tokens)
         return found.float()[..., : self.model_config.vocab_size]
+
+    def remembering(self) -> "RememberingModel":
+        """Logits of a growing sequence by a key/value cache. Changes the module: logits and losses
+        are not to be asked for afterwards.
+        """
+        from ml_train.generation.cache import RememberingModel
+
+        return RememberingModel(
+            self.module, vocab_size=self.model_config.vocab_size, device=self.device
+        )
 
     def losses(self, tokens: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Cross entropy [batch, sequence] of each label, nats."""
