@@ -43,6 +43,7 @@ def config_of(family: str) -> RunConfig:
             model="grok1-tiny",
             model_override=tuple(f"{name}={value}" for name, value in shape.items()),
             moe_router_load_balancing_type="none" if "unbalanced" in family else "aux_loss",
+            moe_z_loss_coeff=1e-3,
             moe_expert_capacity_factor=1.0 if "drop" in family else None,
         ),
         training=TrainingConfig(global_batch_size=8),

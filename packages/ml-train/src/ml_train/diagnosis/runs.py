@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from ml_train.config.fields import settings
@@ -13,6 +14,10 @@ from ml_train.errors import MlTrainError
 
 CHANGED = frozenset({"save", "load", "save_interval", "keep_last", "keep_every", "metrics_file"})
 """Settings that the verify commands choose themselves."""
+
+
+Start = Callable[[list[str], int, Path], None]
+"""Runs ml-train pretrain: its flags, the number of processes, the log. Raises MlTrainError."""
 
 
 def smallest_world(config: RunConfig) -> int:

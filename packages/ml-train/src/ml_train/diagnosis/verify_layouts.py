@@ -21,7 +21,7 @@ from ml_train.config.run import RunConfig
 from ml_train.data.config import DataConfig
 from ml_train.diagnosis.choices import CLOSE, compare_choices
 from ml_train.diagnosis.layouts import LEARNING_RATE, STEPS, Plan
-from ml_train.diagnosis.runs import numbers, start, words_of
+from ml_train.diagnosis.runs import Start, numbers, start, words_of
 from ml_train.errors import MlTrainError
 
 TOLERANCE = 1e-5
@@ -29,8 +29,6 @@ TOLERANCE = 1e-5
 ELEMENT_TOLERANCE = 0.05
 """Of one element of a parameter, as a share of the learning rate."""
 _METRICS = ("loss", "aux_loss", "grad_norm")
-Start = Callable[[list[str], int, Path], None]
-"""Runs ml-train pretrain: its flags, the number of processes, the log."""
 
 
 @dataclass(frozen=True, kw_only=True)

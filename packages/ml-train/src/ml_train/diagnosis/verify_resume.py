@@ -16,7 +16,7 @@ from pathlib import Path
 from ml_train.checkpoint.compare import Comparison, compare
 from ml_train.checkpoint.store import folder_of
 from ml_train.config.run import RunConfig
-from ml_train.diagnosis.runs import numbers, start, words_of
+from ml_train.diagnosis.runs import Start, numbers, start, words_of
 from ml_train.errors import ConfigError
 
 
@@ -43,7 +43,9 @@ def check(config: RunConfig) -> None:
         raise ConfigError("verify-resume starts from the seed: drop --load.")
 
 
-def verify_resume(config: RunConfig, *, steps: int, num_processes: int, folder: Path) -> list[Row]:
+def verify_resume(
+    config: RunConfig, *, steps: int, num_processes: int, folder: Path, start: Start = start
+) -> list[Row]:
     """Both runs and the comparison. Raises MlTrainError where a run fails."""
     check(config)
     words = [*words_of(config), "--train-iters", str(2 * steps)]

@@ -1,0 +1,53 @@
+"""A resumed run is the uninterrupted one to the bit, with expert parallelism too."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from forks import Forks
+from test_invariance import config_of
+
+from ml_train.data.config import DataConfig
+from ml_train.diagnosis import layouts, verify_layouts, verify_resume
+
+
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Forks]:
+    with Forks() as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("layout", "bf16"),
+    [
+        ("ep2-distopt-overlap", False),
+        pytest.param("tp2-etp1-pp2-ep2", True, marks=pytest.mark.slow),
+        pytest.param("etp2-dp2", True, marks=pytest.mark.slow),
+    ],
+)
+def test_a_resumed_run(layout: str, bf16: bool, tmp_path: Path, forks: Forks) -> None:
+    config = config_of("starving")
+    (_, plan), _ = layouts.plan(config, config.model.resolve(), [layout], skip_illegal=False)
+    words = verify_layouts.synthetic_data(plan.config, tmp_path / "tokens")
+    rows = verify_resume.verify_resume(
+        dataclasses.replace(
+            plan.config,
+            data=DataConfig(data_path=(words[1],), split=words[3]),
+            training=dataclasses.replace(plan.config.training, bf16=bf16),
+            checkpoint=dataclasses.replace(plan.config.checkpoint, no_save_optim=False),
+        ),
+        steps=2,
+        num_processes=plan.num_processes,
+        folder=tmp_path,
+        start=forks.start,
+    )
+    kinds = {row.what.split(" (")[0]: row for row in rows}
+    assert {"parameters", "first moments", "second moments", "random states"} <= set(kinds)
+    assert all(row.differing == 0 for row in rows), verify_resume.table(rows)
+    assert kinds["parameters"].compared > 30_000
