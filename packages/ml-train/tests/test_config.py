@@ -53,6 +53,16 @@ def test_unknown_flag_names_the_nearest() -> None:
     assert "Unknown argument stray" in message("stray")
 
 
+def test_token_dropping_is_refused_with_tensor_parallelism() -> None:
+    given = ("--recipe", "grok1-tiny", "--moe-expert-capacity-factor", "1.0")
+    said = message(*given)
+    assert "--moe-expert-capacity-factor 1.0 with --tensor-model-parallel-size 2" in said
+    assert "rule: TP 1" in said
+    factor = load(*given, "--tensor-model-parallel-size", "1").config.model
+    assert factor.moe_expert_capacity_factor == 1.0
+    assert "must be above 0" in message("--moe-expert-capacity-factor", "0")
+
+
 def test_malformed_flags() -> None:
     assert "invalid int value: 'many'" in message("--train-iters", "many")
     assert "expected one argument" in message("--lr")

@@ -30,6 +30,8 @@ def test_names() -> None:
     [
         (["--layouts", "tp2", "ep3"], "Layout ep3: --expert-model-parallel-size is 3; it must"),
         (["--layouts", "pp2-vpp3"], "Layout pp2-vpp3: 3 virtual stages"),
+        (["--layouts", "mbs2"], "Layout mbs2: micro batches of 2; rule: the auxiliary loss"),
+        (["--layouts", "uneven"], "Layout uneven: --decoder-first-pipeline-num-layers is 1, but"),
         (["--layouts", "dp8"], "Layout dp8: --global-batch-size is 4; rule"),
         (["--tensor-model-parallel-size", "2"], "chooses --tensor-model-parallel-size itself"),
         (["--load", "x"], "chooses --load itself"),
@@ -66,8 +68,8 @@ def run(words: list[str], capfd: pytest.CaptureFixture[str]) -> list[dict[str, o
     return results
 
 
-def test_three_layouts(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    names = ["tp2", "pp2-vpp2", "ep2-distopt-overlap"]
+def test_a_layout_under_torchrun(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    names = ["ep2-distopt-overlap"]
     results = run(["--work-dir", str(tmp_path), "--layouts", *names], capfd)
     assert [each["layout"] for each in results] == names
     assert (tmp_path / "one-process.jsonl").is_file()
