@@ -127,6 +127,14 @@ def data_matrix(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", "-q", "packages/ml-data/tests", "-m", "not slow")
 
 
+@nox.session(python="3.10", default=False)
+def data_lowest(session: nox.Session) -> None:
+    """ml-data with the lowest versions that it declares (run by name)."""
+    lowest = ("-c", "constraints/ml-data-lowest.txt")
+    session.install(*lowest, PATHS["ml-data"], *TEST_TOOLS, *test_extras(("ml-data",)))
+    session.run("python", "-m", "pytest", "-q", "packages/ml-data/tests", "-m", "not slow")
+
+
 @nox.session(default=False)
 @nox.parametrize("package", PACKAGES)
 def slow(session: nox.Session, package: str) -> None:

@@ -31,8 +31,10 @@ def crash_at(step: int) -> None:
 
         return wrapped
 
-    for module, name in ((os, "fsync"), (os, "replace"), (os, "unlink"), (shutil, "rmtree")):
-        setattr(module, name, counting(getattr(module, name)))
+    # Python 3.10's Path keeps its own references to os.replace and os.unlink.
+    calls = ((os, "fsync"), (Path, "replace"), (Path, "unlink"), (os, "unlink"), (shutil, "rmtree"))
+    for owner, name in calls:
+        setattr(owner, name, counting(getattr(owner, name)))
 
 
 def run_child(options: TokenizeOptions, step: int) -> int:

@@ -39,7 +39,7 @@ def can_mount(folder: Path) -> bool:
         return False
 
 
-@pytest.mark.parametrize("size", ["4k", "40k", "200k", "580k", "600k"])
+@pytest.mark.parametrize("size", ["4k", "200k", "600k"])
 def test_a_full_disk(
     tmp_path: Path, sample: Path, tokenizer_path: Path, options: Make, size: str
 ) -> None:
@@ -71,7 +71,7 @@ def test_a_full_disk(
     assert files_of(kept / "p_text_document") == files_of(tmp_path / "out" / "p_text_document")
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
 def test_each_durable_step_may_fail(
     tmp_path: Path, options: Make, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
@@ -98,7 +98,7 @@ def test_each_durable_step_may_fail(
 
         with monkeypatch.context() as patch:
             patch.setattr(os, "fsync", failing(os.fsync))
-            patch.setattr(os, "replace", failing(os.replace))
+            patch.setattr(Path, "replace", failing(Path.replace))
             try:
                 tokenize(made)
             except OutputError as error:
