@@ -34,6 +34,15 @@ def test_exit_codes(
     assert main([*good, "--workers", "0"]) == 2
     assert main([*good, "--json-keys", "body"]) == 1
     assert "no column 'body'; it has: instruction" in capsys.readouterr().err
+    assert main([*good, "--template", "{body}"]) == 1
+    assert "Name another with --template" in capsys.readouterr().err
+    assert main(["verify", str(tmp_path / "missing")]) == 1
+    assert capsys.readouterr().out.endswith("a dataset is a pair of .bin and .idx\n")
+    for wrong, meant in (("--wrokers=2", "--workers"), ("--worker", "--workers")):
+        with pytest.raises(SystemExit) as exit_:
+            main([*good, wrong])
+        assert exit_.value.code == 2
+        assert f"did you mean {meant}?" in capsys.readouterr().err
     assert main(arguments(sample, tmp_path, tmp_path / "p")) == 1
     with pytest.raises(SystemExit) as exit_:
         main(["tokenize", "--inptu", "x"])
@@ -64,7 +73,7 @@ def test_importing_is_free_of_heavy_modules() -> None:
 def test_a_run_does_not_import_pandas(tmp_path: Path, sample: Path, tokenizer_path: Path) -> None:
     """pyarrow imports it in passing where it is installed, which takes 0.2 seconds."""
     (tmp_path / "pandas.py").write_text("import os; os.write(2, b'pandas was imported'); 1 / 0")
-    lines = write_lines(tmp_path / "a.jsonl", [{"text": None}, {"text": "b"}, {"text": ""}])
+    lines = write_lines(tmp_path / "b.jsonl", [{"text": None}, {"text": "b"}, {"text": ""}])
     command = arguments(sample, tokenizer_path, tmp_path / "p", "--append-eod")
     command.insert(2, str(lines))
     done = subprocess.run(

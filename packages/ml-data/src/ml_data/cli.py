@@ -6,6 +6,7 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from ml_data import __version__
 from ml_data.errors import MlDataError, UsageError
@@ -27,16 +28,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"ml-data {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    module = None
+    module, chosen = None, parser
     for name, text in COMMANDS.items():
-        sub = commands.add_parser(name, help=text, description=text)
+        sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         if name in arguments[:1]:
             module = importlib.import_module(f"ml_data.commands.{name}")
             module.add_arguments(sub)
-    args = parser.parse_args(arguments)
+            chosen = sub
+    args, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        refuse_unknown(chosen, unknown[0])
     if module is None:
         parser.error("name a command first")
     return run_command(module.run, args)
+
+
+def refuse_unknown(parser: argparse.ArgumentParser, given: str) -> NoReturn:
+    """Name the flag that was meant, if one is near; exit code 2."""
+    import difflib
+
+    flag = given.split("=", 1)[0]
+    near = difflib.get_close_matches(flag, parser._option_string_actions, 1)
+    parser.error(f"unknown argument {flag}{f': did you mean {near[0]}?' if near else ''}")
 
 
 def run_command(run: object, args: argparse.Namespace) -> int:

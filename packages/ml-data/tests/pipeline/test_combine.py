@@ -74,6 +74,11 @@ def test_merge_keeps_empty_documents(tmp_path: Path, options: Make) -> None:
 
 
 def test_merge_refuses_what_does_not_fit(tmp_path: Path, options: Make, sample: Path) -> None:
+    tokenize(options(sample, name="with", append_eod=True))
+    tokenize(options(sample, name="without"))
+    pair = [str(tmp_path / "out" / f"{name}_text_document") for name in ("with", "without")]
+    with pytest.raises(FormatError, match="one with --append-eod, one without"):
+        merge(pair, str(tmp_path / "y"))
     with pytest.raises(UsageError, match="no finished task"):
         merge_tasks(str(tmp_path / "p"))
     with pytest.raises(UsageError, match="at least two"):

@@ -188,6 +188,24 @@ def test_widths_follow_megatrons_rule(tmp_path: Path, options: Make) -> None:
         assert data[0].tolist() == [1, size - 1]
 
 
+def test_damage_inside_a_file_is_named(tmp_path: Path, options: Make) -> None:
+    path = write_parquet(
+        tmp_path / "a.parquet", {"text": TEXTS}, row_group_size=100, use_dictionary=False
+    )
+    raw = bytearray(path.read_bytes())
+    group = pq.read_metadata(path).row_group(2).column(0)
+    start = group.data_page_offset
+    raw[start : start + group.total_compressed_size] = bytes(group.total_compressed_size)
+    path.write_bytes(raw)
+    with pytest.raises(InputError, match=r"a\.parquet: cannot be read after row 200: "):
+        tokenize(options(path))
+    packed = compressed(tmp_path / "a.jsonl.gz", b'{"text": "x"}\n' * 9999)
+    packed.write_bytes(packed.read_bytes()[:-30])
+    with pytest.raises(InputError, match=r"a\.jsonl\.gz: cannot be read after line \d+: "):
+        tokenize(options(packed, name="q"))
+    assert not list((tmp_path / "out").glob("*_document*"))
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [

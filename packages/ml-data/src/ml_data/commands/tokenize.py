@@ -16,24 +16,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--input", nargs="+", required=True, help="files, directories, globs or URIs")
     add("--tokenizer-name-or-path", required=True, help="directory or file of the tokenizer")
     add("--output-prefix", required=True, help="P of P_text_document.bin")
-    add("--tokenizer-type", default="PretrainedFromHF")
+    add("--tokenizer-type", default="PretrainedFromHF",
+        help="PretrainedFromHF: the files of a release, as they are")  # fmt: skip
     add("--json-keys", nargs="+", default=["text"], help="columns, each with its own output")
     add("--append-eod", action="store_true", help="end documents with the end-of-document id")
     add("--parse-special-tokens", action="store_true",
         help="control tokens in text, such as [EOS], count as tokens")  # fmt: skip
-    add("--engine", default="auto", help="auto, fast, sentencepiece or tokenizers: the ids agree")
-    add("--workers", type=int, default=4)
+    add("--engine", default="auto",
+        help="auto (default), fast, sentencepiece or tokenizers: the ids agree")  # fmt: skip
+    add("--workers", type=int, default=4, help="threads or processes that encode (default 4)")
     add("--log-interval", type=int, default=1000, help="documents between progress lines")
     add("--template", help="'alpaca' or a pattern such as 'Q: {question}\\nA: {answer}'")
     add("--on-error", choices=("skip", "quarantine", "stop"), default="quarantine",
-        help="what to do with rows without a usable text")  # fmt: skip
+        help="what to do with rows without a usable text (default: quarantine)")  # fmt: skip
     add("--max-document-tokens", type=int, help="drop longer documents")
     add("--input-checksums", choices=("all", "local", "none"), default="all",
         help="inputs whose sha256 is recorded; remote ones are read once more for it")  # fmt: skip
     add("--shard-bytes", type=int, default=16 << 20,
         help="input between two journal entries: what a kill can cost")  # fmt: skip
     add("--batch-bytes", type=int, default=4 << 20, help="input that a worker takes at a time")
-    add("--executor", choices=("local", "ray"), default="local")
+    add("--executor", choices=("local", "ray"), default="local",
+        help="where workers are: on this machine, or actors of a Ray cluster")  # fmt: skip
     add("--num-tasks", type=int, default=1, help="cut the input into this many tasks")
     add("--task-index", type=int, default=0,
         help="the task to do, from 0; when all are done: ml-data merge --tasks P")  # fmt: skip
@@ -96,6 +99,8 @@ def summary(manifest: dict[str, Any]) -> str:
     ledger = manifest["ledger"]
     dropped = sum(ledger["documents_dropped"].values())
     reasons = ", ".join(f"{count} {why}" for why, count in ledger["documents_dropped"].items())
+    kept = next((one for one in manifest["files"] if one.endswith(".quarantine.jsonl")), None)
+    reasons += f"; kept in {kept}" if kept else ""
     return (
         f"{name}: {manifest['num_documents']:,} documents "
         f"({ledger['documents_empty']} empty), {manifest['num_tokens']:,} tokens "

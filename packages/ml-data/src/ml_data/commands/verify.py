@@ -23,7 +23,11 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps([{**asdict(one), "is_sound": one.is_sound} for one in reports], indent=2))
     else:
         for one in reports:
-            state = "sound" if one.is_sound else f"{len(one.faults)} faults"
+            if not one.checked:
+                print(f"{one.prefix}: {'; '.join(one.faults)}")
+                continue
+            count = len(one.faults)
+            state = "sound" if not count else f"{count} fault{'s' if count > 1 else ''}"
             note = "" if one.has_manifest else "; no manifest, so no checksums"
             print(
                 f"{one.prefix}: {state} ({one.num_documents:,} documents, {one.num_tokens:,} "

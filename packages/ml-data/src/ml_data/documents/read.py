@@ -13,8 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ml_data.documents.batch import Batch, Position, Segment
-from ml_data.documents.sources import Source
-from ml_data.errors import InputError
+from ml_data.documents.sources import Source, reporting_input
 
 BATCH_BYTES = 4 << 20
 _MAX_BATCH_ROWS = 16_384
@@ -34,11 +33,11 @@ def read_source(
 @contextmanager
 def open_parquet(source: Source) -> Iterator[pq.ParquetFile]:
     """The parquet file behind `source`; InputError when it is none."""
-    try:
+    with reporting_input(
+        lambda: f"{source.name} is not a readable parquet file", is_local=source.is_local
+    ):
         stream = source.filesystem.open_input_file(source.path)
         opened = pq.ParquetFile(stream, pre_buffer=False, buffer_size=_READ_BYTES)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{source.name} is not a readable parquet file: {error}") from error
     with stream, opened:
         yield opened
 
@@ -47,34 +46,36 @@ def _read_parquet(
     source: Source, segment: Segment, columns: list[str], batch_bytes: int
 ) -> Iterator[Batch]:
     row, start_row, stop_row = 0, segment.start.row, segment.stop_row
-    with open_parquet(source) as opened:
-        try:
-            for group in range(opened.num_row_groups):
-                facts = opened.metadata.row_group(group)
-                if row + facts.num_rows <= start_row:
-                    row += facts.num_rows
-                    continue
-                size = _rows_per_batch(facts, columns, batch_bytes)
-                for batch in opened.iter_batches(
-                    batch_size=size, row_groups=[group], columns=columns, use_threads=False
-                ):
-                    skip = min(max(start_row - row, 0), batch.num_rows)
-                    row += skip
-                    kept = batch.slice(skip, None if stop_row is None else max(stop_row - row, 0))
-                    for part in _split(kept, 4 * batch_bytes):
-                        end = Position(file=segment.file, row=row + part.num_rows)
-                        yield Batch(
-                            source=source.name,
-                            first_row=row,
-                            num_rows=part.num_rows,
-                            columns=part,
-                            end=end,
-                        )
-                        row = end.row
-                    if stop_row is not None and row >= stop_row:
-                        return
-        except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{source.name}: damaged after row {row}: {error}") from error
+    with (
+        open_parquet(source) as opened,
+        reporting_input(
+            lambda: f"{source.name}: cannot be read after row {row}", is_local=source.is_local
+        ),
+    ):
+        for group in range(opened.num_row_groups):
+            facts = opened.metadata.row_group(group)
+            if row + facts.num_rows <= start_row:
+                row += facts.num_rows
+                continue
+            size = _rows_per_batch(facts, columns, batch_bytes)
+            for batch in opened.iter_batches(
+                batch_size=size, row_groups=[group], columns=columns, use_threads=False
+            ):
+                skip = min(max(start_row - row, 0), batch.num_rows)
+                row += skip
+                kept = batch.slice(skip, None if stop_row is None else max(stop_row - row, 0))
+                for part in _split(kept, 4 * batch_bytes):
+                    end = Position(file=segment.file, row=row + part.num_rows)
+                    yield Batch(
+                        source=source.name,
+                        first_row=row,
+                        num_rows=part.num_rows,
+                        columns=part,
+                        end=end,
+                    )
+                    row = end.row
+                if stop_row is not None and row >= stop_row:
+                    return
 
 
 def text_bytes_of(group: pq.RowGroupMetaData, columns: list[str]) -> int:
@@ -105,7 +106,9 @@ def _split(batch: pa.RecordBatch, limit: int) -> Iterator[pa.RecordBatch]:
 
 def _read_lines(source: Source, segment: Segment, batch_bytes: int) -> Iterator[Batch]:
     start, row, offset = segment.start, 0, 0
-    try:
+    with reporting_input(
+        lambda: f"{source.name}: cannot be read after line {row}", is_local=source.is_local
+    ):
         if source.compression is None:
             stream = source.filesystem.open_input_file(source.path)
             row, offset = start.row, start.offset
@@ -130,8 +133,6 @@ def _read_lines(source: Source, segment: Segment, batch_bytes: int) -> Iterator[
                     lines=block,
                     end=Position(file=segment.file, row=row, offset=offset),
                 )
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{source.name}: damaged after line {row}: {error}") from error
 
 
 def _whole_lines(stream: pa.NativeFile, batch_bytes: int, stop: int | None) -> Iterator[bytes]:

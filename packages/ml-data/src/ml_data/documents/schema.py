@@ -34,13 +34,18 @@ class Size:
     text_bytes: int | None = None
 
 
-def check_all_columns(sources: list[Source], columns: list[str]) -> list[Size]:
-    """Check every source before hours are spent on the first; several at a time."""
+def check_all_columns(
+    sources: list[Source], columns: list[str], flag: str = "--json-keys"
+) -> list[Size]:
+    """Check every source before hours are spent on the first; several at a time.
+
+    `flag` is what named the columns, for messages.
+    """
     with ThreadPoolExecutor(8) as pool:
-        return list(pool.map(lambda source: check_columns(source, columns), sources))
+        return list(pool.map(lambda source: check_columns(source, columns, flag), sources))
 
 
-def check_columns(source: Source, columns: list[str]) -> Size:
+def check_columns(source: Source, columns: list[str], flag: str) -> Size:
     """Raise InputError when `source` lacks a text column of that name, or is no JSON lines."""
     if source.kind == "jsonl":
         _first_row(source)
@@ -54,7 +59,7 @@ def check_columns(source: Source, columns: list[str]) -> Size:
         if kind is None:
             raise InputError(
                 f"{source.name} has no column {column!r}; it has: {', '.join(schema.names)}. "
-                "Name one with --json-keys"
+                f"Name another with {flag}"
             )
         if not is_text(kind):
             raise InputError(f"{source.name}: column {column!r} holds {kind}, not text")

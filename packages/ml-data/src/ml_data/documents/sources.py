@@ -9,13 +9,16 @@ from __future__ import annotations
 import fnmatch
 import glob
 import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from pyarrow import fs as arrow_fs
 
-from ml_data.errors import InputError
+from ml_data.errors import InputError, MlDataError
 
 PARQUET = (".parquet", ".pq")
 JSON_LINES = (".jsonl", ".json", ".ndjson")
@@ -88,6 +91,24 @@ def find_sources(inputs: list[str]) -> list[Source]:
     return sources
 
 
+@contextmanager
+def reporting_input(what: Callable[[], str], *, is_local: bool) -> Iterator[None]:
+    """Turn what a file system raises into an InputError that starts with `what()`.
+
+    Remote file systems of fsspec raise whatever their network library does.
+    """
+    try:
+        yield
+    except MlDataError:
+        raise
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{what()}: {error}") from error
+    except Exception as error:
+        if is_local:
+            raise
+        raise InputError(f"{what()}: {type(error).__name__}: {error}") from error
+
+
 def _without_query(given: str) -> str:
     """For messages: the query of a URI may hold keys."""
     return given.split("?", 1)[0] if "://" in given and "=" in given else given
@@ -127,7 +148,9 @@ def _remote(given: str) -> list[Source]:
     pattern = "/".join(folders[fixed:]) or None
     base = f"{scheme}://{'/'.join(folders[:fixed])}{'?' if query else ''}{query}"
     filesystem, root = _open_filesystem(base, scheme)
-    try:
+    with reporting_input(
+        lambda: f"input {_without_query(given)}: cannot be listed", is_local=False
+    ):
         info = filesystem.get_file_info(root)
         if info.type == arrow_fs.FileType.File:
             infos = [info]
@@ -135,8 +158,6 @@ def _remote(given: str) -> list[Source]:
             selector = arrow_fs.FileSelector(root, recursive=True, allow_not_found=True)
             infos = [one for one in filesystem.get_file_info(selector) if one.is_file]
             infos = [one for one in infos if _matches(one.path, root, pattern)]
-    except OSError as error:
-        raise InputError(f"input {_without_query(given)}: cannot be listed: {error}") from error
     return [
         Source(
             # Without the query, which may hold keys.
@@ -156,12 +177,12 @@ def source_checksum(source: Source, which: str) -> str | None:
     if which == "none" or (which == "local" and not source.is_local):
         return None
     digest = hashlib.sha256()
-    try:
-        with source.filesystem.open_input_stream(source.path, compression=None) as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    except OSError as error:
-        raise InputError(f"{source.name}: cannot be read: {error}") from error
+    with (
+        reporting_input(lambda: f"{source.name}: cannot be read", is_local=source.is_local),
+        source.filesystem.open_input_stream(source.path, compression=None) as stream,
+    ):
+        while block := stream.read(1 << 20):
+            digest.update(block)
     return digest.hexdigest()
 
 

@@ -162,12 +162,21 @@ def add_ledgers(ledgers: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _same_tokenizer(inputs: Sequence[str], manifests: Sequence[dict[str, Any] | None]) -> None:
-    known = [(p, m["tokenizer"]) for p, m in zip(inputs, manifests, strict=True) if m]
-    for prefix, tokenizer in known[1:]:
-        if tokenizer["fingerprint"] != known[0][1]["fingerprint"]:
+    known = [(p, m) for p, m in zip(inputs, manifests, strict=True) if m and "tokenizer" in m]
+    for prefix, manifest in known[1:]:
+        first, other = known[0]
+        if manifest["tokenizer"]["fingerprint"] != other["tokenizer"]["fingerprint"]:
             raise FormatError(
-                f"{prefix} and {known[0][0]} were made with different tokenizers: ids would mix"
+                f"{prefix} and {first} were made with different tokenizers: ids would mix"
             )
+        for name in ("append_eod", "parse_special_tokens"):
+            given = [one["options"][name] for one in (other, manifest)]
+            if given[0] != given[1]:
+                flag = f"--{name.replace('_', '-')}"
+                raise FormatError(
+                    f"{first} and {prefix} were made one with {flag}, one without: tokenize one "
+                    "of them again (or take its .json away to merge them all the same)"
+                )
 
 
 def _origin(prefix: str) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def make_plan(options: TokenizeOptions, notice: OnNotice) -> Plan:
     options = _with_default_template(options, sources, notice)
     template = get_template(options.template) if options.template else None
     columns = list(template.fields if template else options.json_keys)
-    sizes = check_all_columns(sources, columns)
+    sizes = check_all_columns(sources, columns, "--template" if template else "--json-keys")
     job = Job(
         tokenizer_path=tokenizer.path,
         tokenizer_type=options.tokenizer_type,

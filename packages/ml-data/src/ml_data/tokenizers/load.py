@@ -51,7 +51,10 @@ def _find(path: Path, engine: str) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise TokenizerError(f"tokenizer path {path} does not exist")
+        raise TokenizerError(
+            f"tokenizer path {path} does not exist: give a folder or a file of this machine, as "
+            "nothing is downloaded"
+        )
     names = {"tokenizers": [_JSON], "auto": [_MODEL, _JSON]}.get(engine, [_MODEL])
     found = [path / name for name in names if (path / name).is_file()]
     if not found:
