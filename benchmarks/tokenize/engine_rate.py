@@ -1,4 +1,4 @@
-"""The engines' own rates with two threads, texts in memory.
+"""A whole run against its engine's own rate with two threads, texts in memory; and gigatoken's.
 
 The truth is SentencePiece; gigatoken, which reads the tokenizer.json of recipe.py, is shown for
 comparison: it is not admitted, since texts with control strings such as `<|separator|>` get other
@@ -20,11 +20,13 @@ import gigatoken
 import pyarrow as pa
 import pyarrow.parquet as pq
 from recipe import write_json
+from run import command, run_once
 
 from ml_data.tokenizers import load_tokenizer
 
 TOKENIZER = Path(__file__).parents[2] / "examples" / "data" / "grok1_tokenizer"
 BATCH_BYTES = 4 << 20
+ENGINE, WHOLE = "ml-data's fast engine", "ml-data, whole process"
 
 
 def batches_of(path: Path) -> list[pa.Array]:
@@ -61,6 +63,16 @@ def gigatoken_engine(path: Path) -> Callable[[list[pa.Array]], None]:
     return run
 
 
+def whole_process(args: argparse.Namespace) -> Callable[[list[pa.Array]], None]:
+    """`ml-data tokenize` from start to synced files."""
+
+    def run(_: list[pa.Array]) -> None:
+        source = args.folder / f"{args.input}.parquet"
+        run_once(command("ml-data", source, args.folder / "out" / "rate", args), False)
+
+    return run
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -68,26 +80,30 @@ def main() -> None:
     parser.add_argument("--input", default="mixed")
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
+    args.workers = 2
     json = args.folder / "grok1.json"
     if not json.exists():
         write_json(TOKENIZER / "tokenizer.model", json)
     batches = batches_of(args.folder / f"{args.input}.parquet")
     megabytes = sum(one.nbytes for one in batches) / 1e6
-    engines = {
-        "ml-data fast (admitted)": lambda: own_engine("fast"),
-        "gigatoken (not admitted)": lambda: gigatoken_engine(json),
+    programs = {
+        ENGINE: lambda: own_engine("fast"),
+        WHOLE: lambda: whole_process(args),
+        "gigatoken, not admitted": lambda: gigatoken_engine(json),
     }
-    rates: dict[str, list[float]] = {name: [] for name in engines}
+    rates: dict[str, list[float]] = {name: [] for name in programs}
     for _ in range(args.rounds):
-        for name, load in engines.items():
+        for name, load in programs.items():
             run = load()
             started = time.perf_counter()
             run(batches)
             rates[name].append(megabytes / (time.perf_counter() - started))
             print(f"{name}: {rates[name][-1]:.1f} MB/s", flush=True)
-    print(f"{args.input}: {megabytes:.0f} MB, two threads, {args.rounds} rounds")
+    print(f"{args.input}: {megabytes:.0f} MB, two threads, {args.rounds} rounds, medians in MB/s")
     for name, found in rates.items():
-        print(f"{name}: median {statistics.median(found):.1f} MB/s")
+        print(f"{name}: {statistics.median(found):.1f}")
+    shares = [whole / engine for whole, engine in zip(rates[WHOLE], rates[ENGINE], strict=True)]
+    print(f"whole process / engine, median of the rounds: {statistics.median(shares):.0%}")
 
 
 if __name__ == "__main__":

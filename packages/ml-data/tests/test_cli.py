@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -83,6 +84,19 @@ def test_a_run_does_not_import_pandas(tmp_path: Path, sample: Path, tokenizer_pa
         text=True,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_start_up_takes_less_than_a_second(tmp_path: Path, tokenizer_path: Path) -> None:
+    """From start to a finished dataset of one row; CPU seconds, as the machine may be busy."""
+    lines = write_lines(tmp_path / "a.jsonl", [{"text": "hello"}])
+    seconds = []
+    for number in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        command = arguments(lines, tokenizer_path, tmp_path / f"p{number}", "--append-eod")
+        subprocess.run([sys.executable, "-m", "ml_data.cli", *command], check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(seconds) < 1
 
 
 def flags_of(command: str) -> set[str]:

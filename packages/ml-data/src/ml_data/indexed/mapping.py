@@ -1,0 +1,51 @@
+"""Map a file into memory without keeping it open.
+
+Python's mmap, and so np.memmap, holds a file descriptor for each map: with the usual limit of 1,024
+a blend of more than 500 prefixes could not be opened. The system itself needs none once a file is
+mapped, so it is asked directly.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import weakref
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+_FAILED = ctypes.c_void_p(-1).value
+
+
+@cache
+def _system() -> ctypes.CDLL:
+    library = ctypes.CDLL(None, use_errno=True)
+    library.mmap.restype = ctypes.c_void_p
+    library.mmap.argtypes = [
+        ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long,
+    ]  # fmt: skip
+    library.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    return library
+
+
+def map_file(path: Path) -> NDArray[np.uint8]:
+    """The bytes of a file, read-only; unmapped when the last view of them is gone."""
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size == 0:
+            return np.empty(0, np.uint8)
+        if os.name != "posix":
+            return np.memmap(file, np.uint8, mode="r")
+        system = _system()
+        place = system.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, file.fileno(), 0)
+        if place == _FAILED:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), str(path))
+    memory = (ctypes.c_uint8 * size).from_address(place)
+    weakref.finalize(memory, system.munmap, place, size).atexit = False
+    view: NDArray[np.uint8] = np.frombuffer(memory, np.uint8)
+    view.flags.writeable = False
+    return view
