@@ -46,6 +46,6 @@ def map_file(path: Path) -> NDArray[np.uint8]:
             raise OSError(code, os.strerror(code), str(path))
     memory = (ctypes.c_uint8 * size).from_address(place)
     weakref.finalize(memory, system.munmap, place, size).atexit = False
-    view: NDArray[np.uint8] = np.frombuffer(memory, np.uint8)
+    view: NDArray[np.uint8] = np.frombuffer(memoryview(memory), np.uint8)
     view.flags.writeable = False
     return view
