@@ -116,8 +116,14 @@ def test_lines_give_the_texts_that_pythons_json_gives(
     assert found.bad == expected.bad
 
 
-def test_a_template_shows_large_integers_as_they_are(tmp_path: Path, options: Make) -> None:
-    path = write_lines(tmp_path / "a.jsonl", [{"n": 10**30}])
-    tokenize(options(path, template="{n}"))
-    ids = IndexedDataset(tmp_path / "out" / "p_text_document")[0].tolist()
-    assert load_tokenizer(options(path).tokenizer_name_or_path).decode(ids) == str(10**30)
+def test_a_template_shows_values_as_json_writes_them(tmp_path: Path, options: Make) -> None:
+    rows = [{"n": 10**30}, {"n": True}, {"n": 0.5}, {"n": "\n"}, {"n": [1]}, {"n": {}}, {}]
+    path = write_lines(tmp_path / "a.jsonl", rows)
+    (manifest,) = tokenize(options(path, template="{n}"))
+    tokenizer = load_tokenizer(options(path).tokenizer_name_or_path)
+    data = IndexedDataset(tmp_path / "out" / "p_text_document")
+    shown = [tokenizer.decode(one.tolist()) for one in data]
+    assert shown == [str(10**30), "true", "0.5", "\n"]
+    assert manifest["ledger"]["documents_dropped"] == {"null": 1, "undecodable": 2}
+    quarantine = (tmp_path / "out" / "p_text_document.quarantine.jsonl").read_text()
+    assert "field 'n' holds a list, a text or number was expected" in quarantine

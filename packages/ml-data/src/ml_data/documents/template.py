@@ -5,6 +5,7 @@ A template is `alpaca` or a pattern such as `Q: {question}\\nA: {answer}`; `{{` 
 
 from __future__ import annotations
 
+import json
 import string
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,15 +34,27 @@ class Template:
     optional: str | None = None
     without: str = ""
 
-    def render(self, row: Mapping[str, str | None]) -> str | None:
-        """The text of one row; None when a field that it needs is null."""
+    def render(self, row: Mapping[str, object]) -> str | None:
+        """The text of one row; None when a field that it needs is null.
+
+        Numbers and booleans appear as JSON writes them. ValueError for a list or an object.
+        """
         pattern = self.pattern
         if self.optional is not None and not row.get(self.optional):
             pattern = self.without
         needed = [field for field in self.fields if field != self.optional]
         if any(row.get(field) is None for field in needed):
             return None
-        return pattern.format_map(row)
+        return pattern.format_map({field: _shown(field, row.get(field)) for field in self.fields})
+
+
+def _shown(field: str, value: object) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (list, dict)):
+        kind = "a list" if isinstance(value, list) else "an object"
+        raise ValueError(f"field {field!r} holds {kind}, a text or number was expected")
+    return json.dumps(value)
 
 
 def get_template(text: str) -> Template:
