@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 
 from ml_data.errors import UsageError
 
@@ -31,15 +32,15 @@ def run(args: argparse.Namespace) -> int:
         made = [merge(args.prefix, args.output_prefix, overwrite=args.overwrite)]
     else:
         raise UsageError("merge: give prefixes and --output-prefix, or --tasks P")
-    show(made, args.json)
+    show(made, Path(args.tasks or args.output_prefix).parent, args.json)
     return 0
 
 
-def show(manifests: list, as_json: bool) -> None:
-    """Print what was made."""
+def show(manifests: list, folder: Path, as_json: bool) -> None:
+    """Print what was made: first the prefix, as training takes it."""
     if as_json:
         print(json.dumps(manifests, indent=2))
         return
     for one in manifests:
-        name = next(iter(one["files"])).removesuffix(".bin")
+        name = str(folder / next(iter(one["files"]))).removesuffix(".bin")
         print(f"{name}: {one['num_documents']:,} documents, {one['num_tokens']:,} tokens")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from ml_data.commands.merge import show
 from ml_data.errors import UsageError
@@ -27,5 +28,6 @@ def run(args: argparse.Namespace) -> int:
     if (args.parts is None) == (args.fractions is None) or (args.parts or 1) < 1:
         raise UsageError("split: give either --parts N (at least 1) or --fractions")
     fractions = args.fractions or [1.0] * args.parts
-    show(split(args.prefix, args.output_prefix, fractions, overwrite=args.overwrite), args.json)
+    made = split(args.prefix, args.output_prefix, fractions, overwrite=args.overwrite)
+    show(made, Path(args.output_prefix).parent, args.json)
     return 0

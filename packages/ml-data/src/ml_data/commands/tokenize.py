@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 HELP = "text files to token files"
@@ -89,13 +90,13 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(manifests, indent=2))
         return 0
     for manifest in manifests:
-        print(summary(manifest))
+        print(summary(manifest, Path(options.output_prefix).parent))
     return 0
 
 
-def summary(manifest: dict[str, Any]) -> str:
-    """One line about an output."""
-    name = next(iter(manifest["files"])).removesuffix(".bin")
+def summary(manifest: dict[str, Any], folder: Path) -> str:
+    """One line about an output: first its prefix, as training takes it."""
+    name = str(folder / next(iter(manifest["files"]))).removesuffix(".bin")
     ledger = manifest["ledger"]
     dropped = sum(ledger["documents_dropped"].values())
     reasons = ", ".join(f"{count} {why}" for why, count in ledger["documents_dropped"].items())
