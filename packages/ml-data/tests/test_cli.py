@@ -1,7 +1,9 @@
 """Exit codes, one-line errors, the lazy API, dry runs."""
 
 import argparse
+import dataclasses
 import importlib
+import inspect
 import json
 import os
 import pty
@@ -133,6 +135,47 @@ def test_api(tmp_path: Path, sample: Path, tokenizer_path: Path) -> None:
     assert not data[0].flags.writeable
     with pytest.raises(AttributeError, match="nothing"):
         ml_data.nothing  # noqa: B018
+
+
+def test_the_api_and_the_command_have_every_option(
+    monkeypatch: pytest.MonkeyPatch, sample: Path
+) -> None:
+    from ml_data import api
+    from ml_data.commands import tokenize as command
+    from ml_data.pipeline import run
+    from ml_data.pipeline.options import TokenizeOptions
+
+    signature = inspect.signature(ml_data.tokenize).parameters
+    flags = argparse.ArgumentParser()
+    command.add_arguments(flags)
+    for field in dataclasses.fields(TokenizeOptions):
+        if field.default is not dataclasses.MISSING:
+            assert signature[field.name].default == field.default, field.name
+            default = flags.get_default(field.name)
+            assert (tuple(default) if isinstance(default, list) else default) == field.default
+    changed = {
+        "json_keys": ("a", "b"), "append_eod": True, "parse_special_tokens": True,
+        "on_error": "stop", "max_document_tokens": 7, "tokenizer_type": "x", "engine": "fast",
+        "workers": 3, "executor": "ray", "num_tasks": 5, "task_index": 2, "overwrite": True,
+        "input_checksums": "none", "batch_bytes": 11, "shard_bytes": 12, "log_interval": 13,
+    }  # fmt: skip
+    seen: list[TokenizeOptions] = []
+    take = lambda options, **_: seen.append(options) or []  # noqa: E731
+    monkeypatch.setattr(api, "run_tokenize", take)
+    monkeypatch.setattr(run, "tokenize", take)
+    ml_data.tokenize(sample, "t", "p", **changed)
+    words = arguments(sample, Path("t"), Path("p"))
+    for name, value in changed.items():
+        words.append(f"--{name.replace('_', '-')}")
+        words += [] if value is True else list(value) if isinstance(value, tuple) else [str(value)]
+    assert main(words) == 0
+    ml_data.tokenize(sample, "t", "p", template="x")
+    assert (
+        main([*arguments(sample, Path("t"), Path("p")), "--template", "x", "--workers", "4"]) == 0
+    )
+    assert seen[0] == seen[1]
+    assert seen[2] == seen[3]
+    assert {name: getattr(seen[0], name) for name in changed} == changed
 
 
 def test_a_script_without_a_main_guard_may_use_workers(

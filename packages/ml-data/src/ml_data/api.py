@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ml_data.indexed.verify import Report, verify_pair
 from ml_data.pipeline.manifest import read_manifest
-from ml_data.pipeline.options import TokenizeOptions
+from ml_data.pipeline.options import BATCH_BYTES, SHARD_BYTES, TokenizeOptions
+from ml_data.pipeline.plan import OnNotice
+from ml_data.pipeline.progress import OnProgress
 from ml_data.pipeline.run import tokenize as run_tokenize
 from ml_data.tokenizers import load_tokenizer
 
@@ -17,23 +19,56 @@ def tokenize(
     input: str | Path | Sequence[str | Path],  # noqa: A002 - the name of the flag
     tokenizer: str | Path,
     output_prefix: str | Path,
-    **options: Any,
+    *,
+    json_keys: str | Sequence[str] = ("text",),
+    append_eod: bool = False,
+    parse_special_tokens: bool = False,
+    template: str | None = None,
+    on_error: Literal["skip", "quarantine", "stop"] = "quarantine",
+    max_document_tokens: int | None = None,
+    tokenizer_type: str = "PretrainedFromHF",
+    engine: Literal["auto", "fast", "sentencepiece", "tokenizers"] = "auto",
+    workers: int = 4,
+    executor: Literal["local", "ray"] = "local",
+    num_tasks: int = 1,
+    task_index: int = 0,
+    overwrite: bool = False,
+    input_checksums: Literal["all", "local", "none"] = "all",
+    batch_bytes: int = BATCH_BYTES,
+    shard_bytes: int = SHARD_BYTES,
+    log_interval: int = 1000,
+    on_progress: OnProgress = lambda tick: None,
+    on_notice: OnNotice = lambda text: None,
 ) -> list[dict[str, Any]]:
     """Tokenize files to P_key_document.bin/.idx/.json; the manifests, one per key.
 
-    `options` are those of `ml-data tokenize`, as fields of TokenizeOptions.
+    The options are those of `ml-data tokenize`. `on_progress` is called every `log_interval`
+    documents, `on_notice` with what the command would print.
     """
     inputs = [input] if isinstance(input, (str, Path)) else input
-    keys = options.pop("json_keys", ("text",))
-    return run_tokenize(
-        TokenizeOptions(
-            input=tuple(str(one) for one in inputs),
-            tokenizer_name_or_path=str(tokenizer),
-            output_prefix=str(output_prefix),
-            json_keys=(keys,) if isinstance(keys, str) else tuple(keys),
-            **options,
-        )
+    options = TokenizeOptions(
+        input=tuple(str(one) for one in inputs),
+        tokenizer_name_or_path=str(tokenizer),
+        output_prefix=str(output_prefix),
+        json_keys=(json_keys,) if isinstance(json_keys, str) else tuple(json_keys),
+        append_eod=append_eod,
+        parse_special_tokens=parse_special_tokens,
+        template=template,
+        on_error=on_error,
+        max_document_tokens=max_document_tokens,
+        tokenizer_type=tokenizer_type,
+        engine=engine,
+        workers=workers,
+        executor=executor,
+        num_tasks=num_tasks,
+        task_index=task_index,
+        overwrite=overwrite,
+        input_checksums=input_checksums,
+        batch_bytes=batch_bytes,
+        shard_bytes=shard_bytes,
+        log_interval=log_interval,
     )
+    return run_tokenize(options, on_progress=on_progress, on_notice=on_notice)
 
 
 def verify(prefix: str | Path, tokenizer: str | Path | None = None) -> Report:
