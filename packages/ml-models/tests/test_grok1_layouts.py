@@ -1,7 +1,10 @@
 """Grok-1's outputs, loss and gradients against hpcai-tech's, in every kind of layout."""
 
+from functools import cache
+
 import pytest
 import torch
+from model_checks import double
 from model_checks.group import Group
 from model_checks.references import (
     config_of,
@@ -26,13 +29,45 @@ LAYOUTS = {
 CHECKS = [("hf_a", name) for name in LAYOUTS]
 CHECKS += [("hf_b", "tp1"), ("hf_b", "tp2-ep2"), ("hf_c", "tp1"), ("hf_c", "tp2-pp2-ep2")]
 LOGITS_TOLERANCE = {"hf_a": 1e-4, "hf_b": 2e-5, "hf_c": 1e-4}
-# Gradients, relative. hf_c's reference is itself up to 3.7e-4 away from the same model in fp64 (its
-# first layer's scores are saturated), we are 2.8e-4 away: docs/fidelity.md.
-RELATIVE = {"hf_a": 1e-4, "hf_b": 1e-4, "hf_c": 2e-4}
+RELATIVE = 1e-4
+"""Gradients. Where the reference itself is further from the same model in fp64, that distance."""
+
+
+@cache
+def reference_errors(name: str) -> dict[str, float]:
+    """grad.NAME and grad_norm.NAME -> the reference's relative distance from fp64."""
+    config, reference = config_of(name, "gelu_erf"), reference_of(name)
+    exact = double.gradients(weights_of(name, config), reference["input_ids"], config)
+    assert exact.pop("loss").item() == pytest.approx(reference["loss"].item(), rel=1e-6)
+    exact = to_hugging_face(exact, config)
+    errors = {}
+    for key, value in reference.items():
+        kind, _, parameter = key.partition(".")
+        if kind == "grad":
+            apart = (value - exact[parameter]).norm()
+        elif kind == "grad_norm":
+            apart = (value - exact[parameter].norm()).abs().view(())
+        else:
+            continue
+        errors[key] = (apart / exact[parameter].norm()).item()
+    return errors
+
+
+def test_one_reference_is_itself_far_from_fp64() -> None:
+    """hf_c: scores far above the cap, where 1 - tanh^2 has few digits in fp32."""
+    far = {name: max(reference_errors(name).values()) for name in ("hf_a", "hf_b", "hf_c")}
+    assert far["hf_a"] < 3e-5 and far["hf_b"] < 5e-5
+    assert 3e-4 < far["hf_c"] < 5e-4
+    apart = [key for key, error in reference_errors("hf_c").items() if error > 2 * RELATIVE]
+    assert apart and all("layers.0." in key or "embed_tokens" in key for key in apart)
 
 
 def check(found: dict[str, Tensor], name: str, activation: str = "gelu_erf") -> None:
     config, reference = config_of(name, activation), reference_of(name)
+
+    def limit_of(key: str) -> float:
+        return max(RELATIVE, reference_errors(name)[key])
+
     logits = found["logits"][..., : config.vocab_size]
     torch.testing.assert_close(logits, reference["logits"], rtol=0, atol=LOGITS_TOLERANCE[name])
     torch.testing.assert_close(found["loss"], reference["loss"], rtol=1e-5, atol=0)
@@ -46,9 +81,7 @@ def check(found: dict[str, Tensor], name: str, activation: str = "gelu_erf") -> 
     for key, expected in reference.items():
         if key.startswith("grad_norm."):
             norm = theirs.pop(key.removeprefix("grad_norm.")).norm()
-            torch.testing.assert_close(
-                norm, expected.view(()), rtol=RELATIVE[name], atol=0, msg=key
-            )
+            torch.testing.assert_close(norm, expected.view(()), rtol=limit_of(key), atol=0, msg=key)
         elif key.startswith(("hidden_states.", "router_logits.", "final_norm")):
             torch.testing.assert_close(found[key], expected, rtol=0, atol=1e-4)
     assert not theirs
@@ -56,7 +89,7 @@ def check(found: dict[str, Tensor], name: str, activation: str = "gelu_erf") -> 
     for key, expected in reference.items():
         if key.startswith("grad."):
             error = (theirs[key.removeprefix("grad.")] - expected).norm() / expected.norm()
-            assert error < RELATIVE[name], (key, error)
+            assert error < limit_of(key), (key, error)
 
 
 @pytest.mark.parametrize(("model", "name"), CHECKS)
