@@ -1,10 +1,11 @@
 """Time and activation memory of a training step: ours, stock megatron-core, the reference's way.
 
-    python benchmarks/model_step/run.py [--sequence 512 2048] [--repeats 5]
+    python benchmarks/model_step/run.py [--sequence 512 2048] [--repeats 5] [--execution compiled]
 
 One process, fp32, CPU, 2 threads. The three are alternated in one run, as timings taken beside
-another job were off by 40 %: read the ratios (medians), not the seconds. Activation memory is what
-autograd keeps between the forward and the backward pass, each storage once, parameters not counted.
+another job were off by 40 %: read the ratios (medians), not the seconds. Ours and stock run
+in megatron-core's DistributedDataParallel, as they are trained. Activation memory is what autograd
+keeps between the forward and the backward pass, each storage once, parameters not counted.
 """
 
 import argparse
@@ -36,15 +37,17 @@ CONFIG = Grok1Config(
 Step = Callable[[torch.Tensor], torch.Tensor]
 
 
-def ours() -> tuple[Any, Step]:
+def ours(execution: Any = "eager") -> tuple[Any, Step]:
+    settings = make_transformer_config(CONFIG, use_cpu_initialization=True)
     model = build_model(
         CONFIG,
-        make_transformer_config(CONFIG, use_cpu_initialization=True),
+        settings,
         padded_vocab_size=CONFIG.vocab_size,
         pre_process=True,
         post_process=True,
+        execution=execution,
     )
-    return model, megatron_step(model)
+    return as_trained(model, settings), megatron_step(model)
 
 
 def stock() -> tuple[Any, Step]:
@@ -64,7 +67,14 @@ def stock() -> tuple[Any, Step]:
         position_embedding_type="rope",
         share_embeddings_and_output_weights=True,
     )
-    return model, megatron_step(model)
+    return as_trained(model, settings), megatron_step(model)
+
+
+def as_trained(model: Any, settings: Any) -> Any:
+    """In megatron-core's DistributedDataParallel, whose buffer gathers the gradients."""
+    from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig
+
+    return DistributedDataParallel(settings, DistributedDataParallelConfig(), model)
 
 
 def reference() -> tuple[Any, Step]:
@@ -84,8 +94,11 @@ def megatron_step(model: Any) -> Step:
 
 
 def seconds_of(model: Any, step: Step, ids: torch.Tensor) -> float:
-    model.zero_grad(set_to_none=False)
     start = time.perf_counter()
+    if hasattr(model, "zero_grad_buffer"):
+        model.zero_grad_buffer()
+    else:
+        model.zero_grad(set_to_none=False)
     step(ids).backward()
     return time.perf_counter() - start
 
@@ -126,9 +139,9 @@ def start() -> Any:
     return context
 
 
-def measure(sequence: int, repeats: int) -> dict[str, Any]:
+def measure(sequence: int, repeats: int, execution: str) -> dict[str, Any]:
     ids = torch.randint(0, CONFIG.vocab_size, (1, sequence))
-    built = {"ours": ours(), "stock": stock(), "reference": reference()}
+    built = {"ours": ours(execution), "stock": stock(), "reference": reference()}
     memory = {name: kept_bytes(*pair, ids) for name, pair in built.items()}
     times: dict[str, list[float]] = {name: [] for name in built}
     for _ in range(repeats):
@@ -137,6 +150,7 @@ def measure(sequence: int, repeats: int) -> dict[str, Any]:
     seconds = {name: statistics.median(values) for name, values in times.items()}
     return {
         "sequence": sequence,
+        "execution": execution,
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "activation_mib": {name: round(value / 2**20) for name, value in memory.items()},
         "times_as_fast_as_stock": round(seconds["stock"] / seconds["ours"], 2),
@@ -149,12 +163,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sequence", type=int, nargs="+", default=[512, 2048])
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--execution", choices=("eager", "compiled"), default="eager")
     args = parser.parse_args()
     torch.set_num_threads(2)
     torch.manual_seed(0)
     context = start()
     for sequence in args.sequence:
-        print(json.dumps(measure(sequence, args.repeats)), flush=True)
+        print(json.dumps(measure(sequence, args.repeats, args.execution)), flush=True)
     context.__exit__(None, None, None)
     return 0
 

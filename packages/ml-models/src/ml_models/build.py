@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from megatron.core.models.gpt import GPTModel
     from megatron.core.transformer import TransformerConfig
 
+    from ml_models.layers.kernels import Execution
+
 RECOMPUTABLE = ("core_attn", "moe", "moe_act")
 BALANCING = ("aux_loss", "none")
 
@@ -50,6 +52,8 @@ def make_transformer_config(model: ModelConfig, **training: Any) -> "Transformer
         **registry.architecture(model).spec().transformer_fields(model),
         **training,
     }
+    if values["num_moe_experts"] is None:
+        values |= {"moe_ffn_hidden_size": None, "moe_router_pre_softmax": True}  # core's rules
     _check_supported(values)
     check_layout(
         model,
@@ -155,13 +159,16 @@ def build_model(
     post_process: bool,
     vp_stage: int | None = None,
     seed: int = 1234,
+    execution: "Execution" = "eager",
 ) -> "GPTModel":
     """This rank's part of `model`, its initial weights a function of (seed, parameter, index).
 
+    `execution`: eager, or compiled with torch.compile, see layers/kernels.py.
     With `config.perform_initialization` False the weights are left as they were allocated.
     """
     from ml_models import core_line
     from ml_models.layers.initialize import initialize_weights
+    from ml_models.layers.kernels import set_execution
     from ml_models.layers.model import ScaledGPTModel
 
     tp = config.tensor_model_parallel_size
@@ -191,6 +198,7 @@ def build_model(
     finally:
         config.perform_initialization = initialize
     _mark_tensor_parallel(built)
+    set_execution(built, execution)
     if initialize:
         initialize_weights(built, config, seed=seed, vocab_size=model.vocab_size)
     return built

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ml_models.errors import ConfigError
 from ml_models.layers.attention_core import causal_attention, masked_attention
+from ml_models.layers.kernels import kernel
 from ml_models.layers.rotary import rotate
 
 
@@ -20,6 +21,7 @@ class CoreAttention(torch.nn.Module):
 
     scale: float = 1.0
     cap: float | None = None
+    use_compiled = False
 
     def __init__(self, config: Any = None, **_: Any) -> None:
         super().__init__()
@@ -29,12 +31,16 @@ class CoreAttention(torch.nn.Module):
     ) -> Tensor:
         """[S, B, N*D]; without a mask attention is causal, a mask (True: hidden) replaces that."""
         if mask is None:
-            return causal_attention(query_SBND, key_SBGD, value_SBGD, self.scale, self.cap)
+            return causal_attention(
+                query_SBND, key_SBGD, value_SBGD, self.scale, self.cap, self.use_compiled
+            )
         return masked_attention(query_SBND, key_SBGD, value_SBGD, mask, self.scale, self.cap)
 
 
 class CappedSelfAttention(SelfAttention):
     """Grouped-query attention: q.k * attention_scale, soft cap, mask, softmax (Grok-1, Mixtral)."""
+
+    use_compiled = False
 
     def __init__(
         self,
@@ -64,6 +70,7 @@ class CappedSelfAttention(SelfAttention):
             )
         query, key, value = self.get_query_key_value_tensors(hidden_states)
         if rotary_pos_emb is not None:
-            query, key = rotate(query, rotary_pos_emb), rotate(key, rotary_pos_emb)
+            turn = kernel(rotate, self.use_compiled)
+            query, key = turn(query, rotary_pos_emb), turn(key, rotary_pos_emb)
         output, bias = self.linear_proj(self.core_attention(query, key, value, attention_mask))
         return output, bias

@@ -10,6 +10,10 @@ Tokens come sorted by expert; each expert's product is one matrix product over i
 expert without tokens gets zero gradients, never none. Gate probabilities weigh the inner
 activation, which is the same as weighing the output. What is kept for the backward pass: the
 input, the first product's output and the probabilities.
+
+Under megatron-core's DistributedDataParallel the weights' gradients are added to its buffer
+(`main_grad`) by the products that compute them. A tensor of all experts' gradients, new in each
+step, would cost more than its arithmetic: 100 MiB are 25,000 page faults.
 """
 
 from typing import Any
@@ -22,9 +26,36 @@ from ml_models import core_line
 from ml_models.errors import LayoutError
 from ml_models.layers.activation import BACKWARD, FORWARD
 from ml_models.layers.device import parameter_device
+from ml_models.layers.kernels import kernel
 
 
-class _ExpertFunction(torch.autograd.Function):
+def gated_product(inner: Tensor, probs: Tensor, activation: str) -> Tensor:
+    """act(gate) * value * prob [n, F] in fp32, given in inner's dtype."""
+    gate, value = inner.float().chunk(2, dim=-1)
+    product = FORWARD[activation](gate).mul_(value).mul_(probs.float()[:, None])
+    return product.to(inner.dtype)
+
+
+def gated_product_backward(
+    grad: Tensor, inner: Tensor, probs: Tensor, activation: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(the product again, gradient of inner, gradient of probs)."""
+    gate, value = inner.float().chunk(2, dim=-1)
+    prob, grad = probs.float()[:, None], grad.float()
+    acted = FORWARD[activation](gate.contiguous())
+    product = acted * value
+    grad_probs = (grad * product).sum(-1).to(probs.dtype)
+    grad = grad.mul_(prob)
+    grad_inner = torch.empty_like(inner)
+    width = gate.shape[-1]
+    grad_inner[:, width:] = acted.mul_(grad)
+    grad_inner[:, :width] = BACKWARD[activation](grad.mul_(value), gate)
+    return product.mul_(prob).to(inner.dtype), grad_inner, grad_probs
+
+
+class ExpertFunction(torch.autograd.Function):
+    """(tokens sorted by expert, their weights, fc1, fc2, tokens per expert, activation)."""
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -34,17 +65,19 @@ class _ExpertFunction(torch.autograd.Function):
         fc2: Tensor,
         counts: list[int],
         activation: str,
+        compiled: bool,
     ) -> Tensor:
         width = fc2.shape[-1]
         inner = x.new_empty(x.shape[0], 2 * width)
         out = torch.empty_like(x)
+        gated = kernel(gated_product, compiled)
         for expert, rows in _ranges(counts):
             torch.mm(x[rows], fc1[expert].view(2 * width, -1).t(), out=inner[rows])
-            gate, value = inner[rows].float().split(width, dim=-1)
-            acted = FORWARD[activation](gate).mul_(value).mul_(probs[rows].float()[:, None])
-            torch.mm(acted.to(x.dtype), fc2[expert].t(), out=out[rows])
+            product = gated(inner[rows], probs[rows], activation)
+            torch.mm(product, fc2[expert].t(), out=out[rows])
         ctx.save_for_backward(x, probs, fc1, fc2, inner)
-        ctx.counts, ctx.activation = counts, activation
+        ctx.weights, ctx.counts = (fc1, fc2), counts
+        ctx.activation, ctx.compiled = activation, compiled
         return out
 
     @staticmethod
@@ -52,23 +85,43 @@ class _ExpertFunction(torch.autograd.Function):
         x, probs, fc1, fc2, inner = ctx.saved_tensors
         width = fc2.shape[-1]
         grad_x, grad_probs = torch.empty_like(x), torch.empty_like(probs)
-        grad_fc1, grad_fc2 = torch.empty_like(fc1), torch.empty_like(fc2)
-        act, act_backward = FORWARD[ctx.activation], BACKWARD[ctx.activation]
+        grad_fc1, grad_fc2 = (_WeightGradient(weight) for weight in ctx.weights)
+        gated = kernel(gated_product_backward, ctx.compiled)
         for expert, rows in _ranges(ctx.counts):
-            gate, value = inner[rows].float().split(width, dim=-1)
-            prob = probs[rows].float()[:, None]
-            grad = torch.mm(grad_out[rows], fc2[expert]).float()
-            acted = act(gate.contiguous())
-            product = acted * value
-            grad_probs[rows] = (grad * product).sum(-1).to(probs.dtype)
-            torch.mm(grad_out[rows].t(), product.mul_(prob).to(x.dtype), out=grad_fc2[expert])
-            grad.mul_(prob)
-            grad_inner = x.new_empty(grad.shape[0], 2 * width)
-            grad_inner[:, width:] = acted.mul_(grad)
-            grad_inner[:, :width] = act_backward(grad.mul_(value), gate)
+            grad = torch.mm(grad_out[rows], fc2[expert])
+            product, grad_inner, grad_probs[rows] = gated(
+                grad, inner[rows], probs[rows], ctx.activation
+            )
+            grad_fc2.add(expert, grad_out[rows].t(), product)
             torch.mm(grad_inner, fc1[expert].view(2 * width, -1), out=grad_x[rows])
-            torch.mm(grad_inner.t(), x[rows], out=grad_fc1[expert].view(2 * width, -1))
-        return grad_x, grad_probs, grad_fc1, grad_fc2, None, None
+            grad_fc1.add(expert, grad_inner.t(), x[rows])
+        return grad_x, grad_probs, grad_fc1.result, grad_fc2.result, None, None, None
+
+
+class _WeightGradient:
+    """One weight's gradient: part of megatron-core's buffer where there is one, else a tensor.
+
+    `result` is what autograd gets. Beside a buffer its values are never read, as for core's own
+    gradient_accumulation_fusion: DistributedDataParallel's hook looks at grad_added_to_main_grad.
+    """
+
+    def __init__(self, weight: Any) -> None:
+        self.result = torch.empty_like(weight)
+        self._sum: Tensor | None = None
+        if hasattr(weight, "grad_added_to_main_grad") and weight.requires_grad:
+            self._sum = weight.main_grad
+            weight.grad_added_to_main_grad = True
+
+    def add(self, expert: int, first: Tensor, second: Tensor) -> None:
+        """Set, or add to the buffer, this expert's gradient: the product of two matrices."""
+        if self._sum is None:
+            torch.mm(first, second, out=self.result[expert].view(first.shape[0], -1))
+            return
+        target = self._sum[expert].view(first.shape[0], -1)
+        if target.dtype == first.dtype:
+            target.addmm_(first, second)
+        else:
+            target.add_(torch.mm(first, second))
 
 
 def _ranges(counts: list[int]) -> list[tuple[int, slice]]:
@@ -79,25 +132,28 @@ def _ranges(counts: list[int]) -> list[tuple[int, slice]]:
     return ranges
 
 
-class _Weight(torch.nn.Module):
+class Weight(torch.nn.Module):
     """Holds one parameter, so that it is called linear_fcN.weight."""
 
-    def __init__(self, *shape: int, config: Any) -> None:
+    def __init__(
+        self, *shape: int, config: Any, partition_dim: int, allreduce: bool = True
+    ) -> None:
         super().__init__()
         self.weight = torch.nn.Parameter(
             torch.empty(shape, dtype=config.params_dtype, device=parameter_device(config))
         )
-        # Read by megatron-core. allreduce False: gradients are summed over the experts' own
-        # data-parallel group. Core's experts say True at EP 1, which at TP 2 and ETP 1 loses the
-        # gradients of the other TP ranks' part of the sequence. Every rank's part counts in norms.
-        self.weight.allreduce = False  # type: ignore[attr-defined]
+        # Read by megatron-core: over which group gradients are summed, and that every TP rank's
+        # part counts in norms.
+        self.weight.allreduce = allreduce  # type: ignore[attr-defined]
         self.weight.tensor_model_parallel = True  # type: ignore[attr-defined]
-        self.weight.partition_dim = 2  # type: ignore[attr-defined]
+        self.weight.partition_dim = partition_dim  # type: ignore[attr-defined]
         self.weight.partition_stride = 1  # type: ignore[attr-defined]
 
 
 class GatedExperts(torch.nn.Module):
     """The experts module of megatron-core's MoELayer."""
+
+    use_compiled = False
 
     def __init__(
         self,
@@ -118,24 +174,26 @@ class GatedExperts(torch.nn.Module):
                 f"expert tensor parallel size is {etp}, which does not divide ffn_hidden_size "
                 f"{width}; choose a divisor."
             )
-        self.linear_fc1 = _Weight(
-            num_local_experts, 2, width // etp, config.hidden_size, config=config
-        )
-        self.linear_fc2 = _Weight(
-            num_local_experts, config.hidden_size, width // etp, config=config
-        )
+        # allreduce False: gradients are summed over the experts' own data-parallel group. Core's
+        # experts say True at EP 1, which at TP 2 and ETP 1 loses the gradients of the other TP
+        # ranks' part of the sequence.
+        kind: dict[str, Any] = {"config": config, "partition_dim": 2, "allreduce": False}
+        hidden, part = config.hidden_size, width // etp
+        self.linear_fc1 = Weight(num_local_experts, 2, part, hidden, **kind)
+        self.linear_fc2 = Weight(num_local_experts, hidden, part, **kind)
 
     def forward(
         self, tokens_TH: Tensor, tokens_per_expert: Tensor, probs_T: Tensor
     ) -> tuple[Tensor, None]:
         """Tokens sorted by local expert -> their outputs, partial sums under ETP, and no bias."""
-        result: Tensor = _ExpertFunction.apply(
+        result: Tensor = ExpertFunction.apply(
             tokens_TH,
             probs_T,
             self.linear_fc1.weight,
             self.linear_fc2.weight,
             tokens_per_expert.tolist(),
             self.activation,
+            self.use_compiled,
         )
         return result, None
 

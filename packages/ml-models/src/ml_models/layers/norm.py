@@ -12,31 +12,48 @@ import torch
 from torch import Tensor
 
 from ml_models.layers.device import parameter_device
+from ml_models.layers.kernels import kernel
+
+
+def normalise(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """The result and, per row, 1 / sqrt(mean(x^2) + eps)."""
+    x32 = x.float()
+    rstd = torch.linalg.vector_norm(x32, dim=-1, keepdim=True)
+    rstd = rstd.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+    return (x32 * rstd).mul_(weight.float()).to(x.dtype), rstd
+
+
+def normalise_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, rstd: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gradients of x and weight."""
+    normed = x.float() * rstd
+    grad32 = grad.float()
+    grad_weight = (grad32 * normed).flatten(0, -2).sum(0)
+    scaled = grad32 * weight.float()
+    mean = (scaled * normed).mean(-1, keepdim=True)
+    grad_x = scaled.sub_(normed.mul_(mean)).mul_(rstd)
+    return grad_x.to(x.dtype), grad_weight.to(weight.dtype)
 
 
 class _RMSNormFunction(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        x32 = x.float()
-        rstd = torch.linalg.vector_norm(x32, dim=-1, keepdim=True)
-        rstd = rstd.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, compiled: bool) -> Tensor:
+        result, rstd = kernel(normalise, compiled)(x, weight, eps)
         ctx.save_for_backward(x, weight, rstd)
-        return (x32 * rstd).mul_(weight.float()).to(x.dtype)
+        ctx.compiled = compiled
+        return result
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        x, weight, rstd = ctx.saved_tensors
-        normed = x.float() * rstd
-        grad32 = grad.float()
-        grad_weight = (grad32 * normed).flatten(0, -2).sum(0)
-        scaled = grad32 * weight.float()
-        mean = (scaled * normed).mean(-1, keepdim=True)
-        grad_x = scaled.sub_(normed.mul_(mean)).mul_(rstd)
-        return grad_x.to(x.dtype), grad_weight.to(weight.dtype), None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        backward = kernel(normalise_backward, ctx.compiled)
+        return *backward(grad, *ctx.saved_tensors), None, None
 
 
 class RMSNorm(torch.nn.Module):
     """Weight [hidden_size], ones at first. Arguments as megatron-core gives them to a norm."""
+
+    use_compiled = False
 
     def __init__(self, config: Any, hidden_size: int, eps: float = 1e-5, **_: Any) -> None:
         super().__init__()
@@ -48,5 +65,5 @@ class RMSNorm(torch.nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the last dimension of `x`."""
-        result: Tensor = _RMSNormFunction.apply(x, self.weight, self.eps)
+        result: Tensor = _RMSNormFunction.apply(x, self.weight, self.eps, self.use_compiled)
         return result
