@@ -4,6 +4,8 @@ import hashlib
 import json
 import shutil
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -273,3 +275,37 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
     with pytest.raises(WeightError, match="exists already"):
         convert(open_reference("hf_a"), "megatron", tmp_path / "out")
     assert engine.REPORT not in [path.name for path in (tmp_path / "out").iterdir()]
+
+
+def test_what_hpcais_code_cannot_compute_is_said(tmp_path: Path) -> None:
+    """The guide's model in hpcai-tech's format: its code would give other numbers in silence."""
+    source = open_reference("hf_a")
+    plain = convert(open_source("huggingface", DATA / "hf_a", variant="hpcai"), "huggingface",
+                    tmp_path / "same")  # fmt: skip
+    assert plain["notes"] == []
+    source.model = source.model.replace(
+        activation="silu", attention_logit_cap=None, renormalize_topk=True
+    )
+    report = convert(source, "huggingface", tmp_path / "guide")
+    (note,) = report["notes"]
+    for part in ("activation is silu (there gelu_erf)", "renormalize_topk is True", "cap is none"):
+        assert part in note
+    assert open_source("huggingface", tmp_path / "guide").model == source.model
+
+
+def test_the_tool_with_the_well_known_name(tmp_path: Path) -> None:
+    tool = Path(__file__).parents[3] / "tools" / "convert_checkpoint.py"
+
+    def convert_by_tool(*arguments: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(tool), "--from", "xai", "--to", "megatron", *arguments]
+        return subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=120)
+
+    ckpt, output = DATA / "xai_tiny_mesh1" / "ckpt-0", tmp_path / "out"
+    done = convert_by_tool("--input", ckpt, "--output", output)
+    assert done.returncode == 0, done.stderr
+    assert "38 tensors read once each" in done.stdout and str(output) in done.stdout
+    assert verify_integrity(output, checksums=True) == []
+    failed = convert_by_tool("--input", ckpt, "--output", output)
+    assert failed.returncode == 1 and len(failed.stderr.splitlines()) == 1
+    assert failed.stderr.startswith("convert_checkpoint.py:") and "exists already" in failed.stderr
+    assert convert_by_tool("--input", ckpt).returncode == 2

@@ -39,7 +39,7 @@ class ModelConfig:
     """Size of one head; heads * kv_channels need not equal hidden_size."""
 
     num_experts: int
-    """Experts per layer."""
+    """Experts per layer; 1: a dense MLP."""
 
     moe_router_topk: int
     """Experts that one token passes."""

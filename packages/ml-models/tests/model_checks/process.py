@@ -1,6 +1,8 @@
 """Process groups on the CPU for tests: this process alone, or spawned ones that run many checks."""
 
+import importlib
 import os
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -75,3 +77,9 @@ def _enter() -> None:
     platform.apply()
     _entered.append(platform.context())
     _entered[-1].__enter__()
+
+
+def add_path(folder: str) -> None:
+    """Make the modules in `folder` importable in this process."""
+    sys.path.insert(0, folder)
+    importlib.invalidate_caches()

@@ -7,7 +7,6 @@ from typing import Any
 from ml_models import registry
 from ml_models.config import ModelConfig
 from ml_models.parameters import billions, count_parameters
-from ml_models.sources import source_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,12 +27,13 @@ def describe(name: str, model: ModelConfig) -> dict[str, Any]:
     """Architecture, fields with sources, parameters."""
     counts = count_parameters(model)
     values = model.to_dict()
+    architecture = registry.architecture(model)
     del values["architecture"]
     return {
         "name": name,
         "architecture": model.architecture,
         "fields": {
-            field: {"value": value, "source": source_of(name, field)}
+            field: {"value": value, "source": architecture.source_of(name, field)}
             for field, value in values.items()
         },
         "parameters": {

@@ -3,7 +3,8 @@
 ```
 OUTPUT.partial/journal.jsonl   line 1: fingerprint of the plan; then one line per finished file
 OUTPUT.partial/NAME            finished files (checksums in the journal)
-OUTPUT/                        renamed once everything is written and the audit has passed
+OUTPUT/                        renamed once everything is written and the audit has passed;
+                               the journal is removed last
 ```
 Memory: a few blocks of sinks.CHUNK_BYTES, whatever the model's size.
 """
@@ -24,13 +25,18 @@ import torch
 from torch import Tensor
 
 from ml_models.conversion import sinks
-from ml_models.conversion.folder import sha256_of, sync_folder, write_durably
+from ml_models.conversion.folder import (
+    JOURNAL,
+    read_json,
+    sha256_of,
+    sync_folder,
+    write_durably,
+)
 from ml_models.conversion.maps import Box, box_of, intersection, shape_of, to_ours, volume
 from ml_models.conversion.sinks import Sink, Target, Written
 from ml_models.conversion.source import Reader, Source
 from ml_models.errors import WeightError
 
-JOURNAL = "journal.jsonl"
 REPORT = "conversion_report.json"
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32, "fp16": torch.float16}
 
@@ -63,6 +69,10 @@ def convert(
     sink = sinks.make_sink(
         to, source.model, dtype_of, file_bytes=file_bytes, chunk_bytes=chunk_bytes
     )
+    if resume and (output / JOURNAL).is_file():  # the process died after the folder was renamed
+        (output / JOURNAL).unlink()
+        finished: dict[str, Any] = read_json(output / REPORT)
+        return finished
     if output.exists():
         raise WeightError(f"{output}: it exists already; name another folder or remove it.")
     with _workplace(output, resume) as folder:
@@ -75,11 +85,11 @@ def convert(
         report = make_report(source, sink, journal.written)
         sink.finish(folder, journal.written)
         write_durably(folder / REPORT, json.dumps(report, indent=1) + "\n")
-        (folder / JOURNAL).unlink()
         sinks.seal(sink, folder, journal.written)
         sync_folder(folder)
         os.rename(folder, output)
         sync_folder(output.parent)
+        (output / JOURNAL).unlink()
     return report
 
 
@@ -277,7 +287,7 @@ def make_report(source: Source, sink: Sink, written: dict[str, Written]) -> dict
         "from": source.format,
         "to": sink.format,
         "model": source.model.to_dict(),
-        "notes": source.notes,
+        "notes": [*source.notes, *sink.notes],
         "num_source_tensors": len(source.tensors),
         "num_target_tensors": len(sink.targets),
         "num_parameters": sum(volume(box_of(shape)) for shape in sink.weights.ours_shapes.values()),

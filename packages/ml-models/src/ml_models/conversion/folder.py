@@ -22,6 +22,7 @@ from ml_models.errors import WeightError
 MODEL_CONFIG = "model_config.json"
 INTEGRITY = "integrity.json"
 COMPLETE = "COMPLETE"
+JOURNAL = "journal.jsonl"  # of a conversion, removed last
 INTEGRITY_VERSION = 1
 
 
@@ -81,7 +82,7 @@ def read_json(path: Path) -> Any:
 
 def _files(folder: Path) -> list[Path]:
     """Every file that integrity.json covers; nested folders included, in order of name."""
-    own = {folder / INTEGRITY, folder / COMPLETE}
+    own = {folder / INTEGRITY, folder / COMPLETE, folder / JOURNAL}
     return sorted(path for path in folder.rglob("*") if path.is_file() and path not in own)
 
 

@@ -96,20 +96,23 @@ def list_tensors(folder: Path) -> dict[str, StoredTensor]:
 
 def read_config(folder: Path, variant: str | None = None) -> ModelConfig:
     """config.json as a model configuration; WeightError for another model's folder."""
-    from ml_models.grok1.hf_config import from_huggingface as grok1
-    from ml_models.grok1.hf_config import is_grok1
-    from ml_models.mixtral.hf_config import from_huggingface as mixtral
-
     path = folder / "config.json"
     values = read_json(path)
     if not isinstance(values, dict):
         raise WeightError(f"{path}: not an object.")
-    if is_grok1(values):
-        return grok1(values, str(path), variant)
-    if values.get("model_type") == "mixtral":
-        return mixtral(values, str(path))
+    return config_of(values, str(path), variant)
+
+
+def config_of(values: Mapping[str, Any], where: str, variant: str | None) -> ModelConfig:
+    """A config.json by the first architecture that recognises it."""
+    for entry in registry.architectures():
+        hf_config = entry.hf_config()
+        if hf_config.recognises(values):
+            model: ModelConfig = hf_config.from_huggingface(values, where, variant)
+            return model
     named = values.get("architectures") or [values.get("model_type", "nothing")]
-    raise WeightError(f"{path}: it describes {named[0]}; Grok-1 and Mixtral can be converted.")
+    known = ", ".join(entry.name for entry in registry.architectures())
+    raise WeightError(f"{where}: it describes {named[0]}; {known} can be converted.")
 
 
 class HuggingFaceSource:

@@ -17,7 +17,10 @@ from ml_models.errors import WeightError
 
 Box = tuple[tuple[int, int], ...]  # (start, stop) per axis
 Shape = tuple[int, ...]
-Part = Literal["whole", "query", "key", "value", "expert_gate", "expert_up", "expert_down"]
+Part = Literal[
+    "whole", "query", "key", "value", "expert_gate", "expert_up", "expert_down", "gate", "up"
+]
+"""What of ours a row is: gate and up are the halves of a dense MLP's linear_fc1."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def intersection(one: Box, other: Box) -> Box | None:
     return shared if all(start < stop for start, stop in shared) else None
 
 
-def our_shapes(model: ModelConfig, *, post_norms: bool) -> dict[str, Shape]:
+def our_shapes(model: ModelConfig, *, post_norms: bool, dense: bool = False) -> dict[str, Shape]:
     """Every parameter of ours with its whole shape, vocabulary without padding."""
     hidden, head = model.hidden_size, model.kv_channels
     query = model.num_attention_heads * head
@@ -93,6 +96,10 @@ def our_shapes(model: ModelConfig, *, post_norms: bool) -> dict[str, Shape]:
         shapes.update({f"{name}{norm}.weight": (hidden,) for norm in norms})
         shapes[f"{name}self_attention.linear_qkv.weight"] = (qkv, hidden)
         shapes[f"{name}self_attention.linear_proj.weight"] = (hidden, query)
+        if dense:
+            shapes[f"{name}mlp.linear_fc1.weight"] = (2, ffn, hidden)
+            shapes[f"{name}mlp.linear_fc2.weight"] = (hidden, ffn)
+            continue
         shapes[f"{name}mlp.router.weight"] = (experts, hidden)
         shapes[f"{name}mlp.experts.linear_fc1.weight"] = (experts, 2, ffn, hidden)
         shapes[f"{name}mlp.experts.linear_fc2.weight"] = (experts, hidden, ffn)
@@ -122,10 +129,14 @@ def _blocks(row: Row, shape: Shape, model: ModelConfig) -> Iterator[tuple[Box, B
                 0,
             )
         return
+    if row.part in ("gate", "up"):
+        half = (0, 1) if row.part == "gate" else (1, 2)
+        yield (half, *box_of(shape[-2:])), box_of(shape[-2:]), 0
+        return
     for expert in range(model.num_experts):
         matrix = box_of(shape[-2:])
-        half = {"expert_gate": ((0, 1),), "expert_up": ((1, 2),), "expert_down": ()}[row.part]
-        yield ((expert, expert + 1), *half, *matrix), matrix, expert
+        halves = {"expert_gate": ((0, 1),), "expert_up": ((1, 2),), "expert_down": ()}[row.part]
+        yield ((expert, expert + 1), *halves, *matrix), matrix, expert
 
 
 def build_map(rows: Sequence[Row], shapes: Mapping[str, Shape], model: ModelConfig) -> WeightMap:

@@ -5,19 +5,19 @@ from pathlib import Path
 from ml_models import registry
 from ml_models.config import ModelConfig
 from ml_models.conversion.folder import read_json
-from ml_models.conversion.huggingface import HuggingFaceSource
+from ml_models.conversion.huggingface import HuggingFaceSource, config_of
 from ml_models.conversion.megatron import TRACKER, MegatronSource
 from ml_models.conversion.source import Source
 from ml_models.conversion.xai import XaiSource
 from ml_models.errors import ConfigError, WeightError
 from ml_models.grok1.config import Grok1Config
-from ml_models.grok1.hf_config import activation_of, from_huggingface, from_xai, is_grok1
+from ml_models.grok1.hf_config import activation_of, from_xai
 
 FORMATS = ("huggingface", "xai", "megatron")
 
 
 def read_model_file(path: Path, variant: str | None = None) -> ModelConfig:
-    """A configuration file of any kind: ours, hpcai-tech's or Mixtral's config.json, xAI's."""
+    """A configuration file of any kind: ours, a config.json, xAI's."""
     values = read_json(path)
     if not isinstance(values, dict):
         raise WeightError(f"{path}: not an object.")
@@ -25,13 +25,7 @@ def read_model_file(path: Path, variant: str | None = None) -> ModelConfig:
         return with_variant(registry.from_dict(values), variant)
     if isinstance(values.get("model"), dict):
         return from_xai(values, str(path), variant)
-    if is_grok1(values):
-        return from_huggingface(values, str(path), variant)
-    if values.get("model_type") == "mixtral":
-        from ml_models.mixtral.hf_config import from_huggingface as mixtral
-
-        return mixtral(values, str(path))
-    raise WeightError(f"{path}: no configuration of Grok-1 or Mixtral.")
+    return config_of(values, str(path), variant)
 
 
 def with_variant(model: ModelConfig, variant: str | None) -> ModelConfig:

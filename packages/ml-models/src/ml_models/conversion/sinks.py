@@ -135,6 +135,8 @@ class Sink:
             Target(name, shape, dtypes[name]) for name, shape in weights.theirs_shapes.items()
         ]
         self.files = dict(self._name_files(group_by_size(self.targets, file_bytes)))
+        self.notes: list[str] = []
+        """What a user of the result must know."""
 
     def _name_files(self, groups: list[list[Target]]) -> Iterator[tuple[str, list[Target]]]:
         raise NotImplementedError
@@ -204,10 +206,7 @@ class HuggingFaceSink(Sink):
 
 def huggingface_config(model: ModelConfig, dtype: str) -> dict[str, Any]:
     """config.json of a model; WeightError for what the format cannot say."""
-    from importlib import import_module
-
-    package = registry.architecture(model).package
-    values: dict[str, Any] = import_module(f"{package}.hf_config").to_huggingface(model, dtype)
+    values: dict[str, Any] = registry.architecture(model).hf_config().to_huggingface(model, dtype)
     return values
 
 
@@ -235,12 +234,15 @@ class MegatronSink(Sink):
     def finish(self, folder: Path, written: Mapping[str, Written]) -> None:
         """.metadata, model_config.json; the engine adds integrity.json and COMPLETE."""
         builder = MetadataBuilder()
+        # One string object per name, as pickle writes a known object as a reference: a resumed
+        # conversion has read its names from the journal, and gives the same bytes.
+        names = {target.name: target.name for target in self.targets}
         for target in self.targets:
             builder.add_tensor(target.name, target.shape, target.dtype)
         for name in self.files:
             for tensor, box, offset, length in written[name].chunks:
                 place = tuple((int(a), int(b)) for a, b in box)
-                builder.add_chunk(tensor, place, name, offset, length)
+                builder.add_chunk(names[tensor], place, name, offset, length)
         builder.write(folder)
         write_model_config(folder, self.model)
 
@@ -270,4 +272,8 @@ def make_sink(kind: str, model: ModelConfig, dtype_of: Any, **sizes: int) -> Sin
         name: dtype_of([piece.ours for piece in weights.theirs[name]])
         for name in weights.theirs_shapes
     }
-    return sink_type(model, weights, dtypes, **sizes)
+    sink = sink_type(model, weights, dtypes, **sizes)
+    if kind == "huggingface":
+        hf_config = registry.architecture(model).hf_config()
+        sink.notes = list(getattr(hf_config, "notes", lambda _: [])(model))
+    return sink

@@ -30,7 +30,7 @@ FIELDS = {
 }
 
 
-def is_grok1(values: Mapping[str, Any]) -> bool:
+def recognises(values: Mapping[str, Any]) -> bool:
     """Whether a config.json is hpcai-tech's kind."""
     named = values.get("architectures") or [""]
     return str(named[0]).startswith("Grok1") or values.get("model_type") == "grok-1"
@@ -99,6 +99,29 @@ def to_huggingface(config: Grok1Config, dtype: str) -> dict[str, Any]:
         "ml_models": config.to_dict(),
     }
     return values
+
+
+def notes(config: Grok1Config) -> list[str]:
+    """What hpcai-tech's code computes otherwise from the folder: it has no such setting."""
+    its = {
+        "activation": "gelu_erf",
+        "renormalize_topk": False,
+        "post_norms": True,
+        "rotary_base": 10000.0,
+    }
+    apart = [
+        f"{name} is {getattr(config, name)} (there {value})"
+        for name, value in its.items()
+        if getattr(config, name) != value
+    ]
+    if config.attention_logit_cap is None:
+        apart.append("attention_logit_cap is none (there max_attn_value must be a number)")
+    if not apart:
+        return []
+    return [
+        f"WARNING: hpcai-tech's code gives other numbers from this folder: {', '.join(apart)}; "
+        "ml-models reads the model's settings from the key ml_models of config.json."
+    ]
 
 
 def from_xai(values: Mapping[str, Any], where: str, variant: str | None = None) -> Grok1Config:

@@ -1,4 +1,6 @@
-"""A transformer layer with the norms of Grok-1 (before and after each part) or Mixtral (before).
+"""A transformer layer, with experts or an MLP, and the norms of Grok-1 or Mixtral.
+
+Grok-1 norms before and after each part; Mixtral and dense models before.
 
 h = h + post_attention_norm(attention(input_norm(h)))      xAI's model.py:1048-1097
 h = h + post_mlp_norm(experts(pre_mlp_norm(h)))            without post norms: h + part(norm(h))
@@ -21,6 +23,7 @@ from torch import Tensor
 from ml_models import core_line
 from ml_models.layers.attention import CappedSelfAttention, CoreAttention
 from ml_models.layers.experts import GatedExperts
+from ml_models.layers.mlp import gated_mlp
 from ml_models.layers.norm import RMSNorm
 from ml_models.layers.router import FusedRouter
 
@@ -71,9 +74,11 @@ def block_spec(
     attention_logit_cap: float | None,
     post_norms: bool,
     vp_stage: int | None,
+    dense: bool = False,
 ) -> TransformerBlockSubmodules:
-    """The layers of this pipeline stage and the final norm."""
+    """The layers of this pipeline stage and the final norm; `dense`: an MLP in place of experts."""
     experts = ModuleSpec(module=GatedExperts, params={"activation": activation})
+    mlp = gated_mlp(activation) if dense else core_line.moe_layer_spec(experts, FusedRouter)
     attention = ModuleSpec(
         module=CappedSelfAttention,
         params={
@@ -94,7 +99,7 @@ def block_spec(
             input_layernorm=RMSNorm,
             self_attention=attention,
             pre_mlp_layernorm=RMSNorm,
-            mlp=core_line.moe_layer_spec(experts, FusedRouter),
+            mlp=mlp,
         ),
     )
     return TransformerBlockSubmodules(

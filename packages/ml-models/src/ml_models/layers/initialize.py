@@ -24,7 +24,7 @@ from torch import Tensor
 
 BLOCK_ELEMENTS = 1 << 17
 VOCABULARY_PARAMETERS = ("embedding.word_embeddings.weight", "output_layer.weight")
-RESIDUAL_PROJECTIONS = ("self_attention.linear_proj.weight", "experts.linear_fc2.weight")
+RESIDUAL_PROJECTIONS = ("self_attention.linear_proj.weight", "linear_fc2.weight")
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ml_models.errors import WeightError
+from ml_models.errors import ConfigError, WeightError
 from ml_models.mixtral.config import MixtralConfig
 
 FIELDS = {
@@ -20,8 +20,17 @@ FIELDS = {
 }
 
 
-def from_huggingface(values: Mapping[str, Any], where: str) -> MixtralConfig:
+def recognises(values: Mapping[str, Any]) -> bool:
+    """Whether a config.json is Mixtral's."""
+    return values.get("model_type") == "mixtral"
+
+
+def from_huggingface(
+    values: Mapping[str, Any], where: str, variant: str | None = None
+) -> MixtralConfig:
     """transformers' config.json; refuses what our Mixtral does not compute."""
+    if variant is not None:
+        raise ConfigError(f"--variant is {variant}; mixtral has no variants.")
     missing = [name for name in FIELDS.values() if name not in values]
     if missing:
         raise WeightError(f"{where}: {', '.join(missing)} missing; it is no Mixtral config.json.")

@@ -1,10 +1,9 @@
-"""Where each choice of a named model comes from, for `ml-models show`."""
+"""Where each choice of Grok-1's named models comes from, for `ml-models show`."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
 
 _SIZES = "xai-org/grok-1 run.py:24-51"
-_MIXTRAL = "mistralai/Mixtral-8x7B-v0.1 config.json"
 
 GROK1: Mapping[str, str] = MappingProxyType(
     {
@@ -44,16 +43,17 @@ GUIDE: Mapping[str, str] = MappingProxyType(
 )
 
 
+SHARED_BY_TINY = (
+    *("activation", "attention_logit_cap", "renormalize_topk", "post_norms", "rotary_base"),
+    *("norm_epsilon", "output_multiplier_scale", "num_experts", "moe_router_topk"),
+    *("untie_embeddings_and_output_weights", "init_method_std", "vocab_size"),
+)
+
+
 def source_of(model_name: str, field: str) -> str:
     """One line, for the field `field` of the model called `model_name`."""
-    if model_name.endswith("-tiny"):
-        own = "ours: small, every feature of the architecture"
-        exact = ("activation", "attention_logit_cap", "renormalize_topk", "post_norms")
-        shared = (*exact, "rotary_base", "norm_epsilon", "output_multiplier_scale", "num_experts")
-        if field not in shared:
-            return own
-    if model_name.startswith("mixtral"):
-        return "Megatron's default" if field == "init_method_std" else _MIXTRAL
+    if model_name == "grok1-tiny" and field not in SHARED_BY_TINY:
+        return "ours: small, every feature of the architecture"
     if model_name == "grok1-40b-guide" and field in GUIDE:
         return GUIDE[field]
     if model_name == "grok1-40b" and field == "num_layers":

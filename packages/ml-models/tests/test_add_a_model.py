@@ -1,0 +1,161 @@
+"""docs/add-a-model.md, followed: its files as they stand there, against transformers."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from model_checks.group import Group
+from model_checks.process import add_path
+from model_checks.step import initial_weights, run_step
+from safetensors.torch import load_file, save_file
+
+from ml_models import registry
+from ml_models.conversion.convert import convert
+from ml_models.conversion.maps import box_of
+from ml_models.conversion.open import open_source
+from ml_models.conversion.source import Reader
+from ml_models.errors import ConfigError, WeightError
+
+DOCUMENT = Path(__file__).parents[3] / "docs" / "add-a-model.md"
+transformers = pytest.importorskip("transformers")
+
+
+def write_files(folder: Path) -> None:
+    """Each code block that follows a paragraph beginning with a file's name; then installed.
+
+    Installing is what pip leaves behind: the package and its entry points on sys.path.
+    """
+    text = DOCUMENT.read_text(encoding="utf-8")
+    files = dict(re.findall(r"^`([\w/]+\.\w+)`\. .*?^```\w+\n(.*?)^```", text, re.DOTALL | re.M))
+    assert set(files) == {
+        "pyproject.toml",
+        *(f"llama_lm/{name}.py" for name in ("config", "spec", "weights", "hf_config")),
+    }
+    (folder / "llama_lm").mkdir()
+    (folder / "llama_lm" / "__init__.py").touch()
+    for name, content in files.items():
+        (folder / name).write_text(content, encoding="utf-8")
+    point = re.search(r'entry-points\.("?)(ml_models\.\w+)\1\]\n(.+)\n', files["pyproject.toml"])
+    assert point is not None
+    information = folder / "llama_for_ml_models-1.0.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Name: llama-for-ml-models\nVersion: 1.0.0\n")
+    line = point[3].replace('"', "")
+    (information / "entry_points.txt").write_text(f"[{point[2]}]\n{line}\n")
+
+
+@pytest.fixture(scope="module")
+def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("plugin")
+    write_files(folder)
+    add_path(str(folder))
+    yield folder
+    sys.path.remove(str(folder))
+
+
+@pytest.fixture(scope="module")
+def saved(plugin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama, written by transformers, with its numbers in `ref`."""
+    model = registry.get("llama-tiny")
+    torch.manual_seed(0)
+    llama = transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(
+            vocab_size=model.vocab_size,
+            hidden_size=model.hidden_size,
+            intermediate_size=model.ffn_hidden_size,
+            num_hidden_layers=model.num_layers,
+            num_attention_heads=model.num_attention_heads,
+            num_key_value_heads=model.num_query_groups,
+            max_position_embeddings=model.seq_length,
+            rms_norm_eps=model.norm_epsilon,
+            rope_theta=20000.0,
+            initializer_range=0.2,
+            tie_word_embeddings=True,
+        )
+    ).float()
+    folder = tmp_path_factory.mktemp("llama")
+    llama.save_pretrained(folder)
+    ids = torch.randint(0, model.vocab_size, (2, 24))
+    output = llama(ids, labels=ids)
+    output.loss.backward()
+    numbers = {"input_ids": ids, "logits": output.logits.detach(), "loss": output.loss.detach()}
+    numbers |= {f"grad.{key}": value.grad for key, value in llama.named_parameters()}
+    save_file({key: value.contiguous() for key, value in numbers.items()}, folder / "ref")
+    return folder
+
+
+def test_its_names_are_known_to_the_command(plugin: Path) -> None:
+    code = f"import sys; sys.path.insert(0, {str(plugin)!r}); from ml_models.cli import main; "
+    code += "sys.exit(main(['show', 'llama-tiny']))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "the package llama_lm" in result.stdout and "router" in result.stdout
+    model = registry.get("llama-tiny")
+    assert registry.from_dict(model.to_dict()) == model
+
+
+def test_there_and_back(saved: Path, tmp_path: Path) -> None:
+    convert(open_source("huggingface", saved), "megatron", tmp_path / "mcore", chunk_bytes=3000)
+    source = open_source("megatron", tmp_path / "mcore")
+    convert(source, "huggingface", tmp_path / "back", chunk_bytes=3000)
+    before = load_file(saved / "model.safetensors")
+    after = load_file(tmp_path / "back" / "model.safetensors")
+    assert set(before) == set(after) and all(torch.equal(before[k], after[k]) for k in before)
+    again = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "back").float()
+    reference = load_file(saved / "ref")
+    logits = again(reference["input_ids"]).logits
+    torch.testing.assert_close(logits, reference["logits"], rtol=0, atol=1e-5)
+
+
+def test_numbers(saved: Path) -> None:
+    from ml_models.comparison import compare
+
+    result = compare(open_source("huggingface", saved), load_file(saved / "ref"), 1e-4)
+    assert result["passed"] and result["not_compared"] == []
+    assert all(entry["within"] for entry in result["groups"].values()), result
+    assert result["groups"]["grad"]["tensors"] == 2 + 9 * 2
+
+
+def test_training_step_in_layouts(saved: Path, plugin: Path, group4: Group) -> None:
+    group4.run(add_path, str(plugin))
+    source = open_source("huggingface", saved)
+    model, reference = source.model, load_file(saved / "ref")
+    reader = Reader(source)
+    weights = {
+        name: reader.read(name, box_of(shape)) for name, shape in source.weights.ours_shapes.items()
+    }
+    ids = reference["input_ids"]
+    expected = group4.run(run_step, model, weights, ids, (1, 1, 1, 1))[0]
+    first = group4.run(initial_weights, model, (1, 1, 1, 1))[0]
+    for sizes in ((2, 1, 1, 1), (2, 2, 1, 1)):
+        found = group4.run(run_step, model, weights, ids, sizes)[0]
+        torch.testing.assert_close(found["loss"], reference["loss"], rtol=1e-5, atol=0)
+        for key in (key for key in expected if key.startswith("grad.")):
+            error = (found[key] - expected[key]).norm() / expected[key].norm()
+            assert error < 1e-5, (sizes, key, float(error))
+        other = group4.run(initial_weights, model, sizes)[0]
+        assert all(torch.equal(first[key], other[key]) for key in first)
+
+
+def test_an_architecture_that_cannot_be_taken(plugin: Path, tmp_path: Path) -> None:
+    entry = registry.architecture(registry.get("llama-tiny"))
+    with pytest.raises(ConfigError, match="'llama' is taken by the package llama_lm"):
+        registry.register(entry)
+    with pytest.raises(WeightError, match="describes gpt2; grok1, mixtral, llama can be converted"):
+        (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+        open_source("huggingface", tmp_path)
+    broken = tmp_path / "broken-1.dist-info"
+    broken.mkdir()
+    (broken / "METADATA").write_text("Name: broken\nVersion: 1\n")
+    (broken / "entry_points.txt").write_text("[ml_models.architectures]\nbroken = nowhere:IT\n")
+    add_path(str(tmp_path))
+    try:
+        with pytest.raises(ConfigError, match="architecture broken: nowhere:IT: No module"):
+            registry.names()
+        assert registry.get("grok1-tiny")
+    finally:
+        sys.path.remove(str(tmp_path))
