@@ -32,7 +32,8 @@ def crash_at(step: int) -> None:
         return wrapped
 
     # Python 3.10's Path keeps its own references to os.replace and os.unlink.
-    calls = ((os, "fsync"), (Path, "replace"), (Path, "unlink"), (os, "unlink"), (shutil, "rmtree"))
+    place: Any = Path if sys.version_info < (3, 11) else os
+    calls = ((os, "fsync"), (place, "replace"), (place, "unlink"), (shutil, "rmtree"))
     for owner, name in calls:
         setattr(owner, name, counting(getattr(owner, name)))
 
