@@ -46,3 +46,10 @@ def test_counts_are_those_of_the_built_model(name: str, alone: None) -> None:
         post_process=True,
     )
     assert sum(p.numel() for p in built.parameters()) == count_parameters(model).total
+
+
+def test_a_misspelt_flag_names_the_right_one(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["convert", "--form", "xai"])
+    assert end.value.code == 2
+    assert "unknown flag --form. Did you mean --from?" in capsys.readouterr().err

@@ -6,7 +6,6 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
 from ml_data import __version__
 from ml_data.errors import MlDataError, UsageError
@@ -35,21 +34,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             module = importlib.import_module(f"ml_data.commands.{name}")
             module.add_arguments(sub)
             chosen = sub
-    args, unknown = parser.parse_known_args(arguments)
-    if unknown:
-        refuse_unknown(chosen, unknown[0])
+    refuse_unknown_flags(chosen, arguments)
+    args = parser.parse_args(arguments)
     if module is None:
         parser.error("name a command first")
     return run_command(module.run, args)
 
 
-def refuse_unknown(parser: argparse.ArgumentParser, given: str) -> NoReturn:
-    """Name the flag that was meant, if one is near; exit code 2."""
+def refuse_unknown_flags(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
+    """Name the flag that was meant, before argparse says that it is missing; exit code 2."""
     import difflib
 
-    flag = given.split("=", 1)[0]
-    near = difflib.get_close_matches(flag, parser._option_string_actions, 1)
-    parser.error(f"unknown argument {flag}{f': did you mean {near[0]}?' if near else ''}")
+    for given in arguments:
+        flag = given.split("=", 1)[0]
+        if flag.startswith("--") and flag not in parser._option_string_actions:
+            near = difflib.get_close_matches(flag, parser._option_string_actions, 1)
+            hint = f": did you mean {near[0]}?" if near else ""
+            parser.error(f"unknown argument {flag}{hint}")
 
 
 def run_command(run: object, args: argparse.Namespace) -> int:
