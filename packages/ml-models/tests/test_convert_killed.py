@@ -85,7 +85,7 @@ def run(folder: Path, to: str, seed: int, kills: int) -> None:
 
 @pytest.mark.parametrize("to", ["megatron", "huggingface"])
 def test_killed_and_resumed(to: str, tmp_path: Path) -> None:
-    run(tmp_path, to, seed=1, kills=6)
+    run(tmp_path, to, seed=1, kills=4)
 
 
 @pytest.mark.slow

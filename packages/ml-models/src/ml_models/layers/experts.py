@@ -39,18 +39,18 @@ def gated_product(inner: Tensor, probs: Tensor, activation: str) -> Tensor:
 def gated_product_backward(
     grad: Tensor, inner: Tensor, probs: Tensor, activation: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(the product again, gradient of inner, gradient of probs)."""
+    """(act(gate) * value, gradient of inner, gradient of probs); `grad` holds the factor prob."""
     gate, value = inner.float().chunk(2, dim=-1)
-    prob, grad = probs.float()[:, None], grad.float()
-    acted = FORWARD[activation](gate.contiguous())
+    grad = grad.float()
+    acted = FORWARD[activation](gate)
     product = acted * value
-    grad_probs = (grad * product).sum(-1).to(probs.dtype)
-    grad = grad.mul_(prob)
+    tiny = torch.finfo(torch.float32).tiny
+    grad_probs = (grad * product).sum(-1).div_(probs.float().clamp(min=tiny))
     grad_inner = torch.empty_like(inner)
     width = gate.shape[-1]
     grad_inner[:, width:] = acted.mul_(grad)
     grad_inner[:, :width] = BACKWARD[activation](grad.mul_(value), gate)
-    return product.mul_(prob).to(inner.dtype), grad_inner, grad_probs
+    return product.to(inner.dtype), grad_inner, grad_probs.to(probs.dtype)
 
 
 class ExpertFunction(torch.autograd.Function):
@@ -88,11 +88,12 @@ class ExpertFunction(torch.autograd.Function):
         grad_fc1, grad_fc2 = (_WeightGradient(weight) for weight in ctx.weights)
         gated = kernel(gated_product_backward, ctx.compiled)
         for expert, rows in _ranges(ctx.counts):
-            grad = torch.mm(grad_out[rows], fc2[expert])
+            weighted = (grad_out[rows] * probs[rows, None]).to(grad_out.dtype)
+            grad = torch.mm(weighted, fc2[expert])
             product, grad_inner, grad_probs[rows] = gated(
                 grad, inner[rows], probs[rows], ctx.activation
             )
-            grad_fc2.add(expert, grad_out[rows].t(), product)
+            grad_fc2.add(expert, weighted.t(), product)
             torch.mm(grad_inner, fc1[expert].view(2 * width, -1), out=grad_x[rows])
             grad_fc1.add(expert, grad_inner.t(), x[rows])
         return grad_x, grad_probs, grad_fc1.result, grad_fc2.result, None, None, None
