@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -76,9 +75,8 @@ class Runs:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
-    with Forks() as forks:
-        yield Runs(tmp_path_factory.mktemp("invariance"), forks)
+def runs(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Runs:
+    return Runs(tmp_path_factory.mktemp("invariance"), forks)
 
 
 def marked(short: bool) -> list[pytest.MarkDecorator]:

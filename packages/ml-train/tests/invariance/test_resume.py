@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,12 +14,6 @@ from test_invariance import config_of
 
 from ml_train.data.config import DataConfig
 from ml_train.diagnosis import layouts, verify_layouts, verify_resume
-
-
-@pytest.fixture(scope="module")
-def forks() -> Iterator[Forks]:
-    with Forks() as server:
-        yield server
 
 
 @pytest.mark.parametrize(
