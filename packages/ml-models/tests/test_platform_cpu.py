@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -155,6 +156,21 @@ def test_split_sizes_are_numpy_on_the_host() -> None:
     assert not torch.is_tensor(move(torch.tensor([1, 2]), as_numpy=True))
     assert torch.is_tensor(move(torch.tensor([1, 2])))
     assert move(None, as_numpy=True) is None
+
+
+@pytest.mark.skipif(LINE != "0.12", reason="later lines don't call numpy.product")
+def test_the_check_of_shards_runs_with_numpy_2() -> None:
+    from megatron.core.dist_checkpointing import validation
+
+    get_platform("cpu").apply()
+    shards = [
+        SimpleNamespace(local_shape=(2, 3), replica_id=0, flattened_range=part)
+        for part in (slice(0, 4), slice(4, 6))
+    ]
+    validation._validate_sharding_for_key_flattened(shards)
+    shards[1].flattened_range = slice(4, 5)
+    with pytest.raises(Exception, match="dont cover the whole shard"):
+        validation._validate_sharding_for_key_flattened(shards)
 
 
 @pytest.mark.skipif(LINE == "0.12", reason="the 0.12 line has no such name")

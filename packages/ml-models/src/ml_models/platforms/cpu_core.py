@@ -6,6 +6,7 @@ Each row is exercised by tests/test_platform_cpu.py; leave a row out and a test 
 from collections.abc import Callable
 from typing import Any
 
+import numpy
 import torch
 
 from ml_models.platforms.cpu_device import with_type_names
@@ -60,6 +61,15 @@ def _without_fp8(original: Callable[..., Any]) -> Callable[..., Any]:
             original(model_params, *rest, **options)
 
     return quantize_param_shard
+
+
+class _NumpyWithProduct:
+    """numpy under the names of its version 1 that megatron-core 0.12.1 still uses."""
+
+    product = staticmethod(numpy.prod)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(numpy, name)
 
 
 def _get_rng(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -145,7 +155,17 @@ CORE: tuple[Patch, ...] = (
         lines=("0.12",),
         link=_CORE.replace("0.16.1", "0.12.1") + "fp8_utils.py",
     ),
+    Patch(
+        target="megatron.core.dist_checkpointing.validation:np",
+        make=lambda original: _NumpyWithProduct(),
+        reason="it calls numpy.product, which numpy 2 lacks, on the distributed optimizer's state",
+        lines=("0.12",),
+        link=_CORE.replace("0.16.1", "0.12.1") + "dist_checkpointing/validation.py",
+    ),
 )
 
-# What does not depend on the device: TransformerEngine is no requirement on cuda and npu either.
-WITHOUT_TRANSFORMER_ENGINE = tuple(row for row in CORE if row.target.endswith("te_general_gemm"))
+# What does not depend on the device: TransformerEngine and numpy 1 are no requirement on cuda and
+# npu either.
+WITHOUT_TRANSFORMER_ENGINE = tuple(
+    row for row in CORE if row.target.endswith(("te_general_gemm", "validation:np"))
+)
