@@ -109,7 +109,8 @@ def test_a_stopped_rank_0_takes_the_store_with_it(tmp_path: Path) -> None:
     """Without a launcher, rank 0's own process holds the key-value store."""
     said = stopped(tmp_path, 2, 0)[1]
     assert "rank 1 has waited for" in said
-    assert "key-value store does not answer" in said or "Rank 0 is missing." in said
+    assert "The job's key-value store does not answer: the process that holds it hangs" in said
+    assert said.count("ml-train: hang report") == 1
 
 
 @pytest.mark.slow
@@ -148,7 +149,8 @@ def under_torchrun(tmp_path: Path, size: int, number: signal.Signals, *more: str
         process.wait(timeout=10)
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     starts = [entry["iteration"] for entry in map(json.loads, lines) if entry["kind"] == "start"]
-    assert len(starts) == 2 and starts[0] == 0 and starts[1] >= 10 and starts[1] % 5 == 0
+    # The newest whole one: that of step 10 may still have been written when the rank went.
+    assert starts in ([0, 5], [0, 10], [0, 15], [0, 20])
     assert (folder / "iter_0000040" / "COMPLETE").is_file()
     return log.read_text(encoding="utf-8")
 

@@ -10,6 +10,7 @@ Adam's step is one number in run_state.json. Hyperparameters (learning rate, bet
 are never read from a checkpoint: the configuration of the run that loads decides.
 """
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -35,12 +36,29 @@ def model_state(train_module: Any) -> dict[str, Any]:
 
     state = {}
     for number, chunk in enumerate(train_module.model_chunks):
-        sharded = unwrapped(chunk).sharded_state_dict(metadata=_metadata())
+        with _virtual_stage(number, len(train_module.model_chunks)):
+            sharded = unwrapped(chunk).sharded_state_dict(metadata=_metadata())
         # TransformerEngine's _extra_state placeholders: pickles without content.
         state[f"model{number}"] = {
             key: value for key, value in sharded.items() if not isinstance(value, ShardedObject)
         }
     return state
+
+
+@contextlib.contextmanager
+def _virtual_stage(number: int, total: int) -> Iterator[None]:
+    """The 0.12 line numbers the layers of a chunk by the virtual stage that is current."""
+    from megatron.core import parallel_state
+
+    if total == 1:
+        yield
+        return
+    before = parallel_state.get_virtual_pipeline_model_parallel_rank()
+    parallel_state.set_virtual_pipeline_model_parallel_rank(number)
+    try:
+        yield
+    finally:
+        parallel_state.set_virtual_pipeline_model_parallel_rank(before)
 
 
 def optimizer_state(train_module: Any, model: dict[str, Any], *, is_loading: bool) -> Any:

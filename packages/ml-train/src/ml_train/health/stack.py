@@ -18,7 +18,11 @@ from typing import Any
 import torch.distributed as dist
 
 _TORCH = os.path.join("torch", "distributed", "distributed_c10d.py")
-_WRAPPERS = (os.path.join("torch", "distributed", "c10d_logger.py"), "contextlib.py")
+_WRAPPERS = (
+    os.path.join("torch", "distributed", "c10d_logger.py"),
+    os.path.join("ml_models", "platforms", "cpu_device.py"),
+    "contextlib.py",
+)
 _SAID = {"_coalescing_manager": "coalesced collectives"}
 _ROOTS = ("site-packages" + os.sep, os.sep + "src" + os.sep)
 

@@ -28,6 +28,8 @@ from ml_train.health.hang_report import RankState, compose
 from ml_train.health.stack import Place, place_of, place_of_error
 from ml_train.parallel.layout import World
 
+ANSWER_SECONDS = 3.0
+"""The key-value store has this long to answer, besides the time that signs of life take."""
 LEAVE_SECONDS = 20.0
 """After an error, the process has this long to leave by itself."""
 
@@ -167,29 +169,36 @@ class Watch:
         if self._reported.is_set():
             return
         self._reported.set()
-        try:
+        found: list[list[RankState] | None] = []
+        # In a thread of its own: a store whose process is stopped never answers.
+        asking = threading.Thread(target=self._collect, args=(found,), daemon=True)
+        asking.start()
+        asking.join(2 * self._interval + 0.5 + ANSWER_SECONDS)
+        if not found:
+            reason += (
+                ". The job's key-value store does not answer: the process that holds it hangs or "
+                "is gone, and what other ranks do is not known"
+            )
+            found.append([RankState(rank=self._world.rank, said=self._said(), alive=True)])
+        if found[0] is not None:
+            self._publish(compose(reason, found[0]))
+
+    def _collect(self, found: list[list[RankState] | None]) -> None:
+        """All ranks' states, or None where another rank reports; nothing where the store fails."""
+        own = self._world.rank
+        with contextlib.suppress(RuntimeError, ValueError):
             store = self._connect()
             if store.add(f"{self._prefix}/reporter/{self.step}", 1) > 1:
+                found.append(None)
                 return
             before = self._read(store)
             time.sleep(2 * self._interval + 0.5)
-            states = [
-                RankState(
-                    rank=rank,
-                    said=said,
-                    alive=rank == self._world.rank
-                    or (said is not None and said["beat"] != (before[rank] or {}).get("beat")),
-                )
-                for rank, said in enumerate(self._read(store))
-            ]
-            states[self._world.rank] = RankState(
-                rank=self._world.rank, said=self._said(), alive=True
-            )
-        except (RuntimeError, ValueError) as error:
-            first = _short(error)
-            reason += f". The job's key-value store does not answer ({first}): its process is gone"
-            states = [RankState(rank=self._world.rank, said=self._said(), alive=True)]
-        self._publish(compose(reason, states))
+            states = []
+            for rank, said in enumerate(self._read(store)):
+                beaten = said is not None and said["beat"] != (before[rank] or {}).get("beat")
+                states.append(RankState(rank=rank, said=said, alive=beaten))
+            states[own] = RankState(rank=own, said=self._said(), alive=True)
+            found.append(states)
 
     def _publish(self, text: str) -> None:
         sys.stderr.write(text + "\n")
