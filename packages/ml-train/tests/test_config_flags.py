@@ -124,7 +124,7 @@ def test_refused_flags_take_no_value_from_their_neighbours(flag: str) -> None:
     "launcher", sorted(path.name for path in (ROOT / "examples").glob("*/pretrain_*.sh"))
 )
 def test_launchers_parse(launcher: str, tmp_path: Path) -> None:
-    stub = tmp_path / "torchrun"
+    stub = tmp_path / "ml-train-launch"
     stub.write_text('#!/bin/bash\nprintf "%s\\n" "$@"\n')
     stub.chmod(0o755)
     path = next((ROOT / "examples").glob(f"*/{launcher}"))
