@@ -13,6 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "health"))
 from runs import MODEL, done, records, tokens, train
 
+from ml_models.core_line import CORE_LINE
 from ml_train.checkpoint.compare import compare
 
 
@@ -65,9 +66,13 @@ def test_virtual_stages_resume_to_the_bit(tmp_path: Path) -> None:
     compared = list(compare(whole / "iter_0000004", again / "iter_0000004"))
     assert len(compared) > 80
     assert [each.key for each in compared if not each.equal] == []
-    one = tmp_path / "one"
-    done(train(one, prefix, *load, model=model))
-    ours, theirs = ([e["loss"] for e in records(f, "report")] for f in (one, whole))
-    assert ours == pytest.approx(theirs[2:], rel=1e-5)
     layout_of = json.loads((whole / "iter_0000004/run_state.json").read_text())["layout"]
     assert layout_of["vp"] == 2
+    one = tmp_path / "one"
+    alone = train(one, prefix, *load, model=model)
+    if CORE_LINE == "0.12":
+        assert "optimizer state is loaded only in the layout that saved it" in alone.said
+        return
+    done(alone)
+    ours, theirs = ([e["loss"] for e in records(f, "report")] for f in (one, whole))
+    assert ours == pytest.approx(theirs[2:], rel=1e-5)
