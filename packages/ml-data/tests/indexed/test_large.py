@@ -67,7 +67,7 @@ def test_merge_and_split_beyond_2_to_the_31(tmp_path: Path) -> None:
     assert whole[5].tolist() == [2] * 10
     del whole
     # The cut is the first document at or after that share.
-    parts = split(str(tmp_path / "c"), str(tmp_path / "d"), [LONG, LONG + 18])
+    parts = split(str(tmp_path / "c"), str(tmp_path / "d"), [LONG + 4, LONG + 14])
     assert [one["num_tokens"] for one in parts] == [LONG + 8, LONG + 10]
     for name, number in (("a", 0), ("b", 1)):
         part = tmp_path / f"d.part-{number:05}-of-00002"
