@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ml_train.config.load import LoadedConfig
+from ml_train.config.run import RunConfig
+from ml_train.errors import ConfigError
 from ml_train.parallel.layout import World, make_layout
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ def pretrain(loaded: LoadedConfig) -> "Trainer":
     )
 
     platform = start_platform(config.training.device, world)
+    _refuse_for_the_core_line(config)
 
     from ml_train.checkpoint.manager import CheckpointManager
     from ml_train.health.watch import watching
@@ -86,6 +89,21 @@ def pretrain(loaded: LoadedConfig) -> "Trainer":
         )
         trainer.fit()
     return trainer
+
+
+def _refuse_for_the_core_line(config: RunConfig) -> None:
+    """megatron-core 0.12.1 trains with the distributed optimizer, but saves no state of it."""
+    from ml_models.core_line import CORE_LINE
+
+    kept = (config.checkpoint.save is not None and not config.checkpoint.no_save_optim) or (
+        config.checkpoint.load is not None and not config.checkpoint.no_load_optim
+    )
+    if CORE_LINE == "0.12" and config.optimizer.use_distributed_optimizer and kept:
+        raise ConfigError(
+            "--use-distributed-optimizer on megatron-core 0.12.1: its state cannot be saved or "
+            "loaded on that line. Use megatron-core 0.16.1, drop the flag, or add --no-save-optim "
+            "(and --no-load-optim with --load)."
+        )
 
 
 def start_platform(name: str, world: World) -> Any:

@@ -12,14 +12,37 @@ sys.path.insert(0, str(Path(__file__).parent))
 from forks import Forks
 from test_invariance import config_of
 
+from ml_models.core_line import CORE_LINE
 from ml_train.data.config import DataConfig
 from ml_train.diagnosis import layouts, verify_layouts, verify_resume
+from ml_train.errors import ConfigError
+from ml_train.pretrain import _refuse_for_the_core_line
+
+LACKING_0_12 = pytest.mark.skipif(CORE_LINE == "0.12", reason="refused by name")
+ONLY_0_12 = pytest.mark.skipif(
+    CORE_LINE != "0.12", reason="the distributed optimizer stands for it"
+)
+
+
+@pytest.mark.skipif(CORE_LINE != "0.12", reason="0.16 saves it")
+def test_what_core_0_12_lacks_is_refused_by_name(tmp_path: Path) -> None:
+    parts = config_of("plain")
+    config = dataclasses.replace(
+        parts,
+        optimizer=dataclasses.replace(parts.optimizer, use_distributed_optimizer=True),
+        checkpoint=dataclasses.replace(parts.checkpoint, save=str(tmp_path)),
+    )
+    with pytest.raises(ConfigError, match="--use-distributed-optimizer on megatron-core 0.12.1"):
+        _refuse_for_the_core_line(config)
+    saved = dataclasses.replace(config.checkpoint, no_save_optim=True)
+    _refuse_for_the_core_line(dataclasses.replace(config, checkpoint=saved))
 
 
 @pytest.mark.parametrize(
     ("layout", "bf16"),
     [
-        ("ep2-distopt-overlap", False),
+        pytest.param("ep2-distopt-overlap", False, marks=LACKING_0_12),
+        pytest.param("ep2", False, marks=ONLY_0_12),
         pytest.param("tp2-etp1-pp2-ep2", True, marks=pytest.mark.slow),
         pytest.param("etp2-dp2", True, marks=pytest.mark.slow),
     ],
