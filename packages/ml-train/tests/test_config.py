@@ -132,6 +132,7 @@ def test_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("--nan-grad-policy rollback --save x", "give --save and --save-interval"),
         ("--distributed-timeout-minutes 0.01", "from 0.05 (3 seconds)"),
         ("--wandb-project p", "below --save, which is not given"),
+        ("--execution compild", "supported: eager, compiled"),
         ("--model grok1-tiny2", "'grok1-tiny2' is not known"),
         ("--model-override num_layer=3", "num_layers"),
     ],

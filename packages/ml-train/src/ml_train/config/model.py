@@ -43,7 +43,12 @@ class ModelSection:
     """Drop an expert's least likely tokens of a micro batch beyond this multiple of an even share.
     Unset, no token is dropped. Only without tensor parallelism."""
 
+    execution: str = "eager"
+    """eager, or compiled: element-wise work goes through torch.compile, which needs a compiler."""
+
     def __post_init__(self) -> None:
+        if self.execution not in ("eager", "compiled"):
+            raise ConfigError(f"--execution is {self.execution!r}; supported: eager, compiled.")
         factor = self.moe_expert_capacity_factor
         if factor is not None and factor <= 0:
             raise ConfigError(

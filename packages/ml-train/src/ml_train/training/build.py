@@ -1,6 +1,6 @@
 """From configuration to the pieces of a TrainModule: model chunks, gradient buffers, optimizer."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -9,6 +9,7 @@ from ml_train.parallel.layout import Layout
 
 if TYPE_CHECKING:
     from ml_models.config import ModelConfig
+    from ml_models.layers.kernels import Execution
 
 
 def transformer_config(config: RunConfig, model: "ModelConfig", layout: Layout) -> Any:
@@ -75,6 +76,7 @@ def model_chunks(
             post_process=last,
             vp_stage=stage,
             seed=config.training.seed,
+            execution=cast("Execution", config.model.execution),
         ).to(device)
         chunks.append(Float16Module(transformer, chunk) if config.training.bf16 else chunk)
     overlap = config.parallel.overlap_grad_reduce
