@@ -10,11 +10,11 @@ import pytest
 import torch
 from model_checks.group import Group
 from model_checks.process import add_path
+from model_checks.round_trip import there_and_back
 from model_checks.step import initial_weights, run_step
 from safetensors.torch import load_file, save_file
 
 from ml_models import registry
-from ml_models.conversion.convert import convert
 from ml_models.conversion.maps import box_of
 from ml_models.conversion.open import open_source
 from ml_models.conversion.source import Reader
@@ -99,16 +99,7 @@ def test_its_names_are_known_to_the_command(plugin: Path) -> None:
 
 
 def test_there_and_back(saved: Path, tmp_path: Path) -> None:
-    convert(open_source("huggingface", saved), "megatron", tmp_path / "mcore", chunk_bytes=3000)
-    source = open_source("megatron", tmp_path / "mcore")
-    convert(source, "huggingface", tmp_path / "back", chunk_bytes=3000)
-    before = load_file(saved / "model.safetensors")
-    after = load_file(tmp_path / "back" / "model.safetensors")
-    assert set(before) == set(after) and all(torch.equal(before[k], after[k]) for k in before)
-    again = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "back").float()
-    reference = load_file(saved / "ref")
-    logits = again(reference["input_ids"]).logits
-    torch.testing.assert_close(logits, reference["logits"], rtol=0, atol=1e-5)
+    there_and_back(saved, tmp_path, transformers.LlamaForCausalLM)
 
 
 def test_numbers(saved: Path) -> None:

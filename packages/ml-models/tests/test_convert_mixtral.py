@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 from model_checks.references import DATA
+from model_checks.round_trip import there_and_back
 from safetensors.torch import load_file, save_file
 
 from ml_models.comparison import compare
-from ml_models.conversion.convert import convert
 from ml_models.conversion.open import open_source
 from ml_models.errors import WeightError
 
@@ -43,16 +43,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_there_and_back(saved: Path, tmp_path: Path) -> None:
-    convert(open_source("huggingface", saved), "megatron", tmp_path / "mcore", chunk_bytes=3000)
-    source = open_source("megatron", tmp_path / "mcore")
-    convert(source, "huggingface", tmp_path / "back", chunk_bytes=3000)
-    before = load_file(saved / "model.safetensors")
-    after = load_file(tmp_path / "back" / "model.safetensors")
-    assert set(before) == set(after) and all(torch.equal(before[k], after[k]) for k in before)
-    again = transformers.MixtralForCausalLM.from_pretrained(tmp_path / "back")
-    reference = load_file(saved / "ref")
-    logits = again.float()(reference["input_ids"]).logits
-    torch.testing.assert_close(logits, reference["logits"], rtol=0, atol=1e-5)
+    there_and_back(saved, tmp_path, transformers.MixtralForCausalLM)
 
 
 def test_numbers(saved: Path) -> None:

@@ -4,25 +4,15 @@ import shutil
 
 import pytest
 import torch
-from model_checks.references import config_of, reference_of, weights_of
+from model_checks.references import config_of, reference_of, weights_of, whole_model
 from torch import Tensor
 
-from ml_models import shards
-from ml_models.build import build_model, make_transformer_config
 from ml_models.errors import ConfigError
 
 
 def run(name: str, execution: str) -> tuple[Tensor, dict[str, Tensor]]:
     config, reference = config_of(name, "gelu_tanh"), reference_of(name)
-    model = build_model(
-        config,
-        make_transformer_config(config),
-        padded_vocab_size=config.vocab_size,
-        pre_process=True,
-        post_process=True,
-        execution=execution,  # type: ignore[arg-type]
-    )
-    shards.assign(model, weights_of(name, config))
+    model = whole_model(config, weights_of(name, config), execution=execution)
     ids = reference["input_ids"]
     positions = torch.arange(ids.shape[1]).expand_as(ids)
     losses = model(ids, positions, labels=ids.roll(-1, dims=1))

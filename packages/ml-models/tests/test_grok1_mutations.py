@@ -11,11 +11,16 @@ from typing import Any
 
 import pytest
 import torch
-from model_checks.references import DATA, HUGGING_FACE, config_of, reference_of, weights_of
+from model_checks.references import (
+    DATA,
+    HUGGING_FACE,
+    config_of,
+    reference_of,
+    weights_of,
+    whole_model,
+)
 from torch import Tensor
 
-from ml_models import shards
-from ml_models.build import build_model, make_transformer_config
 from ml_models.grok1.config import Grok1Config
 from ml_models.layers import attention
 
@@ -124,14 +129,7 @@ def test_wrong_variant_is_noticed(
         WEIGHTS[variant](weights, config)
     elif variant in CODE:
         monkeypatch.setattr(*CODE[variant])
-    model = build_model(
-        config,
-        make_transformer_config(config),
-        padded_vocab_size=config.vocab_size,
-        pre_process=True,
-        post_process=True,
-    )
-    shards.assign(model, weights)
+    model = whole_model(config, weights)
     if variant in REMOVED_NORMS:
         for layer in model.decoder.layers:
             setattr(layer, REMOVED_NORMS[variant], torch.nn.Identity())

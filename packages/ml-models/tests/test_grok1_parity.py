@@ -2,10 +2,16 @@
 
 import pytest
 import torch
-from model_checks.references import HUGGING_FACE, XAI, config_of, reference_of, weights_of
+from model_checks.references import (
+    HUGGING_FACE,
+    XAI,
+    config_of,
+    reference_of,
+    weights_of,
+    whole_model,
+)
 
-from ml_models import probe, shards
-from ml_models.build import build_model, make_transformer_config
+from ml_models import probe
 
 # Largest absolute difference of the logits, as the reference's notes suggest: ten times the
 # difference between the reference's own fp32 and fp64 runs, or a little more.
@@ -20,14 +26,7 @@ def test_logits_hidden_states_and_router_logits(name: str, padding: int, alone: 
     prefix = "xai_fp32." if xai else ""
     config = config_of(name, "gelu_tanh" if xai else "gelu_erf")
     reference = reference_of(name)
-    model = build_model(
-        config,
-        make_transformer_config(config),
-        padded_vocab_size=config.vocab_size + padding,
-        pre_process=True,
-        post_process=True,
-    )
-    shards.assign(model, weights_of(name, config))
+    model = whole_model(config, weights_of(name, config), padding=padding)
     ids = reference["input_ids"]
     positions = torch.arange(ids.shape[1]).expand_as(ids)
     with probe.record(model) as recorded:

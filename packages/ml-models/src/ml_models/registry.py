@@ -115,13 +115,9 @@ def _load(point: EntryPoint) -> Architecture:
     return entry
 
 
-def _named() -> dict[str, Callable[[], ModelConfig]]:
-    return {name: make for entry in architectures() for name, make in entry.named.items()}
-
-
 def names() -> list[str]:
     """The names that `get` knows."""
-    return list(_named())
+    return [name for entry in architectures() for name in entry.named]
 
 
 def get(name: str) -> ModelConfig:

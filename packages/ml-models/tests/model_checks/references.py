@@ -7,6 +7,7 @@ import io
 import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,6 +64,25 @@ def weights_of(name: str, config: Grok1Config) -> dict[str, Tensor]:
         return from_hugging_face(_xai_tensors(name), config)
     tensors = load_file(DATA / name / "model.safetensors")
     return from_hugging_face({key: value.float() for key, value in tensors.items()}, config)
+
+
+def whole_model(
+    config: Grok1Config, weights: dict[str, Tensor], *, padding: int = 0, **options: Any
+) -> Any:
+    """The model on this process alone, with `weights`; `options` are build_model's."""
+    from ml_models import shards
+    from ml_models.build import build_model, make_transformer_config
+
+    model = build_model(
+        config,
+        make_transformer_config(config),
+        padded_vocab_size=config.vocab_size + padding,
+        pre_process=True,
+        post_process=True,
+        **options,
+    )
+    shards.assign(model, weights)
+    return model
 
 
 def from_hugging_face(tensors: dict[str, Tensor], config: Grok1Config) -> dict[str, Tensor]:

@@ -55,9 +55,9 @@ def pretrain(loaded: LoadedConfig) -> "Trainer":
         checkpoints = CheckpointManager(
             config.checkpoint, platform=platform, timeout=config.parallel.timeout
         )
-        checkpoints.choose(model)
+        checkpoint = checkpoints.choose(model)
         train_module = TrainModule.build(config, model, layout, platform, timers=timers)
-        state = checkpoints.load(train_module)
+        state = checkpoints.load(train_module, checkpoint) if checkpoint else None
         iteration = state.iteration if state else 0
         consumed = state.consumed_samples if state else 0
         callbacks: list[Callback] = [WatchCallback(watch)] if watch else []

@@ -1,13 +1,11 @@
 """Saving and loading on four gloo processes; the scenarios are in worker.py."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from jobs import run_job
 
 from ml_models.core_line import CORE_LINE
 
@@ -19,17 +17,7 @@ pytestmark = [
 
 
 def result(folder: Path, name: str) -> Any:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "4", str(HERE / "worker.py"), str(folder), name]
-    done = subprocess.run(
-        command,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_job(HERE / "worker.py", folder, name, processes=4, timeout=200)
     return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))["ranks"]
 
 

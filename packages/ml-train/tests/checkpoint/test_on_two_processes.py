@@ -1,13 +1,11 @@
 """Saving and loading on two gloo processes; the scenarios are in worker.py."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from jobs import run_job
 
 from ml_models.core_line import CORE_LINE
 
@@ -39,18 +37,7 @@ def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             if not skipped:
                 wanted.append(name)
     folder = tmp_path_factory.mktemp("checkpoints")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", "2", str(HERE / "worker.py"), str(folder)]
-    command += dict.fromkeys(wanted)
-    done = subprocess.run(
-        command,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_job(HERE / "worker.py", folder, *dict.fromkeys(wanted), processes=2, timeout=300)
 
     def result(name: str) -> Any:
         return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))["ranks"]

@@ -13,6 +13,14 @@ HELP = "text files to token files"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of the command, with Megatron's names where Megatron has them."""
+    from ml_data.pipeline.options import (
+        BATCH_BYTES,
+        EXECUTORS,
+        INPUT_CHECKSUMS,
+        ON_ERROR,
+        SHARD_BYTES,
+    )
+
     add = parser.add_argument
     add("--input", nargs="+", required=True, help="files, directories, globs or URIs")
     add("--tokenizer-name-or-path", required=True, help="directory or file of the tokenizer")
@@ -28,15 +36,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--workers", type=int, default=4, help="threads or processes that encode (default 4)")
     add("--log-interval", type=int, default=1000, help="documents between progress lines")
     add("--template", help="'alpaca' or a pattern such as 'Q: {question}\\nA: {answer}'")
-    add("--on-error", choices=("skip", "quarantine", "stop"), default="quarantine",
+    add("--on-error", choices=ON_ERROR, default="quarantine",
         help="what to do with rows without a usable text (default: quarantine)")  # fmt: skip
     add("--max-document-tokens", type=int, help="drop longer documents")
-    add("--input-checksums", choices=("all", "local", "none"), default="all",
+    add("--input-checksums", choices=INPUT_CHECKSUMS, default="all",
         help="inputs whose sha256 is recorded; remote ones are read once more for it")  # fmt: skip
-    add("--shard-bytes", type=int, default=16 << 20,
+    add("--shard-bytes", type=int, default=SHARD_BYTES,
         help="input between two journal entries: what a kill can cost")  # fmt: skip
-    add("--batch-bytes", type=int, default=4 << 20, help="input that a worker takes at a time")
-    add("--executor", choices=("local", "ray"), default="local",
+    add("--batch-bytes", type=int, default=BATCH_BYTES, help="input that a worker takes at a time")
+    add("--executor", choices=EXECUTORS, default="local",
         help="where workers are: on this machine, or actors of a Ray cluster")  # fmt: skip
     add("--num-tasks", type=int, default=1, help="cut the input into this many tasks")
     add("--task-index", type=int, default=0,

@@ -241,16 +241,23 @@ def _one_list(arguments: tuple[Any, ...]) -> bool:
     return len(arguments) == 1 and isinstance(arguments[0], list)
 
 
-ENUMS = frozenset(
-    {
-        "torch.distributed.checkpoint.metadata._MEM_FORMAT_ENCODING",
-        "torch.distributed.checkpoint.planner.WriteItemType",
-        "megatron.core.enums.ModelType",
-        "megatron.core.transformer.enums.AttnBackend",
-        "megatron.core.transformer.enums.AttnMaskType",
-        "megatron.core.transformer.enums.CudaGraphScope",
-    }
-)
+def _uncallable(module: str, *names: str) -> dict[str, ArgumentCheck | None]:
+    return {f"{module}.{name}": _never for name in names}
+
+
+def _names(module: str, *names: str) -> dict[str, ArgumentCheck | None]:
+    return {f"{module}.{name}": None for name in names}
+
+
+DCP_ENUMS = {
+    **_names("torch.distributed.checkpoint.metadata", "_MEM_FORMAT_ENCODING"),
+    **_names("torch.distributed.checkpoint.planner", "WriteItemType"),
+}
+MEGATRON_ENUMS = {
+    **_names("megatron.core.enums", "ModelType"),
+    **_names("megatron.core.transformer.enums", "AttnBackend", "AttnMaskType", "CudaGraphScope"),
+}
+ENUMS = frozenset({*DCP_ENUMS, *MEGATRON_ENUMS})
 
 
 def _member_of_enum(arguments: tuple[Any, ...]) -> bool:
@@ -268,14 +275,6 @@ GETATTR: dict[str, ArgumentCheck | None] = {
     "builtins.getattr": _member_of_enum,
     "__builtin__.getattr": _member_of_enum,  # its name in protocol 2, which torch.save writes
 }
-
-
-def _uncallable(module: str, *names: str) -> dict[str, ArgumentCheck | None]:
-    return {f"{module}.{name}": _never for name in names}
-
-
-def _names(module: str, *names: str) -> dict[str, ArgumentCheck | None]:
-    return {f"{module}.{name}": None for name in names}
 
 
 NUMPY: dict[str, ArgumentCheck | None] = {
@@ -297,15 +296,16 @@ TORCH_DTYPES = _uncallable(
 DCP_METADATA: dict[str, ArgumentCheck | None] = {
     **TORCH_DTYPES,
     **GETATTR,
+    **DCP_ENUMS,
     **_names(
         "torch.distributed.checkpoint.metadata",
         *("Metadata", "TensorStorageMetadata", "BytesStorageMetadata", "ChunkStorageMetadata"),
-        *("TensorProperties", "MetadataIndex", "StorageMeta", "_MEM_FORMAT_ENCODING"),
+        *("TensorProperties", "MetadataIndex", "StorageMeta"),
     ),
     **_names("torch.distributed.checkpoint.filesystem", "_StorageInfo", "_StoragePrefix"),
     **_names(
         "torch.distributed.checkpoint.planner",
-        *("SavePlan", "WriteItem", "WriteItemType", "TensorWriteData", "BytesIOWriteData"),
+        *("SavePlan", "WriteItem", "TensorWriteData", "BytesIOWriteData"),
     ),
     "torch.Size": None,
     "torch.strided": _never,
@@ -332,8 +332,7 @@ TORCH_OBJECTS: dict[str, ArgumentCheck | None] = {
     **_names("argparse", "Namespace"),
     **_names("datetime", "timedelta"),
     **_names("pathlib", "PosixPath", "PurePosixPath"),
-    **_names("megatron.core.enums", "ModelType"),
-    **_names("megatron.core.transformer.enums", "AttnBackend", "AttnMaskType", "CudaGraphScope"),
+    **MEGATRON_ENUMS,
     **_names("numpy.core.multiarray", "scalar"),
     **_names("numpy._core.multiarray", "scalar"),
     "_codecs.encode": _one_of_codecs,

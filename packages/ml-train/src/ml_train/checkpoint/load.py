@@ -29,11 +29,11 @@ def load(
     group: Any,
     say: Callable[[str], None],
 ) -> RunState:
-    """Load one checkpoint that find.choose() has checked. Collective."""
+    """Load a checkpoint that CheckpointManager.choose has checked. Collective."""
     saved = _read(folder, "run_state.json")
     with_optimizer = train_module.optimizer is not None and not config.no_load_optim
     available = torch_dist.read_metadata(folder)
-    agree(_fault(train_module, folder, saved, available, with_optimizer), group, folder)
+    agree(_fault(train_module, saved, available, with_optimizer), group, folder)
     state.load_model(train_module, folder, available)
     if not with_optimizer:
         if train_module.optimizer is not None:
@@ -61,15 +61,11 @@ def agree(fault: str | None, group: Any, folder: Path) -> None:
 
 def _fault(
     train_module: Any,
-    folder: Path,
     saved: Any,
     available: dict[str, tuple[int, ...]],
     with_optimizer: bool,
 ) -> str | None:
     """Why this checkpoint does not fit this run, or None. On this rank alone."""
-    fault = fault_of_model(folder, train_module.model_config)
-    if fault:
-        return fault
     if with_optimizer and (saved is None or saved.get("optimizer") is None):
         return "it holds a model without optimizer state; add --no-load-optim --no-load-rng"
     if saved is not None and saved.get("format", 0) > run_state.FORMAT_VERSION:
@@ -80,11 +76,7 @@ def _fault(
             f"{_text(saved['layout'])}, and on megatron-core 0.12.1 optimizer state is loaded "
             "only in the layout that saved it; use megatron-core 0.16.1 or --no-load-optim"
         )
-    sharded = state.model_state(train_module)
-    fault = state.faults_of_keys(sharded, available)
-    if fault or not with_optimizer:
-        return fault
-    return None
+    return state.faults_of_keys(state.model_state(train_module), available)
 
 
 def fault_of_model(folder: Path, model: "ModelConfig") -> str | None:

@@ -19,11 +19,11 @@ from ml_train.checkpoint.config import CheckpointConfig
 from ml_train.checkpoint.run_state import RunState
 from ml_train.checkpoint.save import SaveJob, SaveOutcome
 from ml_train.errors import CheckpointError
+from ml_train.parallel.config import DEFAULT_TIMEOUT
+from ml_train.parallel.groups import host_group
 
 if TYPE_CHECKING:
     from ml_models.config import ModelConfig
-from ml_train.parallel.config import DEFAULT_TIMEOUT
-from ml_train.parallel.groups import host_group
 
 _ASK_EVERY_SECONDS = 0.2
 
@@ -58,7 +58,6 @@ class CheckpointManager:
         self._job: SaveJob | None = None
         self._closing = False
         self._checked_sharding = False
-        self._chosen: tuple[Path | None] | None = None
 
     @property
     def is_saving(self) -> bool:
@@ -136,26 +135,19 @@ class CheckpointManager:
         return bool(done)
 
     def choose(self, model: "ModelConfig") -> Path | None:
-        """The checkpoint that `load` takes, None for a fresh start. Before the model is built.
+        """The newest whole checkpoint of --load, None for a fresh start. Needs no model built.
 
         Raises CheckpointError, the same on every rank, also for another model's checkpoint.
         """
-        if self.config.load is None:
-            return None
-        folder = find.choose(self.config, group=self._asking_group, say=self._say)
-        if folder is not None:
-            load.agree(load.fault_of_model(folder, model), self._asking_group, folder)
-        self._chosen = (folder,)
-        return folder
+        return None if self.config.load is None else self._choose(self.config, model)
 
-    def load(self, train_module: Any) -> RunState | None:
-        """Bring the model and the run back to the newest whole checkpoint of --load.
+    def load(self, train_module: Any, folder: Path | None = None) -> RunState | None:
+        """Bring the model and the run back to `folder`, which choose() gave; unset, it is asked.
 
         None: there is nothing to resume from, the run starts fresh. Raises CheckpointError, the
         same on every rank.
         """
-        chosen, self._chosen = self._chosen, None
-        folder = chosen[0] if chosen else self.choose(train_module.model_config)
+        folder = folder or self.choose(train_module.model_config)
         return None if folder is None else self._load(train_module, folder, self.config)
 
     def roll_back(self, train_module: Any) -> RunState:
@@ -163,10 +155,16 @@ class CheckpointManager:
         config = replace(self.config, load=self.config.save, no_load_optim=False, no_load_rng=False)
         folder = None
         if config.load is not None:
-            folder = find.choose(config, group=self._asking_group, say=self._say)
+            folder = self._choose(config, train_module.model_config)
         if folder is None:
             raise CheckpointError("No checkpoint was saved yet.")
         return self._load(train_module, folder, config)
+
+    def _choose(self, config: CheckpointConfig, model: "ModelConfig") -> Path | None:
+        folder = find.choose(config, group=self._asking_group, say=self._say)
+        if folder is not None:
+            load.agree(load.fault_of_model(folder, model), self._asking_group, folder)
+        return folder
 
     def _load(self, train_module: Any, folder: Path, config: CheckpointConfig) -> RunState:
         return load.load(
