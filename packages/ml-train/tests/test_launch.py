@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-SAYS = "import os, sys; print('said by', os.environ['RANK'], file=sys.stderr); "
+# In one write: print makes several, between which the other process may speak.
+SAYS = "import os, sys; sys.stderr.write(f'said by {os.environ[\"RANK\"]}\\n'); "
 
 
 def launch(tmp_path: Path, job: str) -> subprocess.CompletedProcess[str]:
