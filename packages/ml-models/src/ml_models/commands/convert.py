@@ -2,14 +2,7 @@
 
 import argparse
 import json
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from ml_models.conversion.convert import Progress
 
 FORMATS = ("huggingface", "xai", "megatron")
 DTYPE_NAMES = ("bf16", "fp32")
@@ -32,9 +25,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert; 0 when the audit passed."""
+    import torch
+
+    from ml_models.commands.progress import show_progress
     from ml_models.conversion.convert import DTYPES, REPORT, convert
     from ml_models.conversion.open import open_source
 
+    # Blocks are prepared in one thread and written in another; torch's own threads would fight
+    # with both: one layer of the release takes 1.4 times as long with them on two cores.
+    torch.set_num_threads(1)
     source = open_source(
         args.source_format,
         args.input,
@@ -42,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
         config=args.config,
         variant=args.variant,
     )
-    with _progress(quiet=args.json) as progress:
+    with show_progress(quiet=args.json) as progress:
         report = convert(
             source,
             args.target_format,
@@ -66,35 +65,3 @@ def run(args: argparse.Namespace) -> int:
         print(note)
     print(f"every tensor's shape, dtype and checksum: {args.output / REPORT}")
     return 0
-
-
-@contextmanager
-def _progress(quiet: bool) -> "Iterator[Progress]":
-    """A bar on a terminal, nothing otherwise."""
-    if quiet or not sys.stderr.isatty():
-        yield lambda what, done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("opening", total=None)
-
-        def advance(what: str, done: int, total: int) -> None:
-            bar.update(task, description=what, completed=done, total=total)
-
-        yield advance

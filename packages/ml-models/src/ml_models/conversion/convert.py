@@ -6,7 +6,7 @@ OUTPUT.partial/NAME            finished files (checksums in the journal)
 OUTPUT/                        renamed once everything is written and the audit has passed;
                                the journal is removed last
 ```
-Memory: a few blocks of sinks.CHUNK_BYTES, whatever the model's size.
+Memory: a few blocks of Sink.CHUNK_BYTES, whatever the model's size.
 """
 
 import dataclasses
@@ -53,7 +53,7 @@ def convert(
     resume: bool = False,
     progress: Progress = lambda what, done, total: None,
     file_bytes: int = sinks.FILE_BYTES,
-    chunk_bytes: int = sinks.CHUNK_BYTES,
+    chunk_bytes: int | None = None,
 ) -> dict[str, Any]:
     """Convert `source` into the folder `output`; returns the report that is also written there.
 
