@@ -242,8 +242,8 @@ def test_xai_folders_that_do_not_fit(tmp_path: Path) -> None:
     shutil.copy(ckpt / "tensor00002_000", ckpt / "tensor00003_000")
     with pytest.raises(WeightError, match="linear_1"):
         open_source("xai", ckpt)
-    with pytest.raises(WeightError, match="int8"):
-        convert(open_reference("xai_tiny_mesh1"), "xai", tmp_path / "out")
+    with pytest.raises(WeightError, match="no format is called 'hugginface'"):
+        convert(open_reference("xai_tiny_mesh1"), "hugginface", tmp_path / "out")
 
 
 def test_formats_are_recognised(tmp_path: Path) -> None:

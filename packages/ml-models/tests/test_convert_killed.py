@@ -83,12 +83,12 @@ def run(folder: Path, to: str, seed: int, kills: int) -> None:
     assert killed >= kills, "each conversion was killed once or twice"
 
 
-@pytest.mark.parametrize("to", ["megatron", "huggingface"])
+@pytest.mark.parametrize("to", ["megatron", "huggingface", "xai"])
 def test_killed_and_resumed(to: str, tmp_path: Path) -> None:
     run(tmp_path, to, seed=1, kills=4)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("to", ["megatron", "huggingface"])
+@pytest.mark.parametrize("to", ["megatron", "huggingface", "xai"])
 def test_killed_and_resumed_often(to: str, tmp_path: Path) -> None:
     run(tmp_path, to, seed=2, kills=60)

@@ -54,7 +54,7 @@ def measure(layers: int, folder: Path, to: str) -> tuple[int, int, int, int]:
     return total, before, after, largest
 
 
-@pytest.mark.parametrize("to", ["megatron", "huggingface"])
+@pytest.mark.parametrize("to", ["megatron", "huggingface", "xai"])
 def test_peak_memory_does_not_grow_with_the_model(to: str, tmp_path: Path) -> None:
     total, before, after, largest = measure(2, tmp_path / "large", to)
     assert total > 400 * 2**20

@@ -150,15 +150,19 @@ def to_hugging_face(ours: dict[str, Tensor], config: Grok1Config) -> dict[str, T
     return tensors
 
 
-class _Quantized:
+class Quantized:
+    """Stands in for the class that xAI's pickles name."""
+
     weight: np.ndarray
     scales: np.ndarray
 
 
-class _Unpickler(pickle.Unpickler):
+class XaiUnpickler(pickle.Unpickler):
+    """Python's own unpickler, with stand-ins for what is not installed."""
+
     def find_class(self, module: str, name: str) -> object:
         if name == "QuantizedWeight8bit":
-            return _Quantized
+            return Quantized
         if module == "ml_dtypes" and name == "bfloat16":
             return np.uint16
         return super().find_class(module.replace("numpy.core", "numpy._core"), name)
@@ -180,7 +184,7 @@ def _xai_tensors(name: str) -> dict[str, Tensor]:
     tensors = {}
     for leaf in json.loads((DATA / name / "leaves.json").read_text()):
         data = (DATA / name / "ckpt-0" / leaf["file"]).read_bytes()
-        array = _dequantize(_Unpickler(io.BytesIO(data)).load())
+        array = _dequantize(XaiUnpickler(io.BytesIO(data)).load())
         path = leaf["path"].removeprefix("params/")
         if path.startswith("language_model"):
             known = {
@@ -202,7 +206,7 @@ def _xai_tensors(name: str) -> dict[str, Tensor]:
 
 
 def _dequantize(leaf: object) -> Tensor:
-    if not isinstance(leaf, _Quantized):
+    if not isinstance(leaf, Quantized):
         return torch.from_numpy(np.array(leaf, dtype=np.float32))
     weight = leaf.weight.astype(np.float32)
     scales = (np.asarray(leaf.scales).view(np.uint16).astype(np.uint32) << 16).view(np.float32)

@@ -2,7 +2,10 @@
 
 import argparse
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 FORMATS = ("huggingface", "xai", "megatron")
 DTYPE_NAMES = ("bf16", "fp32")
@@ -18,7 +21,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--model", help="a model's name, see ml-models list")
     which.add_argument("--config", type=Path, help="a configuration file: ours, HF's or xAI's")
     parser.add_argument("--variant", choices=("xai", "hpcai"), help="Grok-1's activation")
-    parser.add_argument("--dtype", choices=DTYPE_NAMES, help="of the result; default: the input's")
+    parser.add_argument(
+        "--dtype",
+        choices=DTYPE_NAMES,
+        help="of the result; default: the input's; not with --to xai, which makes int8",
+    )
+    parser.add_argument(
+        "--xai-scale-groups",
+        type=int,
+        metavar="N",
+        help="--to xai: groups of rows with scales of their own in o_proj and linear_1, which is "
+        "the model axis of the mesh that xAI's program runs on; default: 8, as in the release",
+    )
     parser.add_argument("--resume", action="store_true", help="go on with OUTPUT.partial")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
@@ -47,21 +61,33 @@ def run(args: argparse.Namespace) -> int:
             args.target_format,
             args.output,
             dtype=DTYPES[args.dtype] if args.dtype else None,
+            scale_groups=args.xai_scale_groups,
             resume=args.resume,
             progress=progress,
         )
     if args.json:
         print(json.dumps(report, indent=1))
         return 0
-    rounded = sum(entry["rounded_elements"] for entry in report["targets"].values())
     print(
         f"{report['num_source_tensors']} tensors read once each, {report['num_target_tensors']} "
         f"written once each: {report['num_parameters']:,} parameters in {len(report['files'])} "
         f"file{'s' if len(report['files']) != 1 else ''} of {args.output}"
     )
-    if rounded:
-        print(f"{rounded:,} values were rounded to {args.dtype}")
+    print(_losses(report["targets"]))
     for note in report["notes"]:
         print(note)
     print(f"every tensor's shape, dtype and checksum: {args.output / REPORT}")
     return 0
+
+
+def _losses(targets: Mapping[str, Any]) -> str:
+    """One line on what the new dtypes could not hold."""
+    rounded = sum(entry["rounded_elements"] for entry in targets.values())
+    if not rounded:
+        return "every number is kept exactly"
+    total = sum(math.prod(entry["shape"]) for entry in targets.values())
+    worst = max(targets, key=lambda name: targets[name]["largest_error"])
+    return (
+        f"{rounded:,} of {total:,} numbers were rounded, by at most "
+        f"{targets[worst]['largest_error']:.3g} (in {worst})"
+    )

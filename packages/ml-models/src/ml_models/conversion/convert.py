@@ -33,6 +33,7 @@ from ml_models.conversion.folder import (
     write_durably,
 )
 from ml_models.conversion.maps import Box, box_of, intersection, shape_of, to_ours, volume
+from ml_models.conversion.plan import make_sink
 from ml_models.conversion.sinks import Sink, Target, Written
 from ml_models.conversion.source import Reader, Source
 from ml_models.errors import WeightError
@@ -42,6 +43,8 @@ DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32, "fp16": torch.float16}
 
 Progress = Callable[[str, int, int], None]
 """(what is being written, bytes done, bytes in all)"""
+Loss = tuple[str, int, float]
+"""(target, elements of one block that are not exact, the largest absolute difference)"""
 
 
 def convert(
@@ -50,6 +53,7 @@ def convert(
     output: Path,
     *,
     dtype: torch.dtype | None = None,
+    scale_groups: int | None = None,
     resume: bool = False,
     progress: Progress = lambda what, done, total: None,
     file_bytes: int = sinks.FILE_BYTES,
@@ -57,17 +61,18 @@ def convert(
 ) -> dict[str, Any]:
     """Convert `source` into the folder `output`; returns the report that is also written there.
 
-    dtype None keeps the source's; xAI's quantized weights then become fp32, which is exact. Raises
+    dtype None keeps the source's; xAI's quantized weights then become fp32, which is exact.
+    scale_groups: of the row-parallel weights in xAI's format, None for the release's 8. Raises
     WeightError, and nothing has the name `output`, unless the audit passes.
     """
     reader = Reader(source)
-
-    def dtype_of(names: list[str]) -> torch.dtype:
-        kinds = {reader.dtype(name) for name in names}
-        return dtype or (kinds.pop() if len(kinds) == 1 else torch.float32)
-
-    sink = sinks.make_sink(
-        to, source.model, dtype_of, file_bytes=file_bytes, chunk_bytes=chunk_bytes
+    sink = make_sink(
+        to,
+        reader,
+        dtype=dtype,
+        scale_groups=scale_groups,
+        file_bytes=file_bytes,
+        chunk_bytes=chunk_bytes,
     )
     if resume and (output / JOURNAL).is_file():  # the process died after the folder was renamed
         (output / JOURNAL).unlink()
@@ -121,6 +126,7 @@ def _fingerprint(source: Source, sink: Sink) -> str:
         source.model.to_dict(),
         sink.format,
         sink.chunk_bytes,
+        sink.settings,
         [[file, [[t.name, t.shape, str(t.dtype)] for t in ts]] for file, ts in sink.files.items()],
     ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
@@ -150,8 +156,8 @@ class _Journal:
             if number == 0:
                 if entry.get("fingerprint") != fingerprint:
                     raise WeightError(
-                        f"{folder}: it was begun with another input, model or dtype; remove it to "
-                        "start anew."
+                        f"{folder}: it was begun with another input, model, dtype or setting; "
+                        "remove it to start anew."
                     )
                 continue
             done = Written(**entry)
@@ -192,19 +198,26 @@ def _write_files(
             progress(name, finished, total)
             continue
         reader.taken.clear()
-        rounded: Counter[str] = Counter()
+        losses: list[Loss] = []
+        item_bytes = {target.name: target.dtype.itemsize for target in targets}
         position = finished
 
         def block(
-            target: Target, box: Box, name: str = name, rounded: Counter[str] = rounded
+            target: Target,
+            box: Box,
+            name: str = name,
+            losses: list[Loss] = losses,
+            item_bytes: dict[str, int] = item_bytes,
         ) -> Tensor:
             nonlocal position
-            position += volume(box) * target.dtype.itemsize
+            position += volume(box) * item_bytes[target.name]
             progress(name, position, total)
-            return _block(reader, sink, target, box, rounded)
+            return _block(reader, sink, target, box, losses)
 
         done = sink.write_file(folder, name, block)
-        done.taken, done.rounded = dict(reader.taken), dict(rounded)
+        done.taken = dict(reader.taken)
+        for loss in losses:
+            done.add_losses(*loss)
         journal.add(done)
         finished += sum(map(_num_bytes, targets))
 
@@ -213,7 +226,7 @@ def _num_bytes(target: Target) -> int:
     return volume(box_of(target.shape)) * target.dtype.itemsize
 
 
-def _block(reader: Reader, sink: Sink, target: Target, box: Box, rounded: Counter[str]) -> Tensor:
+def _block(reader: Reader, sink: Sink, target: Target, box: Box, losses: list[Loss]) -> Tensor:
     """One block of a target, put together from blocks of ours."""
     whole: Tensor | None = None
     filled = 0
@@ -224,7 +237,7 @@ def _block(reader: Reader, sink: Sink, target: Target, box: Box, rounded: Counte
         part = reader.read(piece.ours, to_ours(piece, shared))
         if piece.transposed:
             part = part.transpose(-1, -2)
-        part = _cast(part.reshape(shape_of(shared)), target, rounded)
+        part = _cast(part.reshape(shape_of(shared)), target, losses)
         filled += part.numel()
         if shared == box:
             return part
@@ -237,14 +250,15 @@ def _block(reader: Reader, sink: Sink, target: Target, box: Box, rounded: Counte
     return whole
 
 
-def _cast(part: Tensor, target: Target, rounded: Counter[str]) -> Tensor:
+def _cast(part: Tensor, target: Target, losses: list[Loss]) -> Tensor:
     if part.dtype == target.dtype:
         return part
     cast = part.to(target.dtype)
     if target.dtype.itemsize < part.dtype.itemsize:
-        lost = int((cast.to(part.dtype) != part).sum())
+        again = cast.to(part.dtype)
+        lost = int((again != part).sum())
         if lost:
-            rounded[target.name] += lost
+            losses.append((target.name, lost, float(again.sub_(part).abs_().max())))
     return cast
 
 
@@ -300,15 +314,24 @@ def make_report(source: Source, sink: Sink, written: dict[str, Written]) -> dict
         },
         "targets": {
             target.name: {
-                "shape": list(target.shape),
-                "dtype": _name(target.dtype),
-                "sha256": written[where[target.name]].tensors[target.name],
-                "rounded_elements": written[where[target.name]].rounded.get(target.name, 0),
-                "file": where[target.name],
+                **_target_entry(target, written[where[target.name]]),
                 "from": origins[target.name],
             }
             for target in sink.targets
         },
+    }
+
+
+def _target_entry(target: Target, done: Written) -> dict[str, Any]:
+    scales = {"scales": done.scales[target.name]} if target.name in done.scales else {}
+    return {
+        "shape": list(target.shape),
+        "dtype": _name(target.dtype),
+        "sha256": done.tensors[target.name],
+        **scales,
+        "rounded_elements": done.rounded.get(target.name, 0),
+        "largest_error": done.largest_error.get(target.name, 0.0),
+        "file": done.file,
     }
 
 

@@ -11,7 +11,8 @@ from ml_models.conversion.source import Source
 from ml_models.conversion.xai import XaiSource
 from ml_models.errors import ConfigError, WeightError
 from ml_models.grok1.config import Grok1Config
-from ml_models.grok1.hf_config import activation_of, from_xai
+from ml_models.grok1.hf_config import activation_of
+from ml_models.grok1.xai_config import CONFIG_NAME, from_xai
 
 FORMATS = ("huggingface", "xai", "megatron")
 
@@ -76,9 +77,10 @@ def open_source(
         source.model = with_variant(source.model, variant)
         return source
     if model is None:
-        beside = folder.parent / "xai_config.json"
-        if beside.is_file():
-            model = read_model_file(beside, variant)
+        places = (folder / CONFIG_NAME, folder.parent / CONFIG_NAME)
+        found = [path for path in places if path.is_file()]
+        if found:
+            model = read_model_file(found[0], variant)
         else:
             raise WeightError(
                 f"{folder}: xAI's files do not say what model they hold; give --model "

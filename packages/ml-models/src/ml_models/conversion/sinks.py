@@ -27,12 +27,9 @@ from ml_models.conversion.maps import (
     Shape,
     WeightMap,
     box_of,
-    build_map,
-    identity_map,
     volume,
 )
 from ml_models.conversion.megatron import MetadataBuilder
-from ml_models.errors import WeightError
 
 FILE_BYTES = 4 * 2**30  # a file is closed when it reaches this; a tensor is never divided
 
@@ -61,6 +58,16 @@ class Written:
     """Source tensor -> elements that were read from it."""
     rounded: dict[str, int] = field(default_factory=dict)
     """Tensor -> elements that the new dtype could not hold exactly."""
+    largest_error: dict[str, float] = field(default_factory=dict)
+    """Tensor -> the largest absolute difference of such an element."""
+    scales: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Quantized tensor -> shape, dtype and sha256 of its scales."""
+
+    def add_losses(self, name: str, count: int, largest: float) -> None:
+        """Count elements of one more block that are not exact."""
+        if count:
+            self.rounded[name] = self.rounded.get(name, 0) + count
+            self.largest_error[name] = max(largest, self.largest_error.get(name, 0.0))
 
 
 class Blocks(Protocol):
@@ -132,7 +139,7 @@ class HashingFile:
 
 
 class Sink:
-    """Common to both formats: the plan of files, and one file."""
+    """Common to all formats: the plan of files, and one file."""
 
     format = ""
     CHUNK_BYTES = 8 * 2**20
@@ -156,6 +163,8 @@ class Sink:
         self.files = dict(self._name_files(group_by_size(self.targets, file_bytes)))
         self.notes: list[str] = []
         """What a user of the result must know."""
+        self.settings: dict[str, Any] = {}
+        """What else decides the bytes; a conversion resumes with the same ones only."""
 
     def _name_files(self, groups: list[list[Target]]) -> Iterator[tuple[str, list[Target]]]:
         raise NotImplementedError
@@ -273,36 +282,3 @@ def seal(sink: Sink, folder: Path, written: Mapping[str, Written]) -> None:
     """integrity.json and COMPLETE for a distributed checkpoint."""
     if sink.format == "megatron":
         write_integrity(folder, {name: done.sha256 for name, done in written.items()})
-
-
-def make_sink(
-    kind: str,
-    model: ModelConfig,
-    dtype_of: Any,
-    *,
-    file_bytes: int = FILE_BYTES,
-    chunk_bytes: int | None = None,
-) -> Sink:
-    """A sink of a format; `dtype_of(list of our parameters)` gives a target's dtype."""
-    maps = registry.architecture(model).weights()
-    shapes = maps.shapes(model)
-    if kind == "huggingface":
-        huggingface_config(model, "float32")
-        weights = build_map(maps.huggingface_rows(model), shapes, model)
-        sink_type: type[Sink] = HuggingFaceSink
-    elif kind == "megatron":
-        weights, sink_type = identity_map(shapes), MegatronSink
-    else:
-        raise WeightError(
-            f"--to {kind}: the release's format rounds weights to int8, so nothing exact can be "
-            "written to it; choose huggingface or megatron."
-        )
-    dtypes = {
-        name: dtype_of([piece.ours for piece in weights.theirs[name]])
-        for name in weights.theirs_shapes
-    }
-    sink = sink_type(model, weights, dtypes, file_bytes=file_bytes, chunk_bytes=chunk_bytes)
-    if kind == "huggingface":
-        hf_config = registry.architecture(model).hf_config()
-        sink.notes = list(getattr(hf_config, "notes", lambda _: [])(model))
-    return sink

@@ -1,4 +1,4 @@
-"""Grok-1's published configurations: hpcai-tech's config.json and xAI's, to and from ours.
+"""hpcai-tech's config.json of Grok-1, to and from ours.
 
 hpcai-tech's file has no model_type, activation, head size or RoPE base. What it cannot say (the
 activation, no cap, renormalised gates) stands under the key "ml_models", which its code ignores.
@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_models import registry
 from ml_models.errors import WeightError
-from ml_models.grok1.config import Grok1Config, ffn_hidden_size
+from ml_models.grok1.config import Grok1Config
 
 VARIANTS = {"xai": "gelu_tanh", "hpcai": "gelu_erf"}
 FIELDS = {
@@ -122,33 +122,3 @@ def notes(config: Grok1Config) -> list[str]:
         f"WARNING: hpcai-tech's code gives other numbers from this folder: {', '.join(apart)}; "
         "ml-models reads the model's settings from the key ml_models of config.json."
     ]
-
-
-def from_xai(values: Mapping[str, Any], where: str, variant: str | None = None) -> Grok1Config:
-    """The settings of xAI's run.py as JSON: {"vocab_size", "sequence_len", "model": {...}, ...}."""
-    try:
-        model = values["model"]
-        hidden = model["emb_size"]
-        ffn = ffn_hidden_size(model["widening_factor"], hidden)
-        if values.get("ffn_size", ffn) != ffn:
-            raise WeightError(
-                f"{where}: ffn_size is {values['ffn_size']}; widening_factor makes it {ffn}."
-            )
-        return Grok1Config(
-            num_layers=model["num_layers"],
-            hidden_size=hidden,
-            ffn_hidden_size=ffn,
-            num_attention_heads=model["num_q_heads"],
-            num_query_groups=model["num_kv_heads"],
-            kv_channels=model["key_size"],
-            num_experts=model["num_experts"],
-            moe_router_topk=model["num_selected_experts"],
-            vocab_size=values["vocab_size"],
-            seq_length=values["sequence_len"],
-            activation=activation_of(variant),  # type: ignore[arg-type]
-            attention_scale=model["attn_output_multiplier"],
-            embedding_multiplier_scale=values["embedding_multiplier_scale"],
-            output_multiplier_scale=values["output_multiplier_scale"],
-        )
-    except (KeyError, TypeError) as error:
-        raise WeightError(f"{where}: no configuration of xAI's kind ({error}).") from error

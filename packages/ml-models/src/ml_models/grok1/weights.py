@@ -69,3 +69,13 @@ def huggingface_rows(model: Grok1Config) -> Sequence[Row]:
 def xai_rows(model: Grok1Config) -> Sequence[Row]:
     """The haiku tree; the order is that of the table, `xai.leaf_names` gives the files'."""
     return XAI
+
+
+def is_quantized(leaf: str) -> bool:
+    """Whether the release stores a leaf as int8 with scales: the experts' and attention's."""
+    return leaf.endswith("/w") and not leaf.endswith("/router/w")
+
+
+def is_row_parallel(leaf: str) -> bool:
+    """Whether the release divides a leaf's rows among devices, each with scales of its own."""
+    return leaf.endswith(("/multi_head_attention/linear/w", "/moe/linear_1/w"))
