@@ -17,6 +17,7 @@ from torch.distributed.checkpoint.planner import WriteItemType
 from ml_models.conversion.folder import is_whole, verify_integrity, write_integrity
 from ml_models.conversion.pickles import (
     DCP_METADATA,
+    RANK_FILE,
     TORCH_OBJECTS,
     XAI_SHARD,
     check_distributed_checkpoint,
@@ -130,7 +131,7 @@ STREAMS = {
 
 
 @pytest.mark.parametrize("name", STREAMS)
-@pytest.mark.parametrize("allowed", [XAI_SHARD, DCP_METADATA, TORCH_OBJECTS])
+@pytest.mark.parametrize("allowed", [XAI_SHARD, DCP_METADATA, TORCH_OBJECTS, RANK_FILE])
 def test_hostile_streams(name: str, allowed: dict) -> None:
     with pytest.raises(WeightError):
         interpret(io.BytesIO(STREAMS[name]), name, allowed)
@@ -147,6 +148,17 @@ class MemberByName:
 def test_an_enum_member_by_name_is_read(protocol: int) -> None:
     stream = io.BytesIO(pickle.dumps(MemberByName(), protocol))
     assert str(interpret(stream, "it", DCP_METADATA).function).endswith(".getattr")
+
+
+def test_a_trainers_class_stays_a_name() -> None:
+    """What args of a run may hold; nothing of it is imported, and nothing else may be called."""
+    stream = b"\x80\x02cmegatron.core.enums\nModelType\nK\x01\x85R."
+    found = interpret(io.BytesIO(stream), "it", RANK_FILE)
+    assert str(found.function) == "megatron.core.enums.ModelType" and found.arguments == (1,)
+    with pytest.raises(WeightError, match="not allowed"):
+        interpret(io.BytesIO(b"\x80\x02cmegatronx.core\nsystem\n)R."), "it", RANK_FILE)
+    with pytest.raises(WeightError, match="no allowed name"):
+        interpret(io.BytesIO(stream[:-1] + b")R."), "it", RANK_FILE)
 
 
 def test_truncation_at_every_byte_is_one_error(tmp_path: Path) -> None:

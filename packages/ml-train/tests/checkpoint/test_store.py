@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ml_train.checkpoint import store
+from ml_train.checkpoint import integrity, store
 
 
 def make(directory: Path, *steps: int) -> None:
@@ -68,3 +68,9 @@ def test_death_between_the_two_renames(tmp_path: Path) -> None:
     store.recover(tmp_path)
     assert steps(tmp_path) == [10]
     assert partial.is_dir()
+
+
+def test_a_file_per_rank_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "iter_0005000" / "mp_rank_00_000").mkdir(parents=True)
+    (found,) = integrity.faults(tmp_path / "iter_0005000", checksums=True)
+    assert "ml-models convert --from megatron" in found and "--no-load-optim" in found

@@ -13,7 +13,13 @@ DTYPE_NAMES = ("bf16", "fp32")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
-    parser.add_argument("--from", dest="source_format", required=True, choices=FORMATS)
+    parser.add_argument(
+        "--from",
+        dest="source_format",
+        required=True,
+        choices=FORMATS,
+        help="megatron: a distributed checkpoint, or one with a file per rank (mp_rank_* folders)",
+    )
     parser.add_argument("--to", dest="target_format", required=True, choices=FORMATS)
     parser.add_argument("--input", type=Path, required=True, help="folder of the weights")
     parser.add_argument("--output", type=Path, required=True, help="folder to make")

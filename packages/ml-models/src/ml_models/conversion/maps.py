@@ -153,7 +153,7 @@ def build_map(rows: Sequence[Row], shapes: Mapping[str, Shape], model: ModelConf
                     theirs_box = ((expert, expert + 1), *theirs_box)
                 theirs = row.theirs.format(layer=layer, expert=expert)
                 pieces.append(Piece(ours, ours_box, theirs, theirs_box, row.transposed))
-    return _index(pieces, shapes)
+    return map_of(pieces, shapes)
 
 
 def identity_map(shapes: Mapping[str, Shape]) -> WeightMap:
@@ -162,7 +162,7 @@ def identity_map(shapes: Mapping[str, Shape]) -> WeightMap:
     for name, shape in shapes.items():
         for box in _leading(shape):
             pieces.append(Piece(name, box, name, box))
-    return _index(pieces, shapes)
+    return map_of(pieces, shapes)
 
 
 def _leading(shape: Shape) -> Iterator[Box]:
@@ -172,7 +172,8 @@ def _leading(shape: Shape) -> Iterator[Box]:
         yield (*((at, at + 1) for at in index), *box_of(matrix))
 
 
-def _index(pieces: Iterable[Piece], shapes: Mapping[str, Shape]) -> WeightMap:
+def map_of(pieces: Iterable[Piece], shapes: Mapping[str, Shape]) -> WeightMap:
+    """The map that pieces make up; WeightError unless they cover both sides exactly once."""
     by_ours: dict[str, list[Piece]] = defaultdict(list)
     by_theirs: dict[str, list[Piece]] = defaultdict(list)
     ends: dict[str, Shape] = {}

@@ -13,18 +13,18 @@ import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from ml_models import registry
 from ml_models.config import ModelConfig
+from ml_models.conversion.archives import TensorPlaces
 from ml_models.conversion.arrays import StoredTensor
 from ml_models.conversion.folder import read_model_config
 from ml_models.conversion.maps import Box, Shape, identity_map, intersection, shape_of
 from ml_models.conversion.pickles import (
-    Call,
     check_distributed_checkpoint,
     inspect_torch_zip,
     load_metadata,
@@ -33,12 +33,6 @@ from ml_models.conversion.pickles import (
 from ml_models.conversion.source import TensorInfo, check_names
 from ml_models.errors import WeightError
 
-STORAGES = {
-    "torch.FloatStorage": torch.float32,
-    "torch.BFloat16Storage": torch.bfloat16,
-    "torch.HalfStorage": torch.float16,
-    "torch.DoubleStorage": torch.float64,
-}
 MODEL_PREFIXES = ("embedding.", "decoder.", "output_layer.")
 VOCABULARY = ("embedding.word_embeddings.weight", "output_layer.weight")
 TRACKER = "latest_checkpointed_iteration.txt"
@@ -55,7 +49,9 @@ def find_checkpoint(folder: Path) -> Path:
         if (inner / ".metadata").is_file():
             return inner
         raise WeightError(f"{tracker}: it names {last!r}, which is no checkpoint of this folder.")
-    raise WeightError(f"{folder}: no distributed checkpoint (no .metadata, no {TRACKER}).")
+    raise WeightError(
+        f"{folder}: no checkpoint of Megatron's (no .metadata, no mp_rank_* folders, no {TRACKER})."
+    )
 
 
 class MegatronSource:
@@ -140,7 +136,7 @@ class MegatronSource:
         what = f"{path} ({name})"
         with open_slice(path, int(info.offset), int(info.length)) as stream:
             value, archive = inspect_torch_zip(stream, what)
-            stored = _plain(value, archive, stream, path, int(info.offset))
+            stored: Any = TensorPlaces(archive, stream, path, int(info.offset)).find(value)
             if stored is None:  # a view or a compressed archive: torch's own restricted reader
                 stream.seek(0)
                 stored = _Loaded(torch.load(stream, map_location="cpu", weights_only=True))
@@ -165,34 +161,6 @@ class _Loaded:
 
     def read(self, box: Box) -> Tensor:
         return self.tensor[tuple(slice(*axis) for axis in box)].clone()
-
-
-def _plain(value: Any, archive: Any, stream: BinaryIO, path: Path, base: int) -> Any:
-    """Where a row-major uncompressed tensor's bytes lie in the file, or None."""
-    if not isinstance(value, Call) or str(value.function) != "torch._utils._rebuild_tensor_v2":
-        return None
-    storage, first, size, stride = value.arguments[:4]
-    if not isinstance(storage, tuple) or str(storage[1]) not in STORAGES:
-        return None
-    expected: list[int] = []
-    step = 1
-    for length in reversed(size):
-        expected.insert(0, step)
-        step *= length
-    if tuple(stride) != tuple(expected):
-        return None
-    dtype = STORAGES[str(storage[1])]
-    top = archive.namelist()[0].split("/")[0]
-    entry = archive.getinfo(f"{top}/data/{storage[2]}")
-    stream.seek(entry.header_offset + 26)
-    name_length, extra_length = (int.from_bytes(stream.read(2), "little") for _ in range(2))
-    begin = entry.header_offset + 30 + name_length + extra_length + first * dtype.itemsize
-    swapped = (
-        f"{top}/byteorder" in archive.namelist() and archive.read(f"{top}/byteorder") == b"big"
-    )
-    if entry.compress_type or swapped or (first + step) * dtype.itemsize > entry.file_size:
-        return None
-    return StoredTensor(path, base + begin, tuple(size), dtype)
 
 
 class MetadataBuilder:

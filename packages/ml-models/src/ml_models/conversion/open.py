@@ -1,4 +1,8 @@
-"""Open weights in any of the three formats, with the model configuration that fits them."""
+"""Open weights in any of the three formats, with the model configuration that fits them.
+
+Megatron's checkpoints are of two kinds, which are told apart by what lies in the folder: their
+users know that they have one of Megatron's, and not always which.
+"""
 
 from pathlib import Path
 
@@ -6,6 +10,8 @@ from ml_models import registry
 from ml_models.config import ModelConfig
 from ml_models.conversion.folder import read_json
 from ml_models.conversion.huggingface import HuggingFaceSource, config_of
+from ml_models.conversion.legacy.ranks import find_rank_folders
+from ml_models.conversion.legacy.source import LegacySource
 from ml_models.conversion.megatron import TRACKER, MegatronSource
 from ml_models.conversion.source import Source
 from ml_models.conversion.xai import XaiSource
@@ -44,13 +50,15 @@ def guess_format(folder: Path) -> str:
         raise WeightError(f"{folder}: no such folder.")
     if (folder / ".metadata").is_file() or (folder / TRACKER).is_file():
         return "megatron"
+    if find_rank_folders(folder) is not None:
+        return "megatron"
     if any(folder.glob("tensor*_000")):
         return "xai"
     if any(folder.glob("*.safetensors*")):
         return "huggingface"
     raise WeightError(
-        f"{folder}: neither safetensors, nor xAI's tensorNNNNN_000 files, nor a distributed "
-        "checkpoint."
+        f"{folder}: neither safetensors, nor xAI's tensorNNNNN_000 files, nor a checkpoint "
+        "of Megatron's."
     )
 
 
@@ -73,6 +81,11 @@ def open_source(
     if kind == "huggingface":
         return HuggingFaceSource(folder, model, variant)
     if kind == "megatron":
+        ranks = find_rank_folders(folder)
+        if ranks is not None:
+            if variant is not None and model is None:
+                raise ConfigError(f"--variant is {variant}; {ranks} says itself what was trained.")
+            return LegacySource(ranks, model)
         source = MegatronSource(folder, model)
         source.model = with_variant(source.model, variant)
         return source

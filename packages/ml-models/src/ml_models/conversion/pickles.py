@@ -20,6 +20,8 @@ from typing import Any, BinaryIO, ClassVar, cast
 
 from ml_models.errors import WeightError
 
+# How torch.save began a file before 1.6: the pickle of the number 0x1950a86a20f9469cfc6c.
+OLD_FORMAT = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 MAX_PICKLE_BYTES = 512 * 2**20  # of a stream that is read whole; the release's .metadata is < 1 MB
 
 ArgumentCheck = Callable[[tuple[Any, ...]], bool]
@@ -339,6 +341,46 @@ TORCH_OBJECTS: dict[str, ArgumentCheck | None] = {
 }
 
 
+class _RankFileNames(dict[str, ArgumentCheck | None]):
+    """TORCH_OBJECTS and what a run keeps beside its weights in Megatron's per-rank files.
+
+    Such files are read by this module alone and never by a library, so any name of the trainers'
+    own packages may stand in them (the class of an argument, say): it stays an inert Name.
+    """
+
+    TRAINERS = ("megatron", "mindspeed", "mindspeed_llm", "modellink")
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or str(name).split(".")[0] in self.TRAINERS
+
+    def __missing__(self, name: str) -> ArgumentCheck | None:
+        return None
+
+
+def _member_of_trainers_enum(arguments: tuple[Any, ...]) -> bool:
+    trainer = (
+        len(arguments) == 2
+        and isinstance(arguments[0], Name)
+        and arguments[0].module.split(".")[0] in _RankFileNames.TRAINERS
+        and isinstance(arguments[1], str)
+        and not arguments[1].startswith("_" * 2)
+    )
+    return trainer or _member_of_enum(arguments)
+
+
+RANK_FILE = _RankFileNames(
+    {
+        **TORCH_OBJECTS,
+        **dict.fromkeys(GETATTR, _member_of_trainers_enum),
+        **_names("_io", "BytesIO"),  # TransformerEngine's _extra_state
+        **_names("types", "SimpleNamespace"),
+        **_names("signal", "Signals"),  # --exit-signal
+        **_names("collections", "defaultdict"),
+        **_uncallable("__builtin__", "dict", "list", "int", "float"),
+    }
+)
+
+
 class _Restricted(pickle.Unpickler):
     """The second lock: the real classes, by the same allow-list."""
 
@@ -380,8 +422,12 @@ def _storage(metadata: Any, path: Path) -> dict[Any, Any]:
     return storage
 
 
-def inspect_torch_zip(file: BinaryIO, what: str) -> tuple[Any, zipfile.ZipFile]:
+def inspect_torch_zip(
+    file: BinaryIO, what: str, allowed: Mapping[str, ArgumentCheck | None] | None = None
+) -> tuple[Any, zipfile.ZipFile]:
     """The inert object of a torch.save archive and the archive; refuses what torch might run.
+
+    `allowed` is TORCH_OBJECTS unless given.
 
     torch looks an entry up with another zip reader than Python's, so whatever two readers could
     see differently (two entries of one name, leading or trailing bytes) is refused.
@@ -390,7 +436,13 @@ def inspect_torch_zip(file: BinaryIO, what: str) -> tuple[Any, zipfile.ZipFile]:
     file.seek(max(0, size - 22))
     end = file.read(22)
     file.seek(0)
-    if file.read(4) != b"PK\x03\x04" or end[:4] != b"PK\x05\x06":
+    start = file.read(len(OLD_FORMAT))
+    if start == OLD_FORMAT:
+        raise WeightError(
+            f"{what}: in the format that torch.save wrote before 1.6, which is not read; load it "
+            "there and save it again."
+        )
+    if start[:4] != b"PK\x03\x04" or end[:4] != b"PK\x05\x06":
         raise WeightError(f"{what}: not in torch's zip format, or truncated; refused.")
     try:
         archive = zipfile.ZipFile(file)
@@ -411,7 +463,7 @@ def inspect_torch_zip(file: BinaryIO, what: str) -> tuple[Any, zipfile.ZipFile]:
         stream = archive.read(pickles[0])
     except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError, RuntimeError) as error:
         raise WeightError(f"{what}: damaged zip archive ({error}).") from error
-    return interpret(io.BytesIO(stream), what, TORCH_OBJECTS), archive
+    return interpret(io.BytesIO(stream), what, allowed or TORCH_OBJECTS), archive
 
 
 class FileSlice(io.RawIOBase):

@@ -7,10 +7,16 @@ import json
 from pathlib import Path
 
 from ml_models.conversion.folder import INTEGRITY, is_whole, sha256_of, verify_integrity
+from ml_models.conversion.legacy.ranks import find_rank_folders
 from ml_models.conversion.pickles import check_distributed_checkpoint
 from ml_models.errors import WeightError
 
 __all__ = ["faults", "is_whole"]
+
+CONVERT = (
+    "run ml-models convert --from megatron --to megatron --input FOLDER --output NEW, and go "
+    "on with --load NEW --no-load-optim --no-load-rng"
+)
 
 
 def faults(folder: Path, *, checksums: bool, part: int = 0, parts: int = 1) -> list[str]:
@@ -18,6 +24,8 @@ def faults(folder: Path, *, checksums: bool, part: int = 0, parts: int = 1) -> l
 
     Part 0 looks at names, sizes and pickles; the files' checksums are shared out over the parts.
     """
+    if part == 0 and find_rank_folders(folder) is not None:
+        return [f"{folder} holds a file per rank, as ModelLink saves; {CONVERT}"]
     found = verify_integrity(folder) if part == 0 else []
     if found:
         return [fault.rstrip(".") for fault in found]
