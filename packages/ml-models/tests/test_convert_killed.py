@@ -16,6 +16,7 @@ from ml_models.conversion.convert import convert
 from ml_models.conversion.open import open_source
 
 data, folder, to, seed, kills = Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:]
+options = {"scale_groups": 1} if to == "xai" else {}  # those of the input
 torch.set_num_threads(1)
 random.seed(int(seed))
 def content(output):
@@ -31,7 +32,8 @@ def work(output, resume, limit):
     source = open_source("xai", data)
     sys.setprofile(count)
     try:
-        convert(source, to, output, resume=resume, file_bytes=60_000, chunk_bytes=3_000)
+        sizes = {"file_bytes": 60_000, "chunk_bytes": 3_000}
+        convert(source, to, output, resume=resume, **sizes, **options)
     finally:
         sys.setprofile(None)
     return limit - left
