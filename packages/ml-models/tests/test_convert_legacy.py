@@ -140,6 +140,14 @@ def test_stock_megatron_cores_own_checkpoint(
         assert result["passed"], result
 
 
+def test_the_guides_numbers(tmp_path: Path, alone: None) -> None:
+    ids = torch.arange(24).reshape(2, 12) * 7 % VOCABULARY
+    guide(tmp_path, (2, 2, 2, 1))
+    reference = {"input_ids": ids, "logits": legacy.guide_logits(ids)}
+    result = compare(open_source("megatron", tmp_path), reference, 1e-4)
+    assert result["passed"], result
+
+
 def test_padding_and_a_tied_copy(tmp_path: Path) -> None:
     sizes = (4, 2, 1, 1)
     tensors = whole(post_norm=True, padded=192)

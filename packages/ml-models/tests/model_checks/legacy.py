@@ -230,7 +230,7 @@ def _in_one_buffer(chunk: dict[str, Any]) -> dict[str, Any]:
     return {**chunk, **views}
 
 
-def stock_model(sizes: Sizes) -> Any:
+def stock_model(sizes: Sizes, rotary_base: float = 1e6) -> Any:
     """Megatron-core's own Mixtral-like GPTModel, local spec, in this process's layout."""
     import torch.nn.functional as F
     from megatron.core import parallel_state
@@ -278,9 +278,31 @@ def stock_model(sizes: Sizes) -> Any:
         parallel_output=False,
         share_embeddings_and_output_weights=False,
         position_embedding_type="rope",
-        rotary_base=1e6,
+        rotary_base=rotary_base,
     )
     return model.eval()
+
+
+def guide_logits(ids: Tensor) -> Tensor:
+    """The stock model with what ModelLink changes in it: norms behind attention and experts,
+    embeddings times 5.5, logits times 0.5, as `arguments` says. One process."""
+    model, tensors = stock_model((1, 1, 1, 1), rotary_base=10000.0), whole(post_norm=True)
+
+    def normed(name: str) -> Any:
+        norm = torch.nn.RMSNorm(HIDDEN, eps=1e-5)
+        norm.load_state_dict({"weight": tensors.pop(f"{name}.weight")})
+        return lambda module, given, result: (norm(result[0]), result[1])
+
+    for number, layer in enumerate(model.decoder.layers):
+        name = f"decoder.layers.{number}."
+        layer.self_attention.register_forward_hook(normed(f"{name}post_attn_norm"))
+        layer.mlp.register_forward_hook(normed(f"{name}post_mlp_layernorm"))
+    words = model.embedding.word_embeddings
+    words.register_forward_hook(lambda module, given, result: result * 5.5)
+    model.output_layer.register_forward_hook(lambda m, g, result: (result[0] * 0.5, result[1]))
+    missing, superfluous = model.load_state_dict(tensors, strict=False)
+    assert not superfluous and all(name.endswith("_extra_state") for name in missing)
+    return logits(model, ids)
 
 
 def save_stock(folder: Path, sizes: Sizes, ids: Tensor) -> Tensor | None:

@@ -13,11 +13,6 @@ from ml_models.errors import WeightError
 
 __all__ = ["faults", "is_whole"]
 
-CONVERT = (
-    "run ml-models convert --from megatron --to megatron --input FOLDER --output NEW, and go "
-    "on with --load NEW --no-load-optim --no-load-rng"
-)
-
 
 def faults(folder: Path, *, checksums: bool, part: int = 0, parts: int = 1) -> list[str]:
     """What is wrong with a checkpoint; empty if nothing is.
@@ -25,7 +20,11 @@ def faults(folder: Path, *, checksums: bool, part: int = 0, parts: int = 1) -> l
     Part 0 looks at names, sizes and pickles; the files' checksums are shared out over the parts.
     """
     if part == 0 and find_rank_folders(folder) is not None:
-        return [f"{folder} holds a file per rank, as ModelLink saves; {CONVERT}"]
+        return [
+            f"{folder} holds a file per rank, as ModelLink saves; run ml-models convert --from "
+            f"megatron --to megatron --input {folder} --output NEW, and go on with --load NEW "
+            "--no-load-optim --no-load-rng"
+        ]
     found = verify_integrity(folder) if part == 0 else []
     if found:
         return [fault.rstrip(".") for fault in found]
