@@ -12,6 +12,7 @@ import torch
 from model_checks import legacy
 from model_checks.group import Group
 from model_checks.legacy import VOCABULARY, arguments, ours, save_sliced, whole
+from model_checks.reading import check_weights
 from safetensors.torch import load_file
 
 from ml_models import registry
@@ -19,7 +20,6 @@ from ml_models.cli import main
 from ml_models.comparison import compare
 from ml_models.conversion.convert import convert
 from ml_models.conversion.legacy.source import LegacySource
-from ml_models.conversion.maps import box_of
 from ml_models.conversion.open import guess_format, open_source
 from ml_models.errors import ConfigError, MlModelsError, WeightError
 
@@ -31,16 +31,6 @@ def guide(folder: Path, sizes: legacy.Sizes = (2, 1, 1, 1), **options: Any) -> P
     """A small model of the guide's kind; returns the folder of the iteration."""
     args = arguments(sizes, post_norm=True)
     return save_sliced(folder, whole(post_norm=True), args, sizes, **options)
-
-
-def check_weights(source: Any, expected: dict[str, torch.Tensor]) -> None:
-    """Every parameter of ours, bit by bit."""
-    from ml_models.conversion.source import Reader
-
-    reader = Reader(source)
-    assert set(source.weights.ours_shapes) == set(expected)
-    for name, tensor in expected.items():
-        assert torch.equal(reader.read(name, box_of(tuple(tensor.shape))), tensor), name
 
 
 @pytest.mark.parametrize(

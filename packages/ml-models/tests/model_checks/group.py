@@ -53,7 +53,12 @@ class Group:
         return [results[rank] for rank in range(len(self.pipes))]
 
     def stop(self) -> None:
+        """Let the processes end, as some have children that they end on their way out."""
+        for pipe in self.pipes:
+            pipe.close()
+        deadline = monotonic() + 5
         for process in self.processes:
+            process.join(max(0.0, deadline - monotonic()))
             process.terminate()
             process.join(10)
 

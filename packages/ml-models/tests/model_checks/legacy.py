@@ -327,6 +327,35 @@ def save_stock(folder: Path, sizes: Sizes, ids: Tensor) -> Tensor | None:
     return logits(model, ids) if sizes[1] == 1 else None
 
 
+def save_stock_distributed(
+    folder: Path, sizes: Sizes, ids: Tensor, metadata: dict[str, Any] | None
+) -> Tensor | None:
+    """A stock model's distributed checkpoint; without PP its logits."""
+    import multiprocessing
+
+    from megatron.core import dist_checkpointing
+    from megatron.core import parallel_state as state
+
+    from model_checks.process import layout
+
+    layout(*sizes[:3], sizes[0])
+    model = stock_model(sizes)
+    tp, ep = state.get_tensor_model_parallel_rank(), state.get_expert_model_parallel_rank()
+    _fill(model, tp, ep, sizes)
+    saved = {
+        "model": model.sharded_state_dict(metadata=metadata),
+        "args": arguments(sizes, post_norm=False),
+        "iteration": 7,
+    }
+    own = multiprocessing.current_process()._config  # type: ignore[attr-defined]
+    own["daemon"] = False  # the core's writer starts a process, which daemons may not
+    try:
+        dist_checkpointing.save(saved, str(folder))
+    finally:
+        own["daemon"] = True
+    return logits(model, ids) if sizes[1] == 1 else None
+
+
 def _fill(model: Any, tp: int, ep: int, sizes: Sizes) -> None:
     """Put the whole weights' parts in place, by what the modules say of their own parameters."""
     tensors = whole(post_norm=False)

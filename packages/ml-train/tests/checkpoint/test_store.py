@@ -70,7 +70,13 @@ def test_death_between_the_two_renames(tmp_path: Path) -> None:
     assert partial.is_dir()
 
 
-def test_a_file_per_rank_says_what_to_do(tmp_path: Path) -> None:
-    (tmp_path / "iter_0005000" / "mp_rank_00_000").mkdir(parents=True)
-    (found,) = integrity.faults(tmp_path / "iter_0005000", checksums=True)
+@pytest.mark.parametrize("kind", ["file per rank", "distributed"])
+def test_megatrons_checkpoints_say_what_to_do(kind: str, tmp_path: Path) -> None:
+    folder = tmp_path / "iter_0005000"
+    folder.mkdir()
+    if kind == "distributed":
+        (folder / ".metadata").write_bytes(b"")
+    else:
+        (folder / "mp_rank_00_000").mkdir()
+    (found,) = integrity.faults(folder, checksums=True)
     assert "ml-models convert --from megatron" in found and "--no-load-optim" in found

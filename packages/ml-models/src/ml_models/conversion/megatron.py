@@ -5,6 +5,7 @@
 __R_N.distcp      one torch.save archive per chunk, one after the other
 common.pt         torch.save of what is not sharded; metadata.json names the format
 ```
+The keys are ours (one per parameter and layer) or a stock Megatron model's, see stock.py.
 No model is built. A chunk's numbers lie uncompressed in its archive and are read block by block.
 """
 
@@ -22,17 +23,27 @@ from ml_models import registry
 from ml_models.config import ModelConfig
 from ml_models.conversion.archives import TensorPlaces
 from ml_models.conversion.arrays import StoredTensor
-from ml_models.conversion.folder import read_model_config
+from ml_models.conversion.folder import MODEL_CONFIG, read_model_config
 from ml_models.conversion.maps import Box, Shape, identity_map, intersection, shape_of
+from ml_models.conversion.megatron_args import (
+    Settings,
+    check_model,
+    derive_model,
+    mapping_of,
+    settings_of,
+)
 from ml_models.conversion.pickles import (
+    RANK_FILE,
     check_distributed_checkpoint,
     inspect_torch_zip,
     load_metadata,
     open_slice,
 )
 from ml_models.conversion.source import TensorInfo, check_names
+from ml_models.conversion.stock import is_stock, stock_map
 from ml_models.errors import WeightError
 
+COMMON = "common.pt"
 MODEL_PREFIXES = ("embedding.", "decoder.", "output_layer.")
 VOCABULARY = ("embedding.word_embeddings.weight", "output_layer.weight")
 TRACKER = "latest_checkpointed_iteration.txt"
@@ -63,21 +74,44 @@ class MegatronSource:
         if not folder.is_dir():
             raise WeightError(f"{folder}: no such folder.")
         self._folder = folder = find_checkpoint(folder)
-        check_distributed_checkpoint(folder)
+        check_distributed_checkpoint(folder, RANK_FILE)
         self._metadata = load_metadata(folder)
-        self.model = model or read_model_config(folder)
         self.notes: list[str] = []
-        maps = registry.architecture(self.model).weights()
-        shapes = maps.shapes(self.model)
-        self.weights = identity_map(shapes)
-        self.tensors: Mapping[str, TensorInfo] = self._list(shapes)
-        check_names(str(folder), self.tensors, shapes)
+        names = set(self._metadata.state_dict_metadata)
+        stock = is_stock(names)
+        self.model = model or (self._args_model() if stock else read_model_config(folder))
+        if stock and (settings := self._settings()) is not None:
+            check_model(settings, self.model, folder / COMMON)
+        shapes = registry.architecture(self.model).weights().shapes(self.model)
+        self.weights = stock_map(shapes, names) if stock else identity_map(shapes)
+        wanted = self.weights.theirs_shapes
+        self.tensors: Mapping[str, TensorInfo] = self._list(wanted)
+        check_names(str(folder), self.tensors, wanted)
         self._opened: dict[tuple[str, Shape], Any] = {}
+
+    def _settings(self) -> Settings | None:
+        """The args of a run of Megatron-LM, which common.pt keeps."""
+        common = self._folder / COMMON
+        if not common.is_file():
+            return None
+        with common.open("rb") as stream:
+            value = mapping_of(inspect_torch_zip(stream, str(common), RANK_FILE)[0])
+        args = value.get("args") if value is not None else None
+        return None if args is None else settings_of(args, common)
+
+    def _args_model(self) -> ModelConfig:
+        """The model of a stock checkpoint, from its own file or from the run's args."""
+        settings = self._settings()
+        if settings is None or (self._folder / MODEL_CONFIG).is_file():
+            return read_model_config(self._folder)
+        return derive_model(settings, self._folder / COMMON)
 
     def _list(self, shapes: Mapping[str, Shape]) -> dict[str, TensorInfo]:
         found, others = {}, set()
         for name, entry in self._metadata.state_dict_metadata.items():
             size = getattr(entry, "size", None)
+            if size is None and "._extra_state" in name:  # of TransformerEngine; no weights
+                continue
             if size is None or not name.startswith(MODEL_PREFIXES):
                 others.add(name.split(".")[0].split("/")[0])
                 continue
@@ -205,7 +239,7 @@ class MetadataBuilder:
         stream = io.BytesIO()
         pickle.dump(metadata, stream)
         (folder / ".metadata").write_bytes(stream.getvalue())
-        torch.save({}, folder / "common.pt")
+        torch.save({}, folder / COMMON)
         backend = {
             "sharded_backend": "torch_dist",
             "sharded_backend_version": 1,

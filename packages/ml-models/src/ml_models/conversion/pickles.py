@@ -508,12 +508,15 @@ def open_slice(path: Path, offset: int, length: int) -> BinaryIO:
     return cast(BinaryIO, io.BufferedReader(FileSlice(path, offset, length)))
 
 
-def check_distributed_checkpoint(path: str | Path) -> None:
+def check_distributed_checkpoint(
+    path: str | Path, allowed: Mapping[str, ArgumentCheck | None] | None = None
+) -> None:
     """Refuse a distributed checkpoint whose pickles ask for more than their allow-lists.
 
     Reads `.metadata`, `common.pt` and every object kept as pickle inside the .distcp files (those
     torch loads without restriction). WeightError names the file; megatron-core or torch may read
-    the folder after this returns.
+    the folder after this returns, unless `allowed` is more than TORCH_OBJECTS: who gives RANK_FILE
+    reads tensors alone.
     """
     import json
 
@@ -539,8 +542,8 @@ def check_distributed_checkpoint(path: str | Path) -> None:
             if not where.is_file():
                 raise WeightError(f"{where}: missing, though .metadata names it.")
             with open_slice(where, int(info.offset), int(info.length)) as stream:
-                inspect_torch_zip(stream, f"{where} ({index.fqn})")
+                inspect_torch_zip(stream, f"{where} ({index.fqn})", allowed)
     common = folder / "common.pt"
     if common.is_file():
         with common.open("rb") as stream:
-            inspect_torch_zip(stream, str(common))
+            inspect_torch_zip(stream, str(common), allowed)

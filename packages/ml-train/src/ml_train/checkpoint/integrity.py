@@ -6,7 +6,14 @@ Each of several ranks may take a part of the checksums, which read every byte.
 import json
 from pathlib import Path
 
-from ml_models.conversion.folder import INTEGRITY, is_whole, sha256_of, verify_integrity
+from ml_models.conversion.folder import (
+    COMPLETE,
+    INTEGRITY,
+    MODEL_CONFIG,
+    is_whole,
+    sha256_of,
+    verify_integrity,
+)
 from ml_models.conversion.legacy.ranks import find_rank_folders
 from ml_models.conversion.pickles import check_distributed_checkpoint
 from ml_models.errors import WeightError
@@ -19,9 +26,9 @@ def faults(folder: Path, *, checksums: bool, part: int = 0, parts: int = 1) -> l
 
     Part 0 looks at names, sizes and pickles; the files' checksums are shared out over the parts.
     """
-    if part == 0 and find_rank_folders(folder) is not None:
+    if part == 0 and _is_megatrons(folder):
         return [
-            f"{folder} holds a file per rank, as ModelLink saves; run ml-models convert --from "
+            f"{folder} was saved by Megatron-LM or ModelLink; run ml-models convert --from "
             f"megatron --to megatron --input {folder} --output NEW, and go on with --load NEW "
             "--no-load-optim --no-load-rng"
         ]
@@ -34,6 +41,14 @@ def faults(folder: Path, *, checksums: bool, part: int = 0, parts: int = 1) -> l
         except WeightError as error:
             return [str(error).rstrip(".")]
     return _wrong_checksums(folder, part, parts) if checksums else []
+
+
+def _is_megatrons(folder: Path) -> bool:
+    """A file per rank, or a distributed checkpoint without anything that ours have beside it."""
+    if find_rank_folders(folder) is not None:
+        return True
+    ours = (COMPLETE, INTEGRITY, MODEL_CONFIG)
+    return (folder / ".metadata").is_file() and not any((folder / name).exists() for name in ours)
 
 
 def _wrong_checksums(folder: Path, part: int, parts: int) -> list[str]:

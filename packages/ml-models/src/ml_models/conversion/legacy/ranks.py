@@ -8,9 +8,10 @@ from typing import Any
 
 from ml_models.conversion.archives import TensorPlaces
 from ml_models.conversion.arrays import StoredTensor
-from ml_models.conversion.legacy.settings import Layout, layout_of
+from ml_models.conversion.legacy.layout import Layout, layout_of
 from ml_models.conversion.megatron import TRACKER
-from ml_models.conversion.pickles import RANK_FILE, Call, inspect_torch_zip
+from ml_models.conversion.megatron_args import mapping_of, settings_of
+from ml_models.conversion.pickles import RANK_FILE, inspect_torch_zip
 from ml_models.errors import WeightError
 
 FILE = "model_optim_rng.pt"
@@ -105,7 +106,7 @@ def _open(path: Path, tp: int = 0, pp: int = 0, ep: int = 0) -> RankFile:
         raise WeightError(f"{path}: missing.")
     with path.open("rb") as stream:
         value, archive = inspect_torch_zip(stream, str(path), RANK_FILE)
-        top = _mapping(value)
+        top = mapping_of(value)
         if top is None or "args" not in top:
             raise WeightError(f"{path}: no checkpoint of Megatron's; it holds no args.")
         version = top.get("checkpoint_version")
@@ -113,7 +114,7 @@ def _open(path: Path, tp: int = 0, pp: int = 0, ep: int = 0) -> RankFile:
             raise WeightError(f"{path}: checkpoint_version is {version}; 3.0 is read.")
         places = TensorPlaces(archive, stream, path)
         chunks = _chunks(top, places, path)
-    settings = _settings(top["args"], path)
+    settings = settings_of(top["args"], path)
     return RankFile(path, tp, pp, ep, settings, top.get("iteration"), chunks)
 
 
@@ -124,7 +125,7 @@ def _chunks(
     keys = ["model"] if found == {"model"} else [f"model{number}" for number in range(len(found))]
     if not found or found != set(keys):
         raise WeightError(f"{path}: no model in it, but {', '.join(map(str, top))}.")
-    return tuple(_tensors(_mapping(top[key]), places, path) for key in keys)
+    return tuple(_tensors(mapping_of(top[key]), places, path) for key in keys)
 
 
 def _tensors(
@@ -150,22 +151,6 @@ def _tensors(
         stored.check()
         found[name] = stored
     return found
-
-
-def _mapping(value: Any) -> Mapping[Any, Any] | None:
-    """A dict, or the inert form of an OrderedDict."""
-    if isinstance(value, Call) and str(value.function) == "collections.OrderedDict":
-        pairs = value.items
-        good = all(isinstance(pair, tuple) and isinstance(pair[0], str) for pair in pairs)
-        return dict(pairs) if good else None
-    return value if isinstance(value, Mapping) else None
-
-
-def _settings(args: Any, path: Path) -> Mapping[str, Any]:
-    state = args.state if isinstance(args, Call) else args
-    if not isinstance(state, Mapping):
-        raise WeightError(f"{path}: its args are no Namespace.")
-    return state
 
 
 def identity_of(files: list[RankFile]) -> list[list[Any]]:

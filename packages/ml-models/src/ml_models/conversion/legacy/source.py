@@ -16,9 +16,9 @@ from torch import Tensor
 from ml_models import registry
 from ml_models.config import ModelConfig
 from ml_models.conversion.legacy.ranks import identity_of, read_ranks
-from ml_models.conversion.legacy.settings import check_model, derive_model
 from ml_models.conversion.legacy.table import Table, TableMaker
 from ml_models.conversion.maps import Box, WeightMap, map_of
+from ml_models.conversion.megatron_args import check_model, derive_model
 from ml_models.conversion.source import TensorInfo, check_names
 from ml_models.errors import WeightError
 

@@ -6,24 +6,14 @@ from dataclasses import dataclass, field
 
 from ml_models.config import ModelConfig
 from ml_models.conversion.arrays import StoredTensor
+from ml_models.conversion.legacy.layout import Layout
 from ml_models.conversion.legacy.ranks import RankFile
-from ml_models.conversion.legacy.settings import Layout
 from ml_models.conversion.maps import Box, Piece, Shape, box_of
+from ml_models.conversion.stock import LAYER, NAMES
 from ml_models.errors import LayoutError, WeightError
 
 EMBEDDING, OUTPUT = "embedding.word_embeddings.weight", "output_layer.weight"
-VOCABULARY = (EMBEDDING, OUTPUT)
 FINAL_NORM = "decoder.final_layernorm.weight"
-# Ours within a layer -> what it may be called there; the first is named when none is found.
-NAMES: Mapping[str, tuple[str, ...]] = {
-    "input_layernorm.weight": (
-        "input_layernorm.weight",
-        "self_attention.linear_qkv.layer_norm_weight",
-    ),
-    "post_attention_layernorm.weight": ("post_attn_norm.weight",),
-    "pre_mlp_layernorm.weight": ("pre_mlp_layernorm.weight", "mlp.linear_fc1.layer_norm_weight"),
-}
-_LAYER = re.compile(r"decoder\.layers\.(\d+)\.(.+)")
 _EXPERT = re.compile(r"mlp\.experts\.(linear_fc[12])\.weight")
 SEQUENTIAL, TE_GROUPED = "mlp.experts.local_experts.{}.{}.weight", "mlp.experts.{}.weight{}"
 GROUPED = {"linear_fc1": "mlp.experts.weight1", "linear_fc2": "mlp.experts.weight2"}
@@ -85,7 +75,7 @@ class TableMaker:
                 self._vocabulary(self._stage(*last), ours, shape)
             elif ours == FINAL_NORM:
                 self._replicated(self._stage(*last), ours, shape, ours)
-            elif match := _LAYER.fullmatch(ours):
+            elif match := LAYER.fullmatch(ours):
                 self._layer(int(match[1]), match[2], ours, shape)
             else:
                 raise WeightError(f"{ours}: Megatron's per-rank files have no rule for it.")

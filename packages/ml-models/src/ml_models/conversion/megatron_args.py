@@ -1,4 +1,4 @@
-"""What the args of a checkpoint say: the layout, and facts that must be those of the model.
+"""The args that Megatron keeps in a checkpoint: facts that must be those of the model.
 
 A setting that is absent has Megatron's default: the flag came later than the run. What changes the
 model and has no counterpart here must be off. Settings that only change how it was trained, or
@@ -7,25 +7,16 @@ numerics within rounding (fused kernels), are not looked at.
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ml_models.config import ModelConfig
+from ml_models.conversion.pickles import Call
 from ml_models.errors import WeightError
 from ml_models.grok1.config import Grok1Config, grok1_40b_guide
 from ml_models.mixtral.config import MixtralConfig
 
 Settings = Mapping[str, Any]
 
-# Layouts in which a layer or an expert is not where the plain rule puts it.
-ODD_LAYOUTS = (
-    *("num_layer_list", "noop_layers", "automated_pipeline", "pipeline_model_parallel_layout"),
-    *("decoder_first_pipeline_num_layers", "decoder_last_pipeline_num_layers"),
-    *("account_for_embedding_in_pipeline_split", "account_for_loss_in_pipeline_split"),
-    *("standalone_embedding_stage", "encoder_pipeline_model_parallel_size"),
-    *("encoder_tensor_model_parallel_size", "moe_tp_extend_ep", "moe_extended_tp"),
-    *("use_pipe_experts", "schedules_method"),
-)
 # What would make it another model; Megatron's and ModelLink's names.
 OTHER_MODELS = (
     *("add_qkv_bias", "add_dense_bias", "embed_layernorm", "qk_layernorm", "input_embeds_norm"),
@@ -52,48 +43,21 @@ FIXED: Mapping[str, Any] = {
 SELECT_THEN_SOFTMAX = ("aux_loss", "none", "seq_aux_loss")
 
 
-@dataclass(frozen=True)
-class Layout:
-    """Sizes of the groups that the model was divided over; vp: virtual stages per stage."""
-
-    tp: int
-    pp: int
-    ep: int
-    vp: int
-
-    def __str__(self) -> str:
-        virtual = f", {self.vp} virtual stages per stage" if self.vp > 1 else ""
-        return f"TP {self.tp}, PP {self.pp}, EP {self.ep}{virtual}"
+def mapping_of(value: Any) -> Mapping[Any, Any] | None:
+    """A dict, or the inert form of an OrderedDict; None for anything else."""
+    if isinstance(value, Call) and str(value.function) == "collections.OrderedDict":
+        pairs = value.items
+        good = all(isinstance(pair, tuple) and isinstance(pair[0], str) for pair in pairs)
+        return dict(pairs) if good else None
+    return value if isinstance(value, Mapping) else None
 
 
-def layout_of(settings: Settings, where: object) -> Layout:
-    """The layout; WeightError for one in which layers or experts are dealt out otherwise."""
-    sizes = []
-    for name in (
-        "tensor_model_parallel_size",
-        "pipeline_model_parallel_size",
-        "expert_model_parallel_size",
-        "virtual_pipeline_model_parallel_size",
-    ):
-        size = settings.get(name)
-        size = 1 if size is None and name.startswith(("expert", "virtual")) else size
-        if type(size) is not int or size < 1:
-            raise WeightError(f"{where}: {name} is {size!r} in its args, no size of a layout.")
-        sizes.append(size)
-    layout = Layout(*sizes)
-    for name in ODD_LAYOUTS:
-        if settings.get(name):
-            raise WeightError(
-                f"{where}: {name} is {settings[name]!r} in its args; only layouts that divide "
-                "layers and experts evenly are read."
-            )
-    expert_tp = settings.get("expert_tensor_parallel_size")
-    if expert_tp not in (None, layout.tp):
-        raise WeightError(
-            f"{where}: expert_tensor_parallel_size is {expert_tp} in its args; it must be TP, "
-            f"which is {layout.tp}."
-        )
-    return layout
+def settings_of(args: Any, where: object) -> Settings:
+    """An inert Namespace's settings."""
+    state = args.state if isinstance(args, Call) else args
+    if not isinstance(state, Mapping):
+        raise WeightError(f"{where}: its args are no Namespace.")
+    return state
 
 
 def check_model(settings: Settings, model: ModelConfig, where: object) -> None:
@@ -104,7 +68,10 @@ def check_model(settings: Settings, model: ModelConfig, where: object) -> None:
                 f"{where}: {name} is {settings[name]!r} in its args; no model here has it."
             )
     for name, value in FIXED.items():
-        if settings.get(name) not in (None, value):
+        said = settings.get(name)
+        if isinstance(said, list) and said:  # one per layer
+            said = value if all(one == value for one in said) else said
+        if said not in (None, value):
             raise WeightError(
                 f"{where}: {name} is {settings[name]!r} in its args; it must be {value!r}."
             )

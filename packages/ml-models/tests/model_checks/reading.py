@@ -1,0 +1,15 @@
+"""Reading a source whole."""
+
+import torch
+from torch import Tensor
+
+from ml_models.conversion.maps import box_of
+from ml_models.conversion.source import Reader, Source
+
+
+def check_weights(source: Source, expected: dict[str, Tensor]) -> None:
+    """Every parameter of ours, bit by bit."""
+    reader = Reader(source)
+    assert set(source.weights.ours_shapes) == set(expected)
+    for name, tensor in expected.items():
+        assert torch.equal(reader.read(name, box_of(tuple(tensor.shape))), tensor), name

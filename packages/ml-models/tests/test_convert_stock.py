@@ -1,0 +1,70 @@
+"""Distributed checkpoints that stock megatron-core modules write, as Megatron-LM does."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from model_checks import legacy
+from model_checks.group import Group
+from model_checks.legacy import VOCABULARY, arguments, ours, whole
+from model_checks.reading import check_weights
+
+from ml_models.comparison import compare
+from ml_models.conversion.convert import convert
+from ml_models.conversion.open import guess_format, open_source
+from ml_models.core_line import CORE_LINE
+from ml_models.errors import WeightError
+
+pytestmark = pytest.mark.skipif(
+    CORE_LINE == "0.12", reason="0.12's writer does not know torch 2.13's format"
+)
+IDS = torch.arange(24).reshape(2, 12) * 7 % VOCABULARY
+
+
+@pytest.mark.parametrize(
+    ("sizes", "metadata"),
+    [
+        ((2, 1, 2, 1), None),
+        ((1, 2, 2, 1), {"singleton_local_shards": False}),
+        ((2, 1, 1, 1), {"non_homogeneous_layers": True}),
+    ],
+    ids=str,
+)
+def test_a_stock_checkpoint(
+    sizes: legacy.Sizes, metadata: Any, tmp_path: Path, group4: Group
+) -> None:
+    folder = tmp_path / "iter_0000007"
+    folder.mkdir()
+    found = group4.run(legacy.save_stock_distributed, folder, sizes, IDS, metadata)[0]
+    (tmp_path / "latest_checkpointed_iteration.txt").write_text("7")
+    source = open_source(guess_format(tmp_path), tmp_path)
+    assert source.model.architecture == "mixtral" and source.model.vocab_size == VOCABULARY
+    check_weights(source, ours(whole(post_norm=False)))
+    convert(source, "huggingface", tmp_path / "hf", file_bytes=100_000, chunk_bytes=3_000)
+    again = open_source("huggingface", tmp_path / "hf")
+    check_weights(again, ours(whole(post_norm=False)))
+    if found is not None:
+        result = compare(again, {"input_ids": IDS, "logits": found}, 1e-4)
+        assert result["passed"], result
+
+
+def test_args_that_contradict_and_none(tmp_path: Path, group4: Group) -> None:
+    folder = tmp_path / "it"
+    folder.mkdir()
+    group4.run(legacy.save_stock_distributed, folder, (1, 1, 4, 1), IDS, None)
+    with pytest.raises(WeightError, match=r"common\.pt: its args say num_layers 8"):
+        open_source("megatron", folder, name="mixtral-tiny")
+    for changes, message in (
+        ({"vocab_size": None}, "do not say vocab_size"),
+        ({"qk_layernorm": True}, "qk_layernorm is True"),
+        ({"num_layers": 6}, r"decoder\.layers\.\S+ is \[8, .* makes it \[6, "),
+        ({"num_layers": 9}, r"decoder\.layers\.\S+ is \[8, .* makes it \[9, "),
+    ):
+        args = arguments((1, 1, 1, 1), post_norm=False, **changes)
+        torch.save({"args": args}, folder / "common.pt")
+        with pytest.raises(WeightError, match=message):
+            open_source("megatron", folder)
+    torch.save({}, folder / "common.pt")
+    with pytest.raises(WeightError, match="name the model with --model or --config"):
+        open_source("megatron", folder)
