@@ -1,5 +1,6 @@
 """Process groups on the CPU for tests: this process alone, or spawned ones that run many checks."""
 
+import gc
 import importlib
 import os
 import sys
@@ -35,6 +36,7 @@ def layout(tp: int = 1, pp: int = 1, ep: int = 1, etp: int = 1) -> None:
         return
     parallel_state.destroy_model_parallel()
     destroy_subgroups()
+    gc.collect()  # models that are done with hold groups as well
     _current[:] = [(tp, pp, ep, etp)]
     # Core 0.12 forgets the groups but not who was in them.
     parallel_state._EMBEDDING_GLOBAL_RANKS = None

@@ -119,6 +119,10 @@ def _forward_backward(
             micro_batch_size=ids.shape[0],
             decoder_seq_length=ids.shape[1],
         )
+    # Autograd nodes hold core's hooks, these the wrapper, that the model, and its token dispatchers
+    # tensors with such nodes: a circle that no garbage collector sees, so that each model would
+    # keep its process groups, and their threads, for ever.
+    vars(wrapped).clear()
     loss = kept.pop("loss", None)
     return {**kept, **recorded}, loss
 
