@@ -98,7 +98,7 @@ def test_refusals(results: Any) -> None:
     assert first["damaged"] == "loaded 1"
     assert "passed over" in first["passed over"] and "__1_0.distcp" in first["passed over"]
     assert "iter_0000002 cannot be used" in first["damaged by name"]
-    assert "none of its 2 checkpoints is whole" in first["none whole"]
+    assert "none of its 2 checkpoints can be used. The newest: " in first["none whole"]
 
 
 def test_signals(results: Any) -> None:

@@ -36,12 +36,13 @@ def choose(config: CheckpointConfig, *, group: Any, say: Callable[[str], None]) 
         faults = faults_everywhere(path, config, group)
         if not faults:
             return path
-        passed_over.append(path)
+        passed_over.append("; ".join(faults[:3]))
         say(f"WARNING: passed over {path}: {'; '.join(faults[:3])}")
     if passed_over:
         raise CheckpointError(
-            f"--load {directory}: none of its {len(passed_over)} checkpoints is whole. Point "
-            "--load elsewhere, or leave it out to start from nothing."
+            f"--load {directory}: none of its {len(passed_over)} checkpoints can be used. The "
+            f"newest: {passed_over[0]}. Point --load elsewhere, or leave it out to start from "
+            "nothing."
         )
     what = "is empty" if exists else "does not exist"
     if config.save is not None and Path(config.save) == directory:
