@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
@@ -30,6 +31,9 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
 )
 """Help and an example of each."""
 
+# From megatron-core's import, about kernels of other devices: no user can act on them.
+_NOT_FOR_USERS = (r".*(Apex|Transformer Engine).*not installed", r".*full scope is deprecated")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that `arguments` (default: the process's) name."""
@@ -54,7 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _check_flags(chosen, given)
     args = parser.parse_args(given)
     try:
-        return int(import_module(f"ml_models.commands.{args.command}").run(args))
+        with warnings.catch_warnings():
+            for text in _NOT_FOR_USERS:
+                warnings.filterwarnings("ignore", text)
+            return int(import_module(f"ml_models.commands.{args.command}").run(args))
     except MlModelsError as error:
         print(f"ml-models: error: {error}", file=sys.stderr)
         return 1
