@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import random
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,12 @@ from ml_models import registry
 from ml_models.cli import main
 from ml_models.comparison import compare
 from ml_models.conversion.convert import convert
+from ml_models.conversion.legacy.layout import Layout, layout_of
 from ml_models.conversion.legacy.source import LegacySource
+from ml_models.conversion.maps import box_of
+from ml_models.conversion.megatron_args import check_model, derive_model
 from ml_models.conversion.open import guess_format, open_source
+from ml_models.conversion.source import Reader
 from ml_models.errors import ConfigError, MlModelsError, WeightError
 
 SMALL = {"file_bytes": 100_000, "chunk_bytes": 3_000}
@@ -320,6 +325,19 @@ def test_args_that_are_not_read(changes: dict, message: str, tmp_path: Path) -> 
         open_source("megatron", tmp_path / "in")
 
 
+def test_the_args_of_the_guides_script() -> None:
+    """What Megatron and ModelLink make of its flags is grok1-40b-guide, in every field."""
+    said = json.loads((Path(__file__).parent / "data/megatron/guide_args.json").read_text())
+    model = derive_model(said, "args")
+    assert model == registry.get("grok1-40b-guide")
+    check_model(said, model, "args")
+    assert layout_of(said, "args") == Layout(tp=4, pp=2, ep=2, vp=1)
+    september = {**said, "num_layers": 12, "tensor_model_parallel_size": 8}
+    assert derive_model(september, "args") == model.replace(num_layers=12)
+    with pytest.raises(WeightError, match="num_layers 8, the model has 12"):
+        check_model(said, model.replace(num_layers=12), "args")
+
+
 def test_a_model_that_the_args_contradict(tmp_path: Path) -> None:
     guide(tmp_path / "in")
     with pytest.raises(WeightError, match="num_layers 8, the model has 4"):
@@ -362,6 +380,38 @@ def test_a_hostile_pickle_is_refused(entry: str, tmp_path: Path) -> None:
     with pytest.raises(WeightError, match=r"posix\.system, which is not allowed"):
         open_source("megatron", iteration)
     assert not mark.exists()
+
+
+@pytest.mark.parametrize("kind", ["cut", "bit", "byte of the pickle", "byte of the index", "gap"])
+def test_a_damaged_file_is_read_or_refused(kind: str, tmp_path: Path) -> None:
+    """Whatever is wrong with the file, it is a WeightError or another model's, never a crash."""
+    sizes = (1, 1, 1, 1)
+    args = arguments(sizes, post_norm=True, num_layers=1)
+    iteration = save_sliced(tmp_path, whole(post_norm=True, layers=1), args, sizes)
+    path = iteration / "mp_rank_00" / "model_optim_rng.pt"
+    data, chance, refused = path.read_bytes(), random.Random(kind), 0
+    begin, index = data.find(b"data.pkl"), data.find(b"PK\x01\x02")
+    for _ in range(40):
+        changed = bytearray(data)
+        if kind == "cut":
+            del changed[chance.randrange(len(data)) :]
+        elif kind == "bit":
+            changed[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        elif kind == "byte of the pickle":
+            changed[begin + chance.randrange(9000)] = chance.randrange(256)
+        elif kind == "byte of the index":
+            changed[chance.randrange(index, len(data))] = chance.randrange(256)
+        else:
+            at = chance.randrange(len(data))
+            del changed[at : at + chance.randrange(1, 200)]
+        path.write_bytes(changed)
+        try:
+            source = open_source("megatron", iteration)
+            for name, shape in source.weights.ours_shapes.items():
+                Reader(source).read(name, box_of(shape))
+        except MlModelsError:
+            refused += 1
+    assert refused > (0 if kind == "bit" else 10)
 
 
 def test_the_file_is_never_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,12 +10,13 @@ An archive may be a file of its own (Megatron's per-rank files) or a part of one
 
 from pathlib import Path
 from typing import Any, BinaryIO
-from zipfile import ZipInfo
+from zipfile import BadZipFile, ZipFile, ZipInfo
 
 import torch
 
 from ml_models.conversion.arrays import StoredTensor
 from ml_models.conversion.pickles import Call
+from ml_models.errors import WeightError
 
 STORAGES = {
     "torch.FloatStorage": torch.float32,
@@ -29,13 +30,23 @@ NEGATED = {"conj", "neg"}  # flags of a tensor whose numbers are not what is sto
 class TensorPlaces:
     """Finds tensors of an archive that starts at `base` of the file `path`."""
 
-    def __init__(self, archive: Any, stream: BinaryIO, path: Path, base: int = 0) -> None:
+    def __init__(self, archive: ZipFile, stream: BinaryIO, path: Path, base: int = 0) -> None:
         self._stream, self._path, self._base = stream, path, base
         names = archive.namelist()
         self._top = names[0].split("/")[0]
         self._entries: dict[str, ZipInfo] = dict(zip(names, archive.infolist(), strict=True))
-        order = f"{self._top}/byteorder"
-        self._swapped = order in self._entries and archive.read(order) == b"big"
+        self._swapped = self._byte_order(archive) != b"little"
+
+    def _byte_order(self, archive: ZipFile) -> bytes:
+        entry = self._entries.get(f"{self._top}/byteorder")
+        if entry is None:
+            return b"little"
+        if entry.file_size > len(b"little"):
+            return b"unknown"
+        try:
+            return archive.read(entry)
+        except (BadZipFile, ValueError, OSError, NotImplementedError, RuntimeError) as error:
+            raise WeightError(f"{self._path}: damaged zip archive ({error}).") from error
 
     def find(self, value: Any) -> StoredTensor | None:
         """The place of an inert tensor; None unless its numbers lie row by row, uncompressed."""
