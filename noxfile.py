@@ -50,7 +50,7 @@ def test_extras(packages: tuple[str, ...]) -> list[str]:
     """Peers that the tests compare with."""
     needs = {
         "ml-data": ["fsspec", "zstandard", "moto[s3,server]>=5"],
-        "ml-models": ["transformers"],
+        "ml-models": ["transformers", "ml-dtypes"],
         "ml-train": [],
     }
     return [need for package in packages for need in needs[package]]

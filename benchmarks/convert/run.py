@@ -4,7 +4,7 @@
     python benchmarks/convert/run.py [--hidden 6144] [--layers 1] [--rounds 3] [--folder DIR]
 
 Both write the same tensors in bfloat16, alternating; ours also checks every pickle, sums every
-tensor and file (sha256) and can be killed and resumed. True width needs 32 GB of disk. Prints
+tensor and file (sha256) and can be killed and resumed. True width needs 40 GB of disk. Prints
 seconds, peak memory and ratios; the last line says whether both wrote the same numbers.
 """
 
@@ -89,6 +89,11 @@ def main() -> None:
             f"plain / ours: time {their_seconds / seconds:.2f}, memory {their_memory / memory:.1f}"
         )
         print(f"314 B parameters in bfloat16 at this rate: {628 / written * seconds / 60:.0f} min")
+        back = ["--from", "huggingface", "--to", "xai", "--input", str(work / "ours")]
+        command = [*ours[:3], *back, "--output", str(work / "back")]
+        seconds, memory = timed([sys.executable, *command])
+        print(f"ours, back to xAI's format: {seconds:.1f} s, {memory:.2f} GB")
+        # Last, as a process that is started later would be charged for this one's memory.
         print(f"same numbers: {same_numbers(work / 'ours', work / 'plain')}")
 
 
