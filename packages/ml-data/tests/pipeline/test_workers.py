@@ -7,14 +7,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
 from ml_data.documents.batch import Batch, Position, Segment
-from ml_data.errors import OutputError, WorkerError
+from ml_data.errors import InputError, OutputError, WorkerError
 from ml_data.pipeline.encode import Encoded
 from ml_data.pipeline.executors import LocalExecutor
 from ml_data.pipeline.options import TokenizeOptions
@@ -89,6 +91,58 @@ def test_the_reader_waits_for_the_workers() -> None:
     release.set()
     reader.join()
     assert len(list(results)) == 99
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_slow_reader_leaves_no_finished_results_alive(workers: int) -> None:
+    made: list[weakref.ref[Encoded]] = []
+    lock = threading.Lock()
+
+    class Makes:
+        def encode(self, batch: Batch) -> list[Encoded]:
+            result = Encoded(ids=np.zeros(9, np.int32), lengths=np.array([9], np.int32))
+            with lock:
+                made.append(weakref.ref(result))
+            return [result]
+
+        def close(self) -> None:
+            pass
+
+    def slow_reader() -> Iterator[Batch]:
+        for index in range(100):
+            deadline = time.monotonic() + 30
+            while len(made) < index and time.monotonic() < deadline:  # every batch is encoded
+                time.sleep(0.0005)
+            yield Batch(source="x", first_row=index, num_rows=1, lines=b"", end=Position())
+
+    most = count = 0
+    for _ in LocalExecutor(Makes, workers).run(slow_reader()):
+        count += 1
+        most = max(most, sum(one() is not None for one in made))
+    assert count == 100
+    assert most <= 2 * workers + 4
+
+
+def test_a_later_batch_that_fails_ends_the_wait_for_the_oldest() -> None:
+    release = threading.Event()
+
+    class FailsLater:
+        def encode(self, batch: Batch) -> list[Encoded]:
+            if batch.first_row == 0:
+                release.wait(30)
+            if batch.first_row == 2:
+                raise InputError("batch 2")
+            return []
+
+        def close(self) -> None:
+            release.set()
+
+    batches = [
+        Batch(source="x", first_row=index, num_rows=1, lines=b"", end=Position())
+        for index in range(20)
+    ]
+    with pytest.raises(InputError, match="batch 2"):
+        next(LocalExecutor(FailsLater, 2).run(iter(batches)))
 
 
 def test_a_dead_worker_ends_the_run_and_is_named(tmp_path: Path, options: Make) -> None:

@@ -1,7 +1,8 @@
 """Who encodes the batches: threads of this process, or worker processes behind threads.
 
 Results come back in the order of the batches, with a bounded number of batches in flight, so
-that the reader waits when the workers are busy. The first failure ends everything at once.
+that the reader waits when the workers are busy. A result is held by `pending` alone and goes with
+it, so that a reader slower than the workers adds none. The first failure ends everything at once.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import queue
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from threading import Lock
 from typing import Protocol
 
@@ -64,15 +65,19 @@ class LocalExecutor:
     def run(self, batches: Iterator[Batch]) -> Generator[Result, None, None]:
         """Results in the order of `batches`. Raises the first failure of any batch."""
         pending: deque[tuple[Batch, Future[list[Encoded]]]] = deque()
-        finished: queue.SimpleQueue[Future[list[Encoded]]] = queue.SimpleQueue()
         in_flight_bytes = 0
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="encode")
 
         def next_result() -> Result:
-            while not pending[0][1].done():
-                finished.get().result()
-            batch, future = pending.popleft()
-            return batch, future.result()
+            oldest = pending[0][1]
+            running = {future for _, future in pending}
+            while not oldest.done():
+                # A later batch that fails ends the wait, too.
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    future.result()
+            batch, _ = pending.popleft()
+            return batch, oldest.result()
 
         try:
             for batch in batches:
@@ -84,7 +89,6 @@ class LocalExecutor:
                     in_flight_bytes -= result[0].num_bytes
                     yield result
                 future = pool.submit(self._encode, batch)
-                future.add_done_callback(finished.put)
                 pending.append((batch, future))
                 in_flight_bytes += batch.num_bytes
                 while pending[0][1].done():
