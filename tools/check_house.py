@@ -54,8 +54,10 @@ def faults_of(path: Path, root: Path) -> list[str]:
     if "src" in path.parts and package:
         for other in sorted((imported_packages(tree) & OURS) - MAY_IMPORT[package]):
             faults.append(f"{name}: {package} may not import {other}")
-        if "platforms" not in path.parts and re.search(r"\btorch\.cuda\.", text):
-            faults.append(f"{name}: torch.cuda belongs in ml_models/platforms")
+        if "platforms" not in path.parts and re.search(
+            r"\btorch\.(cuda|npu|accelerator)\b[.(]|\bis_available\(", text
+        ):
+            faults.append(f"{name}: only ml_models/platforms asks torch which devices there are")
     return faults
 
 

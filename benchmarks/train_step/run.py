@@ -164,7 +164,7 @@ def stock(config: Any, model: Any, layout: Any, platform: Any, batches: list[Any
 
     from ml_train.training.build import optimizer_and_schedule, transformer_config
 
-    settings = transformer_config(config, model, layout)
+    settings = transformer_config(config, model, layout, torch.device("cpu"))
     settings.activation_func = torch.nn.functional.gelu
     settings.finalize_model_grads_func = finalize_model_grads
     spec = get_gpt_layer_local_spec(

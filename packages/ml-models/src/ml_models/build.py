@@ -13,6 +13,7 @@ from ml_models.config import ModelConfig
 from ml_models.errors import ConfigError, LayoutError
 
 if TYPE_CHECKING:
+    import torch
     from megatron.core.models.gpt import GPTModel
     from megatron.core.transformer import TransformerConfig
 
@@ -31,15 +32,21 @@ def pad_vocab_size(vocab_size: int, divisible_by: int, tp: int) -> int:
     return -(-vocab_size // multiple) * multiple
 
 
-def make_transformer_config(model: ModelConfig, **training: Any) -> "TransformerConfig":
+def make_transformer_config(
+    model: ModelConfig, *, device: "torch.device | str" = "cpu", **training: Any
+) -> "TransformerConfig":
     """Megatron-core's settings for `model`; `training` adds or overrides any of its fields.
 
+    `device`: where parameters are made, the device of the platform that the entry point chose.
     Raises ConfigError for a field that core does not have, LayoutError for a division that does
     not fit the model's sizes.
     """
     import torch
     from megatron.core.transformer import TransformerConfig
 
+    from ml_models.layers.device import PlacedTransformerConfig
+
+    device = torch.device(device)
     known = [field.name for field in fields(TransformerConfig)]
     for name in training:
         if name not in known:
@@ -48,7 +55,7 @@ def make_transformer_config(model: ModelConfig, **training: Any) -> "Transformer
             raise ConfigError(f"megatron-core's TransformerConfig has no field {name!r}.{hint}")
     values: dict[str, Any] = {
         **_shape_fields(model),
-        "use_cpu_initialization": torch.accelerator.current_accelerator() is None,
+        "use_cpu_initialization": device.type == "cpu",
         **registry.architecture(model).spec().transformer_fields(model),
         **training,
     }
@@ -62,7 +69,7 @@ def make_transformer_config(model: ModelConfig, **training: Any) -> "Transformer
         ep=values.get("expert_model_parallel_size", 1),
         etp=values.get("expert_tensor_parallel_size"),
     )
-    return TransformerConfig(**values)
+    return PlacedTransformerConfig(**values, parameter_device=device)
 
 
 def _shape_fields(model: ModelConfig) -> dict[str, Any]:

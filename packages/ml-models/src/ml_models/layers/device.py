@@ -1,13 +1,40 @@
-"""Where a module's parameters are made."""
+"""On which device a module makes its parameters: the device that its configuration names.
 
+The platform of the entry point is asked once and its device is passed to
+`ml_models.build.make_transformer_config`. Nothing below asks torch what there is: a CUDA build of
+torch names "cuda" as its accelerator on a machine without a GPU, too.
+"""
+
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from megatron.core.transformer import TransformerConfig
+
+from ml_models.errors import ConfigError
+
+CPU = torch.device("cpu")
+
+
+@dataclass
+class PlacedTransformerConfig(TransformerConfig):
+    """megatron-core's settings, and the device of a model's parameters.
+
+    A field, not an attribute: `copy.deepcopy` and `dataclasses.replace` keep it.
+    """
+
+    parameter_device: torch.device = CPU
+    """Device with its index, as `Platform.device` gives it."""
 
 
 def parameter_device(config: Any) -> torch.device:
-    """The CPU if the configuration says so or nothing else is there, else this process's device."""
-    accelerator = None if config.use_cpu_initialization else torch.accelerator.current_accelerator()
-    if accelerator is None:
-        return torch.device("cpu")
-    return torch.device(accelerator.type, torch.accelerator.current_device_index())
+    """The device of parameters made from `config`; ConfigError where it names none."""
+    if config.use_cpu_initialization:
+        return CPU
+    if not isinstance(config, PlacedTransformerConfig):
+        raise ConfigError(
+            f"the layers got a {type(config).__name__} that does not name the device of their "
+            "parameters. Make it with ml_models.build.make_transformer_config(model, "
+            "device=platform.device), or set use_cpu_initialization."
+        )
+    return config.parameter_device

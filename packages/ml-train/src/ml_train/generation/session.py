@@ -110,6 +110,7 @@ def _load(folder: Path, model: "ModelConfig", platform: Any, bf16: bool) -> torc
 
     transformer = make_transformer_config(
         model,
+        device=platform.device,
         bf16=bf16,
         params_dtype=torch.bfloat16 if bf16 else torch.float32,
         perform_initialization=False,

@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from ml_models.layers.kernels import Execution
 
 
-def transformer_config(config: RunConfig, model: "ModelConfig", layout: Layout) -> Any:
-    """megatron-core's TransformerConfig of a run."""
+def transformer_config(
+    config: RunConfig, model: "ModelConfig", layout: Layout, device: torch.device
+) -> Any:
+    """megatron-core's TransformerConfig of a run, whose parameters are made on `device`."""
     from ml_models.build import make_transformer_config
 
     training, section, parallel = config.training, config.model, config.parallel
@@ -47,7 +49,7 @@ def transformer_config(config: RunConfig, model: "ModelConfig", layout: Layout) 
         # Batched sends mix up the two directions between two stages: both go to the same peer.
         fields["overlap_p2p_comm"] = True
         fields["batch_p2p_comm"] = False
-    return make_transformer_config(model, **fields)
+    return make_transformer_config(model, device=device, **fields)
 
 
 def model_chunks(

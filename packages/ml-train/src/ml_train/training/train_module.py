@@ -89,7 +89,7 @@ class TrainModule:
         timers: Any = None,
     ) -> "TrainModule":
         """Inside the platform's context and the process groups."""
-        transformer = transformer_config(config, model, layout)
+        transformer = transformer_config(config, model, layout, platform.device)
         chunks = model_chunks(config, model, layout, transformer, platform.device)
         optimizer, schedule = optimizer_and_schedule(config, chunks, platform)
         return TrainModule(
