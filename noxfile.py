@@ -1,11 +1,12 @@
-"""Every check of this repository: `nox` runs them all, `nox -l` lists them.
+"""Every check of this repository: `nox` runs the ones that must pass, `nox -l` lists them all.
 
-Each session builds its environment from the files of this repository alone. torch is always
-constrained (constraints/*.txt), so that no session falls for a build with gigabytes of CUDA.
+A session builds its environment from the files of this repository alone (tools/environments.py).
+Sessions that need a Python or a megatron-core wheel that this machine lacks are skipped by name.
 """
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from pathlib import Path
 
@@ -13,47 +14,35 @@ import nox
 from nox.command import CommandFailed
 
 ROOT = Path(__file__).parent
-PACKAGES = ("ml-data", "ml-models", "ml-train")
-CORE_LINES = ("0.16.1", "0.12.1")
-# What megatron-core 0.12.1 itself imports; the rest of its wheel's requirements is not needed.
-CORE_0_12_NEEDS = ("einops", "packaging")
-TEST_TOOLS = ("pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "psutil>=5.9")
+sys.path.insert(0, str(ROOT / "tools"))
+import environments  # noqa: E402
+from environments import LINES, PACKAGES, TEST_PEERS, TEST_TOOLS  # noqa: E402
+
+DRIVER = f"{sys.version_info[0]}.{sys.version_info[1]}"
+DEFAULT = environments.default_line(DRIVER)
 # A pinned formatter: another version may lay out the same code in another way.
 RUFF, MYPY = "ruff==0.17.6", "mypy==2.4.1"
+NOT_SLOW = ("-m", "not slow")
+
+# Lines that run whole suites, and what the others run: parity, layouts, resume and conversion.
+WHOLE_LINES = ("0.19", "0.16")
+SHORT_SUITES = {
+    "ml-models": (
+        "test_grok1_parity.py", "test_grok1_layouts.py", "test_mixtral_parity.py",
+        "test_convert.py", "test_convert_stock.py", "test_convert_legacy.py",
+    ),
+    "ml-train": ("checkpoint", "invariance"),
+}  # fmt: skip
 
 nox.options.sessions = [
     "lint", "docs", "types", "tests_data", "tests_core", "isolation", "e2e",
 ]  # fmt: skip
 nox.options.reuse_existing_virtualenvs = True
-nox.options.default_venv_backend = "virtualenv"
+nox.options.default_venv_backend = "venv"
 nox.options.stop_on_first_error = False
 
 MODULE = {package: package.replace("-", "_") for package in PACKAGES}
 PATHS = {package: f"packages/{package}" for package in PACKAGES}
-
-
-def install_packages(
-    session: nox.Session, core: str, *packages: str, editable: bool = True
-) -> None:
-    """Install `packages` by path, in one pip call, on one core line."""
-    constraint = f"constraints/core-{core}.txt"
-    if packages != ("ml-data",):
-        session.install("-c", constraint, "torch", "numpy", *CORE_0_12_NEEDS)
-        no_deps = ["--no-deps"] if core == "0.12.1" else []
-        session.install("-c", constraint, *no_deps, "megatron-core")
-    flags = ["-e"] if editable else [""]
-    targets = [part for package in packages for part in (*flags, PATHS[package]) if part]
-    session.install("-c", constraint, *targets, *TEST_TOOLS, *test_extras(packages))
-
-
-def test_extras(packages: tuple[str, ...]) -> list[str]:
-    """Peers that the tests compare with."""
-    needs = {
-        "ml-data": ["fsspec", "zstandard", "moto[s3,server]>=5"],
-        "ml-models": ["transformers", "ml-dtypes"],
-        "ml-train": [],
-    }
-    return [need for package in packages for need in needs[package]]
 
 
 @nox.session
@@ -66,38 +55,41 @@ def lint(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """Every relative link and every file named in the documentation exists."""
+    session.run("python", "tools/check_docs.py")
+
+
+@nox.session(venv_backend="none")
 def types(session: nox.Session) -> None:
     """mypy strict over each package's src."""
-    install_packages(session, "0.16.1", *PACKAGES)
-    session.install(MYPY)
+    folder = environments.layer(session, DRIVER, DEFAULT, MYPY)
     for package in PACKAGES:
-        session.run("mypy", f"{PATHS[package]}/src")
+        run_in(session, folder, "-m", "mypy", f"{PATHS[package]}/src")
 
 
 @nox.session
 def tests_data(session: nox.Session) -> None:
     """The test suite of ml-data, alone in its environment."""
-    install_packages(session, "0.16.1", "ml-data")
-    run_suites(session, "ml-data")
+    install_data(session)
+    session.run("python", "-m", "pytest", "-q", "packages/ml-data/tests", *posargs(session))
 
 
-@nox.session
-@nox.parametrize("core", CORE_LINES)
+@nox.session(venv_backend="none")
+@nox.parametrize("core", list(LINES))
 def tests_core(session: nox.Session, core: str) -> None:
-    """The test suites of ml-models and ml-train on one megatron-core line, in one environment."""
-    install_packages(session, core, *PACKAGES)
-    run_suites(session, "ml-models", "ml-train")
-
-
-def run_suites(session: nox.Session, *packages: str) -> None:
-    """pytest per package; what is given behind `--` goes to each. A failure stops no suite."""
-    arguments = session.posargs or ["-m", "not slow"]
+    """ml-models' and ml-train's suites on one megatron-core line: whole, or the short form."""
+    line = LINES[core]
+    folder = environments.layer(session, environments.python_for(session, line, DRIVER), line)
     failed = []
-    for package in packages:
-        command = ["python", "-m", "pytest", "-q", f"{PATHS[package]}/tests", *arguments]
+    for package in ("ml-models", "ml-train"):
+        tests = [f"{PATHS[package]}/tests"]
+        if core not in WHOLE_LINES and not session.posargs:
+            tests = [f"{tests[0]}/{name}" for name in SHORT_SUITES[package]]
         try:
             # Exit code 5: a selection that leaves nothing of one package is no failure.
-            session.run(*command, success_codes=[0, 5])
+            command = ["-m", "pytest", "-q", *tests, *posargs(session)]
+            run_in(session, folder, *command, success_codes=(0, 5))
         except CommandFailed:
             failed.append(package)
     if failed:
@@ -115,54 +107,128 @@ def isolation(session: nox.Session, package: str) -> None:
             "python", "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(wheels), PATHS[name]
         )
     built = sorted(str(wheel) for wheel in wheels.glob("*.whl"))
-    session.install("-c", "constraints/core-0.16.1.txt", *built)
+    session.install("-c", "constraints/default.txt", *built)
     session.run("python", "tools/check_isolation.py", MODULE[package])
 
 
-@nox.session(python=["3.10", "3.12", "3.13"], default=False)
-def data_matrix(session: nox.Session) -> None:
-    """ml-data alone on the other Pythons that it supports (run by name)."""
-    session.install(PATHS["ml-data"], *TEST_TOOLS, *test_extras(("ml-data",)))
-    session.run("python", "tools/check_isolation.py", "ml_data")
-    session.run("python", "-m", "pytest", "-q", "packages/ml-data/tests", "-m", "not slow")
-
-
-@nox.session(python="3.10", default=False)
-def data_lowest(session: nox.Session) -> None:
-    """ml-data with the lowest versions that it declares (run by name)."""
-    lowest = ("-c", "constraints/ml-data-lowest.txt")
-    session.install(*lowest, PATHS["ml-data"], *TEST_TOOLS, *test_extras(("ml-data",)))
-    session.run("python", "-m", "pytest", "-q", "packages/ml-data/tests", "-m", "not slow")
-
-
-@nox.session(default=False)
-@nox.parametrize("package", PACKAGES)
-def slow(session: nox.Session, package: str) -> None:
-    """The long tests: kill points, layouts, fuzzing at depth (run by name)."""
-    needed = {"ml-data": ("ml-data",), "ml-models": ("ml-models",), "ml-train": PACKAGES}[package]
-    install_packages(session, "0.16.1", *needed)
-    if package == "ml-data":
-        session.install("ray>=2.40")
-    session.run("python", "-m", "pytest", "-q", f"{PATHS[package]}/tests", "-m", "slow")
-
-
-@nox.session(default=False)
-@nox.parametrize("core", CORE_LINES)
-def invariance(session: nox.Session, core: str) -> None:
-    """The whole invariance set: each layout and setting against one process (run by name)."""
-    install_packages(session, core, *PACKAGES)
-    tests = f"{PATHS['ml-train']}/tests/invariance"
-    session.run("python", "-m", "pytest", "-q", tests, *session.posargs)
-
-
-@nox.session
-def docs(session: nox.Session) -> None:
-    """Every relative link and every file named in the documentation exists."""
-    session.run("python", "tools/check_docs.py")
-
-
-@nox.session
+@nox.session(venv_backend="none")
 def e2e(session: nox.Session) -> None:
     """The launchers and the thin tools, from data to a resumed run, on the CPU."""
-    install_packages(session, "0.16.1", *PACKAGES)
-    session.run("python", "-m", "pytest", "-q", "examples/tests")
+    folder = environments.layer(session, DRIVER, DEFAULT)
+    run_in(session, folder, "-m", "pytest", "-q", "examples/tests")
+
+
+@nox.session(venv_backend="none", default=False)
+def default_torch(session: nox.Session) -> None:
+    """The main job on Python 3.12 with the torch that the index gives to most people (by name)."""
+    python = environments.find_python("3.12") or session.skip("no Python 3.12 runs here")
+    work = session.create_tmp()
+    env = {"PYTHON": python, "VENV": f"{work}/venv", "WORK": f"{work}/quickstart"}
+    session.run("bash", "examples/quickstart.sh", "--short", env=env, external=True)
+
+
+@nox.session(python=False, venv_backend="none", default=False)
+def verify_upgrade(session: nox.Session) -> None:
+    """A run begun on megatron-core 0.16 and resumed on 0.19, and the other way (by name)."""
+    older, newer = (
+        environments.layer(
+            session, environments.python_for(session, LINES[name], DRIVER), LINES[name]
+        )
+        for name in ("0.16", "0.19")
+    )
+    tests = ("packages/ml-train/tests/diagnosis/test_verify_upgrade.py", *session.posargs)
+    for folder, other in ((older, newer), (newer, older)):
+        env = {"ML_TRAIN_OTHER_PYTHON": str(other / "bin" / "python")}
+        run_in(session, folder, "-m", "pytest", "-q", *tests, env=env)
+
+
+@nox.session(python=False, venv_backend="none", default=False)
+@nox.parametrize("version", ["3.10", "3.12", "3.13"])
+def data_matrix(session: nox.Session, version: str) -> None:
+    """ml-data alone on the other Pythons that it supports (by name)."""
+    folder = fresh(session, version)
+    needs = (*TEST_TOOLS, *TEST_PEERS["ml-data"])
+    environments.pip_install(session, folder / "bin/python", PATHS["ml-data"], *needs)
+    run_in(session, folder, "tools/check_isolation.py", "ml_data")
+    run_in(session, folder, "-m", "pytest", "-q", "packages/ml-data/tests", *NOT_SLOW)
+
+
+@nox.session(python=False, venv_backend="none", default=False)
+@nox.parametrize("package", ["ml-data", "ml-train"])
+def lowest(session: nox.Session, package: str) -> None:
+    """The lowest versions that the packages declare, on Python 3.10 (by name).
+
+    ml-train stands for ml-models too: both suites run in the environment of all three packages.
+    """
+    folder = fresh(session, "3.10")
+    packages = ("ml-data",) if package == "ml-data" else PACKAGES
+    peers = [need for name in packages for need in TEST_PEERS[name]]
+    bounds = ("-c", f"constraints/{package}-lowest.txt")
+    if package == "ml-train":
+        core = ("--no-deps", "megatron-core", *(LINES["0.12"].requirements or ()))
+        environments.pip_install(session, folder / "bin/python", *bounds, *core)
+    paths = [PATHS[name] for name in packages]
+    environments.pip_install(session, folder / "bin/python", *bounds, *paths, *TEST_TOOLS, *peers)
+    for name in packages if package == "ml-data" else ("ml-models", "ml-train"):
+        run_in(session, folder, "-m", "pytest", "-q", f"{PATHS[name]}/tests", *posargs(session))
+
+
+@nox.session(python=False, venv_backend="none", default=False)
+def newest(session: nox.Session) -> None:
+    """Every suite with the newest torch, numpy, pyarrow and transformers there are (by name)."""
+    version = next((v for v in ("3.13", "3.12") if environments.find_python(v)), None)
+    if version is None:
+        session.skip("no Python 3.13 or 3.12 runs here")
+    folder = fresh(session, version)
+    peers = [need for name in PACKAGES for need in TEST_PEERS[name]]
+    paths = [PATHS[name] for name in PACKAGES]
+    command = ("--upgrade", *paths, *TEST_TOOLS, *peers)
+    environments.pip_install(session, folder / "bin/python", *command)
+    run_in(session, folder, "-m", "pip", "list")
+    for name in PACKAGES:
+        run_in(session, folder, "-m", "pytest", "-q", f"{PATHS[name]}/tests", *posargs(session))
+
+
+@nox.session(venv_backend="none", default=False)
+@nox.parametrize("package", PACKAGES)
+def slow(session: nox.Session, package: str) -> None:
+    """The long tests: kill points, layouts, fuzzing at depth (by name)."""
+    extra = ("ray>=2.40",) if package == "ml-data" else ()
+    folder = environments.layer(session, DRIVER, DEFAULT, *extra)
+    run_in(session, folder, "-m", "pytest", "-q", f"{PATHS[package]}/tests", "-m", "slow")
+
+
+@nox.session(venv_backend="none", default=False)
+@nox.parametrize("core", list(LINES))
+def invariance(session: nox.Session, core: str) -> None:
+    """The whole invariance set: each layout and setting against one process (by name)."""
+    line = LINES[core]
+    folder = environments.layer(session, environments.python_for(session, line, DRIVER), line)
+    tests = f"{PATHS['ml-train']}/tests/invariance"
+    run_in(session, folder, "-m", "pytest", "-q", tests, *session.posargs)
+
+
+def posargs(session: nox.Session) -> tuple[str, ...]:
+    """pytest's arguments: what is given behind `--`, else all but the slow tests."""
+    return tuple(session.posargs) or NOT_SLOW
+
+
+def install_data(session: nox.Session) -> None:
+    """ml-data and its tests' needs in the session's own environment."""
+    needs = (*TEST_TOOLS, *TEST_PEERS["ml-data"])
+    session.install("-c", "constraints/base.txt", "-e", PATHS["ml-data"], *needs)
+
+
+def fresh(session: nox.Session, version: str) -> Path:
+    """A new environment of Python `version` for this session alone."""
+    python = environments.find_python(version) or session.skip(f"no Python {version} runs here")
+    folder = Path(session.create_tmp()) / f"python-{version}"
+    session.run(python, "-m", "venv", "--clear", str(folder), external=True)
+    return folder
+
+
+def run_in(session: nox.Session, folder: Path, *arguments: str, **options: object) -> None:
+    """Run Python in an environment of tools/environments.py, whose commands come first in PATH."""
+    env = {"PATH": f"{folder / 'bin'}:{session.env.get('PATH', '')}"}
+    env |= options.pop("env", {})  # type: ignore[arg-type]
+    session.run(str(folder / "bin" / "python"), *arguments, env=env, external=True, **options)

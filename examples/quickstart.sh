@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Parquet -> tokens -> a trained, resumed Grok checkpoint, a loss curve and a sample, on the CPU.
-# Needs Python 3.11, bash and git: it makes its own environment in .venv and writes to run/quickstart.
+# Needs bash, git and Python 3.11, 3.12 or 3.13: it makes its own environment in .venv and writes to run/quickstart.
 #
 #   bash examples/quickstart.sh            about 5 minutes on 2 cores, downloads not counted
 #   bash examples/quickstart.sh --short    a few steps of the same, for checks
 #
-# From the environment: PYTHON (python3.11), WORK (run/quickstart), TP PP EP (2 2 2), GPUS_PER_NODE (8).
+# From the environment: PYTHON (the newest that runs), VENV (.venv), WORK (run/quickstart), TP PP EP (2 2 2),
+# GPUS_PER_NODE (8).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -13,19 +14,26 @@ half=30 total=60
 case "${1:-}" in
     "") ;;
     --short) half=3 total=6 ;;
-    -h|--help) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h|--help) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) echo "quickstart: unknown argument '$1'; the only one is --short" >&2; exit 2 ;;
 esac
 
-python=${PYTHON:-python3.11}
 export WORK=${WORK:-run/quickstart}
+venv=${VENV:-.venv}
 step() { printf '\n== %s\n' "$*"; }
 
-step "1/6 Environment (.venv)"
-[ -x .venv/bin/python ] || "$python" -m venv .venv
-.venv/bin/python -m pip install --quiet --disable-pip-version-check \
-    -c constraints/core-0.16.1.txt packages/ml-data packages/ml-models packages/ml-train
-export PATH="$PWD/.venv/bin:$PATH"
+step "1/6 Environment ($venv)"
+if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+    python=$(tools/find_python.sh)
+    "$python" -m venv --clear "$venv"
+fi
+pip() { "$venv/bin/python" -m pip "$@" --disable-pip-version-check -c constraints/default.txt; }
+"$venv/bin/python" --version
+"$venv/bin/python" tools/announce_download.py constraints/default.txt
+# torch is most of the download, so pip shows its progress.
+"$venv/bin/python" -m pip show --quiet torch 2>/dev/null || pip install torch
+pip install --quiet packages/ml-data packages/ml-models packages/ml-train
+export PATH="$(cd "$venv" && pwd)/bin:$PATH"
 rm -rf "$WORK" && mkdir -p "$WORK"
 
 step "2/6 Tokenize examples/data/alpaca_sample.parquet"
