@@ -64,8 +64,7 @@ class Runs:
             plans, _ = layouts.plan(config, config.model.resolve(), names, skip_illegal=False)
             place = self.folder / family
             place.mkdir(exist_ok=True)
-            data = verify_layouts.synthetic_data(plans[0].config, place / "tokens")
-            verify_layouts.run_plan(plans[-1], place, data, self._forks.start)
+            verify_layouts.run_plan(plans[-1], place, self._forks.start)
             self._plans[family, layout] = plans[-1]
         return self._plans[family, layout]
 

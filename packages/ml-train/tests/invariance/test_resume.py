@@ -13,8 +13,7 @@ from forks import Forks
 from test_invariance import config_of
 
 from ml_models.core_line import CORE_LINE
-from ml_train.data.config import DataConfig
-from ml_train.diagnosis import layouts, verify_layouts, verify_resume
+from ml_train.diagnosis import layouts, verify_resume
 from ml_train.errors import ConfigError
 from ml_train.pretrain import _refuse_for_the_core_line
 
@@ -50,11 +49,9 @@ def test_what_core_0_12_lacks_is_refused_by_name(tmp_path: Path) -> None:
 def test_a_resumed_run(layout: str, bf16: bool, tmp_path: Path, forks: Forks) -> None:
     config = config_of("starving")
     (_, plan), _ = layouts.plan(config, config.model.resolve(), [layout], skip_illegal=False)
-    words = verify_layouts.synthetic_data(plan.config, tmp_path / "tokens")
     rows = verify_resume.verify_resume(
         dataclasses.replace(
             plan.config,
-            data=DataConfig(data_path=(words[1],), split=words[3]),
             training=dataclasses.replace(plan.config.training, bf16=bf16),
             checkpoint=dataclasses.replace(plan.config.checkpoint, no_save_optim=False),
         ),

@@ -18,6 +18,8 @@ def run(args: argparse.Namespace) -> int:
     """Build what the cache lacks and say where it is."""
     loaded = load_config(given_flags(args))
     config = loaded.config
+    if config.data.mock_data:
+        raise ConfigError("--mock-data reads no files, so there are no sample indexes to build.")
     if config.training.global_batch_size is None:
         raise ConfigError(
             "--global-batch-size is unset: without it the number of samples depends on the number "

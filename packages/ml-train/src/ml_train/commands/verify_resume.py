@@ -10,7 +10,8 @@ from ml_train.errors import ConfigError
 
 DESCRIPTION = (
     "Train a recipe twice for a few steps, once without a break and once from a checkpoint in the "
-    "middle, and compare every bit of both. Starts its own processes: no torchrun needed."
+    "middle, and compare every bit of both. Tokens are made up where no data is given. Starts its "
+    "own processes: no torchrun needed."
 )
 
 

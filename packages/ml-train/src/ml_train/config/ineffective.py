@@ -15,10 +15,14 @@ _NO_SAVE = "without --save nothing is written"
 _NO_PROFILE = "without --profile nothing is profiled"
 _NO_LOSS_CHECK = "without --check-for-spiky-loss no spike is looked for"
 _NO_GRAD_CHECK = "without --check-for-large-grads no spike is looked for"
+_MOCK = "--mock-data reads no files"
 _NO_EVAL = "with --eval-iters 0 there is no validation"
 
 RULES: tuple[_Rule, ...] = (
     ("data.split", lambda c: not c.data.data_path, "it divides --data-path, which is not given"),
+    ("data.data_cache_path", lambda c: c.data.mock_data, _MOCK),
+    ("data.shared_storage", lambda c: c.data.mock_data, _MOCK),
+    ("data.no_mmap_bin_files", lambda c: c.data.mock_data, _MOCK),
     ("training.eval_interval", lambda c: c.training.eval_iters == 0, _NO_EVAL),
     ("data.valid_data_path", lambda c: c.training.eval_iters == 0, _NO_EVAL),
     ("data.test_data_path", lambda c: c.training.eval_iters == 0, _NO_EVAL),

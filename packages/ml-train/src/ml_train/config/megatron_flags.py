@@ -216,7 +216,6 @@ REFUSED: Mapping[str, str] = MappingProxyType(
         "--use-checkpoint-args": "settings come from the recipe, file and flags alone; a "
         "checkpoint of another model is an error. Give the same --model.",
         "--no-save-rng": "checkpoints always hold the random states; use --no-load-rng on loading.",
-        "--mock-data": "there is no mock data; tokenize examples/data, which takes seconds.",
         "--vocab-file": "use --tokenizer-name-or-path.",
         "--merge-file": "use --tokenizer-name-or-path.",
         "--encoder-seq-length": "use --seq-length.",

@@ -25,6 +25,9 @@ class DataConfig:
     split: str = "969,30,1"
     """Shares of documents for training, validation and test of --data-path."""
 
+    mock_data: bool = False
+    """Train on made-up tokens, uniform over the vocabulary, instead of token files."""
+
     data_cache_path: str | None = None
     """Directory of the sample indexes. Unset: index_cache beside the first prefix."""
 
@@ -40,8 +43,18 @@ class DataConfig:
     no_mmap_bin_files: bool = False
     """Read the .bin file with file reads instead of a memory map."""
 
+    @property
+    def is_given(self) -> bool:
+        """Whether it names any data."""
+        paths = (self.data_path, self.train_data_path, self.valid_data_path, self.test_data_path)
+        return self.mock_data or any(paths)
+
     def __post_init__(self) -> None:
         per_split = self.train_data_path or self.valid_data_path or self.test_data_path
+        if self.mock_data and (self.data_path or per_split):
+            raise ConfigError(
+                "--mock-data makes tokens up, and a data path names token files: give one of them."
+            )
         if self.data_path and per_split:
             raise ConfigError(
                 "Give --data-path with --split, or --train-data-path, --valid-data-path and "

@@ -16,6 +16,7 @@ import torch
 from ml_train.data.config import DataConfig
 from ml_train.data.indexes import ensure_indexes, together
 from ml_train.data.manifest import check_manifests
+from ml_train.data.mock import NUM_SEQUENCES, MockSequences
 from ml_train.data.spec import IndexSpec, build_datasets, make_spec
 from ml_train.errors import DataError
 
@@ -159,6 +160,17 @@ def build_dataloaders(
             tokenizer_fingerprint=tokenizer_fingerprint,
         )
 
+    if data.mock_data:
+        return _mock_loaders(
+            data,
+            samples=(train_samples, valid_samples, test_samples),
+            consumed=(consumed_train_samples, consumed_valid_samples, 0),
+            sequence_length=sequence_length,
+            seed=seed,
+            vocab_size=vocab_size,
+            eod_id=eod_id,
+            order=(micro_batch_size, dp_rank, dp_size),
+        )
     spec = together(check)
     cache = cache_directory(data, spec.files[0][0])
     ensure_indexes(spec, cache, shared=data.shared_storage)
@@ -168,6 +180,41 @@ def build_dataloaders(
         for dataset, wanted, done in zip(
             build_datasets(spec, cache), spec.samples, consumed, strict=True
         )
+    ]
+    return DataLoaders(train=loaders[0], valid=loaders[1], test=loaders[2])
+
+
+def _mock_loaders(
+    data: DataConfig,
+    *,
+    samples: tuple[int, int, int],
+    consumed: tuple[int, int, int],
+    sequence_length: int,
+    seed: int,
+    vocab_size: int | None,
+    eod_id: int | None,
+    order: tuple[int, int, int],
+) -> DataLoaders:
+    if vocab_size is None or (data.eod_mask_loss and eod_id is None):
+        raise DataError(
+            "--mock-data with --eod-mask-loss needs the end-of-document id: give "
+            "--tokenizer-name-or-path."
+        )
+    loaders = [
+        _loader(
+            MockSequences(
+                vocab_size=vocab_size,
+                sequence_length=sequence_length,
+                seed=seed,
+                split=split,
+                masked_id=eod_id if data.eod_mask_loss else None,
+            ),
+            data,
+            NUM_SEQUENCES if wanted else 0,
+            done,
+            *order,
+        )
+        for split, (wanted, done) in enumerate(zip(samples, consumed, strict=True))
     ]
     return DataLoaders(train=loaders[0], valid=loaders[1], test=loaders[2])
 

@@ -146,7 +146,9 @@ def make_spec(
     per_split = (data.train_data_path, data.valid_data_path, data.test_data_path)
     words = (data.data_path,) if data.data_path else per_split
     if not any(words):
-        raise DataError("No data: give --data-path PREFIX (what ml-data tokenize wrote).")
+        raise DataError(
+            "No data: give --data-path PREFIX (what ml-data tokenize wrote), or --mock-data."
+        )
     files: dict[str, TokenFiles] = {}
     blends: list[Blend | None] = []
     for part in words:

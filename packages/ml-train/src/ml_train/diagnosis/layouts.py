@@ -27,9 +27,7 @@ from typing import TYPE_CHECKING, Any
 from ml_train.checkpoint.config import CheckpointConfig
 from ml_train.config.logging import LoggingConfig
 from ml_train.config.run import RunConfig
-from ml_train.config.tokenizer import TokenizerSection
-from ml_train.data.config import DataConfig
-from ml_train.diagnosis.runs import smallest_world
+from ml_train.diagnosis.runs import on_some_data, smallest_world
 from ml_train.errors import ConfigError, LayoutError
 from ml_train.parallel.config import ParallelConfig
 from ml_train.parallel.layout import make_layout
@@ -129,8 +127,7 @@ def _plan(
         checkpoint=CheckpointConfig(async_save="async" in size, no_save_optim=True),
         logging=LoggingConfig(),
     )
-    if config.data == DataConfig():
-        changed = dataclasses.replace(changed, tokenizer=TokenizerSection())
+    changed = on_some_data(changed)
     changed.check()
     world = tp * pp * size["dp"] if "dp" in size else smallest_world(changed)
     make_layout(

@@ -1,5 +1,6 @@
 """Runs that the verify commands start: ml-train pretrain under torchrun, and what it measured."""
 
+import dataclasses
 import json
 import math
 import os
@@ -10,6 +11,8 @@ from pathlib import Path
 
 from ml_train.config.fields import settings
 from ml_train.config.run import RunConfig
+from ml_train.config.tokenizer import TokenizerSection
+from ml_train.data.config import DataConfig
 from ml_train.errors import MlTrainError
 
 CHANGED = frozenset({"save", "load", "save_interval", "keep_last", "keep_every", "metrics_file"})
@@ -27,6 +30,14 @@ def smallest_world(config: RunConfig) -> int:
     etp = parallel.expert_tensor_parallel_size or parallel.tensor_model_parallel_size
     expert = etp * parallel.expert_model_parallel_size * parallel.pipeline_model_parallel_size
     return math.lcm(dense, expert)
+
+
+def on_some_data(config: RunConfig) -> RunConfig:
+    """config itself; where it names no data, the same run on made-up tokens."""
+    if config.data.is_given:
+        return config
+    data = dataclasses.replace(config.data, mock_data=True, split=DataConfig().split)
+    return dataclasses.replace(config, data=data, tokenizer=TokenizerSection())
 
 
 def words_of(config: RunConfig) -> list[str]:

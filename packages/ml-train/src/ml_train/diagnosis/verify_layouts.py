@@ -17,8 +17,6 @@ from typing import Any
 
 from ml_train.checkpoint.compare import Comparison, compare
 from ml_train.checkpoint.store import folder_of
-from ml_train.config.run import RunConfig
-from ml_train.data.config import DataConfig
 from ml_train.diagnosis.choices import CLOSE, compare_choices
 from ml_train.diagnosis.layouts import LEARNING_RATE, STEPS, Plan
 from ml_train.diagnosis.runs import Start, numbers, start, words_of
@@ -94,15 +92,14 @@ def verify_layouts(
     """Run all plans, the first being the baseline. Raises MlTrainError where that one fails."""
     folder.mkdir(parents=True, exist_ok=True)
     baseline, *others = plans
-    data = synthetic_data(baseline.config, folder / "tokens")
     progress(f"{baseline.name}, {STEPS} steps")
-    run_plan(baseline, folder, data, start)
+    run_plan(baseline, folder, start)
     results = []
     for each in others:
         progress(f"{each.name}: {each.num_processes} processes, {STEPS} steps")
         began, failure = time.monotonic(), ""
         try:
-            run_plan(each, folder, data, start)
+            run_plan(each, folder, start)
         except MlTrainError as error:
             failure = str(error)
         seconds = time.monotonic() - began
@@ -111,10 +108,10 @@ def verify_layouts(
     return results
 
 
-def run_plan(each: Plan, folder: Path, data: list[str], start: Start = start) -> None:
+def run_plan(each: Plan, folder: Path, start: Start = start) -> None:
     """Leave checkpoint, metrics and router logits below folder. Raises MlTrainError."""
     place = _place(each, folder)
-    words = [*words_of(each.config), *data, "--save", str(place)]
+    words = [*words_of(each.config), "--save", str(place)]
     words += ["--metrics-file", f"{place}.jsonl", "--router-logits-dir", f"{place}.logits"]
     start(words, each.num_processes, Path(f"{place}.log"))
 
@@ -157,25 +154,6 @@ def table(results: Iterable[Result]) -> Any:
         verdict = "agrees" if each.agrees else "FAILED" if each.error else "DIFFERS"
         shown.add_row(each.layout, *cells, f"{each.seconds:.0f}", verdict)
     return shown
-
-
-def synthetic_data(config: RunConfig, prefix: Path) -> list[str]:
-    """Flags of a token file that depends on nothing but the model's shape and the seed."""
-    if config.data != DataConfig():
-        return []
-    import numpy as np
-
-    from ml_data.indexed.writer import IndexedDatasetWriter
-
-    model = config.model.resolve()
-    length = (config.training.seq_length or model.seq_length) + 1
-    sequences = STEPS * (config.training.global_batch_size or 1) + 1
-    generator = np.random.default_rng(config.training.seed)
-    with IndexedDatasetWriter(prefix, np.dtype("<i4")) as writer:
-        tokens = generator.integers(0, model.vocab_size, length * sequences, dtype=np.int32)
-        writer.add_batch(tokens, np.full(sequences, length))
-        writer.finalize()
-    return ["--data-path", str(prefix), "--split", "1,0,0"]
 
 
 def _metrics(first: Path, second: Path) -> dict[str, Any]:

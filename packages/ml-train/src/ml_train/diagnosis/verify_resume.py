@@ -16,7 +16,7 @@ from pathlib import Path
 from ml_train.checkpoint.compare import Comparison, compare
 from ml_train.checkpoint.store import folder_of
 from ml_train.config.run import RunConfig
-from ml_train.diagnosis.runs import Start, numbers, start, words_of
+from ml_train.diagnosis.runs import Start, numbers, on_some_data, start, words_of
 from ml_train.errors import ConfigError
 
 
@@ -48,6 +48,7 @@ def verify_resume(
 ) -> list[Row]:
     """Both runs and the comparison. Raises MlTrainError where a run fails."""
     check(config)
+    config = on_some_data(config)
     words = [*words_of(config), "--train-iters", str(2 * steps)]
     one, two = folder / "uninterrupted", folder / "resumed"
     for name, place, more in (
