@@ -1,10 +1,14 @@
 """The directory of checkpoints, without processes."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
-from ml_train.checkpoint import integrity, store
+from ml_train.checkpoint import find, integrity, store
+from ml_train.checkpoint.config import CheckpointConfig
+from ml_train.errors import CheckpointError
 
 
 def make(directory: Path, *steps: int) -> None:
@@ -80,3 +84,56 @@ def test_megatrons_checkpoints_say_what_to_do(kind: str, tmp_path: Path) -> None
         (folder / "mp_rank_00_000").mkdir()
     (found,) = integrity.faults(folder, checksums=True)
     assert "ml-models convert --from megatron" in found and "--no-load-optim" in found
+
+
+@pytest.fixture
+def group() -> Iterator[None]:
+    """This process alone, as a run of one process has it."""
+    from torch import distributed
+
+    store_of_addresses = torch._C._distributed_c10d.HashStore()
+    distributed.init_process_group("gloo", store=store_of_addresses, rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        (
+            "model.safetensors",
+            "holds weights in Hugging Face's format; run ml-models convert --from h",
+        ),
+        ("model-00001-of-00002.safetensors", "--from huggingface --to megatron --input "),
+        ("pytorch_model.bin", "--from huggingface --to megatron --input "),
+        ("pytorch_model-00001-of-00002.bin", "--from huggingface --to megatron --input "),
+        ("consolidated.safetensors", "--from huggingface --to megatron --input "),
+        ("tensor00000_000", "holds xAI's release; run ml-models convert --from xai --to megatron"),
+        (
+            ".metadata",
+            "was saved by Megatron-LM or ModelLink; run ml-models convert --from megatron",
+        ),
+    ],
+)
+@pytest.mark.parametrize("is_save_too", [False, True])
+def test_weights_of_others_name_the_command(
+    tmp_path: Path, name: str, says: str, is_save_too: bool, group: None
+) -> None:
+    """--load of a folder to convert; also where it is --save, which may be empty at first."""
+    folder = tmp_path / "my weights"
+    folder.mkdir()
+    (folder / name).write_bytes(b"any")
+    config = CheckpointConfig(load=str(folder), save=str(folder) if is_save_too else None)
+    with pytest.raises(CheckpointError) as error:
+        find.choose(config, group=None, say=lambda _: None)
+    text = str(error.value)
+    assert says in text and f"--input '{folder}'" in text
+    assert text.endswith("--load NEW --no-load-optim --no-load-rng.")
+
+
+def test_directories_of_ours_are_not_foreign(tmp_path: Path) -> None:
+    assert integrity.foreign_weights(tmp_path) is None
+    assert integrity.foreign_weights(tmp_path / "absent") is None
+    (tmp_path / ".metadata").write_bytes(b"any")
+    (tmp_path / "model_config.json").write_text("{}")
+    assert integrity.foreign_weights(tmp_path) is None

@@ -4,12 +4,14 @@ Megatron's checkpoints are of two kinds, which are told apart by what lies in th
 users know that they have one of Megatron's, and not always which.
 """
 
+import shlex
 from pathlib import Path
 
 from ml_models import registry
 from ml_models.config import ModelConfig
 from ml_models.conversion.folder import read_json
 from ml_models.conversion.huggingface import HuggingFaceSource, config_of
+from ml_models.conversion.huggingface.refusals import explain_folder
 from ml_models.conversion.legacy.ranks import find_rank_folders
 from ml_models.conversion.legacy.source import LegacySource
 from ml_models.conversion.megatron import TRACKER, MegatronSource
@@ -44,21 +46,53 @@ def with_variant(model: ModelConfig, variant: str | None) -> ModelConfig:
     return model.replace(activation=activation_of(variant))
 
 
+def formats_of(folder: Path) -> list[str]:
+    """Which of the three formats a folder looks like, the likeliest first; none: no weights."""
+    if not folder.is_dir():
+        return []
+    seen = {
+        "megatron": (folder / ".metadata").is_file()
+        or (folder / TRACKER).is_file()
+        or find_rank_folders(folder) is not None,
+        "xai": any(folder.glob("tensor*_000")),
+        "huggingface": any(any(folder.glob(pattern)) for pattern in _HUGGING_FACE),
+    }
+    return [kind for kind, holds in seen.items() if holds]
+
+
+_HUGGING_FACE = ("*.safetensors*", "pytorch_model*.bin*", "adapter_config.json")
+_WORDS = {
+    "megatron": "a checkpoint of Megatron's",
+    "xai": "xAI's files",
+    "huggingface": "Hugging Face's files",
+}
+
+
 def guess_format(folder: Path) -> str:
     """Which of the three formats a folder holds."""
     if not folder.is_dir():
-        raise WeightError(f"{folder}: no such folder.")
-    if (folder / ".metadata").is_file() or (folder / TRACKER).is_file():
-        return "megatron"
-    if find_rank_folders(folder) is not None:
-        return "megatron"
-    if any(folder.glob("tensor*_000")):
-        return "xai"
-    if any(folder.glob("*.safetensors*")):
-        return "huggingface"
+        raise WeightError(explain_folder(folder) or f"{folder}: no such folder.")
+    if formats := formats_of(folder):
+        return formats[0]
     raise WeightError(
-        f"{folder}: neither safetensors, nor xAI's tensorNNNNN_000 files, nor a checkpoint "
+        explain_folder(folder)
+        or f"{folder}: neither safetensors, nor xAI's tensorNNNNN_000 files, nor a checkpoint "
         "of Megatron's."
+    )
+
+
+def convert_command(folder: Path) -> str | None:
+    """The command that turns a folder of weights into a checkpoint to train from.
+
+    None for a folder that holds no weights to convert.
+    """
+    formats = formats_of(folder)
+    if not formats:
+        return None
+    model = " --model grok1-314b" if formats[0] == "xai" else ""
+    where = shlex.quote(str(folder))
+    return (
+        f"ml-models convert --from {formats[0]} --to megatron --input {where}{model} --output NEW"
     )
 
 
@@ -78,6 +112,12 @@ def open_source(
         model = with_variant(registry.get(name), variant)
     elif config is not None:
         model = read_model_file(config, variant)
+    formats = formats_of(folder)
+    if formats and kind not in formats:
+        raise WeightError(
+            f"{folder}: it holds {_WORDS[formats[0]]}, not {_WORDS.get(kind, kind)}; give "
+            f"--from {formats[0]}."
+        )
     if kind == "huggingface":
         return HuggingFaceSource(folder, model, variant)
     if kind == "megatron":

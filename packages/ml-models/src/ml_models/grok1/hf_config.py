@@ -8,6 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from ml_models import registry
+from ml_models.conversion.huggingface.config_fields import (
+    head_size,
+    named_architecture,
+    plain_rope_base,
+)
 from ml_models.errors import WeightError
 from ml_models.grok1.config import Grok1Config
 
@@ -28,12 +33,15 @@ FIELDS = {
     "embedding_multiplier_scale": "embedding_multiplier_scale",
     "output_multiplier_scale": "output_multiplier_scale",
 }
+TELLING = ("max_attn_value", "attn_output_multiplier", "output_multiplier_scale")
 
 
 def recognises(values: Mapping[str, Any]) -> bool:
-    """Whether a config.json is hpcai-tech's kind."""
-    named = values.get("architectures") or [""]
-    return str(named[0]).startswith("Grok1") or values.get("model_type") == "grok-1"
+    """Whether a config.json is hpcai-tech's kind; one that names no model is known by its keys."""
+    named, model_type = named_architecture(values), values.get("model_type")
+    if named or model_type:
+        return named.startswith("Grok1") or model_type in ("grok-1", "grok1")
+    return all(key in values for key in TELLING)
 
 
 def activation_of(variant: str | None) -> str:
@@ -51,13 +59,8 @@ def from_huggingface(
     if missing:
         raise WeightError(f"{where}: {', '.join(missing)} missing; it is no Grok-1 config.json.")
     given = {ours: values[theirs] for ours, theirs in FIELDS.items()}
-    heads, hidden = given["num_attention_heads"], given["hidden_size"]
-    head = values.get("head_dim")
-    if head is None:
-        if not isinstance(heads, int) or not isinstance(hidden, int) or heads < 1 or hidden % heads:
-            raise WeightError(f"{where}: hidden_size {hidden} is no multiple of {heads} heads.")
-        head = hidden // heads
-    given["kv_channels"] = head
+    given["kv_channels"] = head_size(values, where)
+    given["rotary_base"] = plain_rope_base(values, where, Grok1Config.rotary_base)
     given["untie_embeddings_and_output_weights"] = not values.get("tie_word_embeddings", True)
     config = Grok1Config(**given, activation=activation_of(variant))  # type: ignore[arg-type]
     own = values.get("ml_models")

@@ -3,6 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from ml_models.conversion.huggingface.config_fields import (
+    head_size,
+    named_architecture,
+    plain_rope_base,
+)
 from ml_models.errors import ConfigError, WeightError
 from ml_models.mixtral.config import MixtralConfig
 
@@ -22,7 +27,10 @@ FIELDS = {
 
 def recognises(values: Mapping[str, Any]) -> bool:
     """Whether a config.json is Mixtral's."""
-    return values.get("model_type") == "mixtral"
+    model_type = values.get("model_type")
+    return model_type == "mixtral" or (
+        not model_type and named_architecture(values).startswith("Mixtral")
+    )
 
 
 def from_huggingface(
@@ -36,19 +44,17 @@ def from_huggingface(
         raise WeightError(f"{where}: {', '.join(missing)} missing; it is no Mixtral config.json.")
     if values.get("hidden_act", "silu") != "silu":
         raise WeightError(f"{where}: hidden_act is {values['hidden_act']!r}; Mixtral has silu.")
-    window = values.get("sliding_window")
-    if window is not None and window < values["max_position_embeddings"]:
+    window, longest = values.get("sliding_window"), values["max_position_embeddings"]
+    numbers = type(window) is int and type(longest) is int
+    if window is not None and not (numbers and window >= longest):
         raise WeightError(f"{where}: sliding_window is {window}; attention here sees everything.")
     given = {ours: values[theirs] for ours, theirs in FIELDS.items()}
-    head = values.get("head_dim") or given["hidden_size"] // given["num_attention_heads"]
-    rope = values.get("rope_parameters") or {}
-    if rope.get("rope_type", "default") != "default" or values.get("rope_scaling"):
-        raise WeightError(f"{where}: RoPE is scaled; only the plain form is known.")
-    base = values.get("rope_theta", rope.get("rope_theta", 1e6))
+    if given["num_query_groups"] is None:  # transformers' way to say: as many as query heads
+        given["num_query_groups"] = given["num_attention_heads"]
     return MixtralConfig(
         **given,
-        kv_channels=head,
-        rotary_base=float(base),
+        kv_channels=head_size(values, where),
+        rotary_base=plain_rope_base(values, where, MixtralConfig.rotary_base),
         init_method_std=values.get("initializer_range", 0.02),
         untie_embeddings_and_output_weights=not values.get("tie_word_embeddings", False),
     )

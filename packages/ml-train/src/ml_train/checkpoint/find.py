@@ -66,5 +66,9 @@ def faults_everywhere(path: Path, config: CheckpointConfig, group: Any) -> list[
 
 
 def _is_one(directory: Path) -> bool:
-    """--load names one checkpoint instead of a directory of them."""
-    return store.iteration_of(directory) is not None or (directory / "metadata.json").is_file()
+    """--load names one checkpoint, or another program's weights, and no directory of ours."""
+    return (
+        store.iteration_of(directory) is not None
+        or (directory / "metadata.json").is_file()
+        or integrity.foreign_weights(directory) is not None
+    )

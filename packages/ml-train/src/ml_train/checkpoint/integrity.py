@@ -14,11 +14,17 @@ from ml_models.conversion.folder import (
     sha256_of,
     verify_integrity,
 )
-from ml_models.conversion.legacy.ranks import find_rank_folders
+from ml_models.conversion.open import convert_command, formats_of
 from ml_models.conversion.pickles import check_distributed_checkpoint
 from ml_models.errors import WeightError
 
-__all__ = ["faults", "is_whole"]
+__all__ = ["faults", "foreign_weights", "is_whole"]
+
+_WHOSE = {
+    "megatron": "was saved by Megatron-LM or ModelLink",
+    "huggingface": "holds weights in Hugging Face's format",
+    "xai": "holds xAI's release",
+}
 
 
 def faults(folder: Path, *, checksums: bool, part: int = 0, parts: int = 1) -> list[str]:
@@ -26,12 +32,8 @@ def faults(folder: Path, *, checksums: bool, part: int = 0, parts: int = 1) -> l
 
     Part 0 looks at names, sizes and pickles; the files' checksums are shared out over the parts.
     """
-    if part == 0 and _is_megatrons(folder):
-        return [
-            f"{folder} was saved by Megatron-LM or ModelLink; run ml-models convert --from "
-            f"megatron --to megatron --input {folder} --output NEW, and go on with --load NEW "
-            "--no-load-optim --no-load-rng"
-        ]
+    if part == 0 and (foreign := foreign_weights(folder)) is not None:
+        return [foreign]
     found = verify_integrity(folder) if part == 0 else []
     if found:
         return [fault.rstrip(".") for fault in found]
@@ -43,12 +45,21 @@ def faults(folder: Path, *, checksums: bool, part: int = 0, parts: int = 1) -> l
     return _wrong_checksums(folder, part, parts) if checksums else []
 
 
-def _is_megatrons(folder: Path) -> bool:
-    """A file per rank, or a distributed checkpoint without anything that ours have beside it."""
-    if find_rank_folders(folder) is not None:
-        return True
-    ours = (COMPLETE, INTEGRITY, MODEL_CONFIG)
-    return (folder / ".metadata").is_file() and not any((folder / name).exists() for name in ours)
+def foreign_weights(path: Path) -> str | None:
+    """Whose weights a folder holds that no run of ours saved, and the command that converts them.
+
+    None for a checkpoint of ours, a directory of checkpoints, and a folder without weights.
+    """
+    folder = path.parent if path.is_file() else path
+    own = (COMPLETE, INTEGRITY, MODEL_CONFIG)
+    if any((folder / name).exists() for name in own) or any(folder.glob("iter_*")):
+        return None
+    formats = formats_of(folder)
+    command = convert_command(folder)
+    if not formats or command is None:
+        return None
+    what = f"{path} {_WHOSE[formats[0]]}"
+    return f"{what}; run {command}, and go on with --load NEW --no-load-optim --no-load-rng"
 
 
 def _wrong_checksums(folder: Path, part: int, parts: int) -> list[str]:
