@@ -57,7 +57,7 @@ def in_the_models_names(
         renamed[new] = value
         if new != name:
             changes[_difference(name, new)] += 1
-    return renamed, [f"{count} names read {change}" for change, count in changes.items()]
+    return renamed, [f"names read {change}: {count}" for change, count in changes.items()]
 
 
 def _without_wrappers(name: str, prefix: str, known: Collection[str]) -> str:

@@ -80,10 +80,8 @@ class HuggingFaceSource:
             if INVERSE_FREQUENCIES.fullmatch(name) and tensor.stored is not None:
                 self._check_frequencies(name, tensor.stored, tensor.dtype)
         if buffers:
-            self.notes.append(
-                f"{len(buffers)} tables that the model computes itself, left out: {buffers[0]}"
-                + (", ..." if len(buffers) > 1 else "")
-            )
+            more = f" and {len(buffers) - 1} more" if len(buffers) > 1 else ""
+            self.notes.append(f"left out, as the model computes it itself: {buffers[0]}{more}")
 
     def _check_frequencies(self, name: str, stored: StoredTensor, dtype: str) -> None:
         size, base = self.model.kv_channels, self.model.rotary_base

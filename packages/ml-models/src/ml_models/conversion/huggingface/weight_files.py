@@ -76,7 +76,7 @@ def list_tensors(folder: Path) -> tuple[dict[str, ListedTensor], list[str]]:
         if name in tensors:
             _refuse_other(name, tensors[name], copy)
     if copies:
-        notes.append(f"{len(copies)} tensors are in two files, with equal numbers")
+        notes.append(f"tensors that are in two files, with equal numbers: {len(copies)}")
     if lost := sorted(set(chosen.placed or ()) - set(tensors)):
         raise WeightError(
             f"{folder}: the index names {lost[0]}, which its file does not hold; fetch the index "
