@@ -154,7 +154,8 @@ def test_the_api_and_the_command_have_every_option(
             default = flags.get_default(field.name)
             assert (tuple(default) if isinstance(default, list) else default) == field.default
     changed = {
-        "json_keys": ("a", "b"), "append_eod": True, "parse_special_tokens": True,
+        "json_keys": ("a", "b"), "append_eod": True, "eod_id": 5, "add_bos": True,
+        "parse_special_tokens": True,
         "on_error": "stop", "max_document_tokens": 7, "tokenizer_type": "x", "engine": "fast",
         "workers": 3, "executor": "ray", "num_tasks": 5, "task_index": 2, "overwrite": True,
         "input_checksums": "none", "batch_bytes": 11, "shard_bytes": 12, "log_interval": 13,
@@ -169,10 +170,9 @@ def test_the_api_and_the_command_have_every_option(
         words.append(f"--{name.replace('_', '-')}")
         words += [] if value is True else list(value) if isinstance(value, tuple) else [str(value)]
     assert main(words) == 0
-    ml_data.tokenize(sample, "t", "p", template="x")
-    assert (
-        main([*arguments(sample, Path("t"), Path("p")), "--template", "x", "--workers", "4"]) == 0
-    )
+    ml_data.tokenize(sample, "t", "p", template="x", append_eod=True, eod_token="</s>")
+    words = arguments(sample, Path("t"), Path("p"), "--template", "x", "--workers", "4")
+    assert main([*words, "--append-eod", "--eod-token", "</s>"]) == 0
     assert seen[0] == seen[1]
     assert seen[2] == seen[3]
     assert {name: getattr(seen[0], name) for name in changed} == changed

@@ -22,12 +22,15 @@ def tokenize(
     *,
     json_keys: str | Sequence[str] = ("text",),
     append_eod: bool = False,
+    eod_token: str | None = None,
+    eod_id: int | None = None,
+    add_bos: bool = False,
     parse_special_tokens: bool = False,
     template: str | None = None,
     on_error: Literal["skip", "quarantine", "stop"] = "quarantine",
     max_document_tokens: int | None = None,
     tokenizer_type: str = "PretrainedFromHF",
-    engine: Literal["auto", "fast", "sentencepiece", "tokenizers"] = "auto",
+    engine: Literal["auto", "fast", "sentencepiece", "tokenizers", "transformers"] = "auto",
     workers: int = 4,
     executor: Literal["local", "ray"] = "local",
     num_tasks: int = 1,
@@ -52,6 +55,9 @@ def tokenize(
         output_prefix=str(output_prefix),
         json_keys=(json_keys,) if isinstance(json_keys, str) else tuple(json_keys),
         append_eod=append_eod,
+        eod_token=eod_token,
+        eod_id=eod_id,
+        add_bos=add_bos,
         parse_special_tokens=parse_special_tokens,
         template=template,
         on_error=on_error,
@@ -73,5 +79,7 @@ def tokenize(
 
 def verify(prefix: str | Path, tokenizer: str | Path | None = None) -> Report:
     """Check a pair: structure, ids in range, checksums and, with a tokenizer, the fingerprint."""
-    fingerprint = load_tokenizer(tokenizer).fingerprint if tokenizer is not None else None
-    return verify_pair(prefix, read_manifest(prefix), fingerprint)
+    if tokenizer is None:
+        return verify_pair(prefix, read_manifest(prefix))
+    loaded = load_tokenizer(tokenizer)
+    return verify_pair(prefix, read_manifest(prefix), loaded.fingerprint, loaded.vocab_size)

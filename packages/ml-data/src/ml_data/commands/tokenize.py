@@ -29,10 +29,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="PretrainedFromHF: the files of a release, as they are")  # fmt: skip
     add("--json-keys", nargs="+", default=["text"], help="columns, each with its own output")
     add("--append-eod", action="store_true", help="end documents with the end-of-document id")
+    add("--eod-token", metavar="TEXT",
+        help="end-of-document token, where the tokenizer's files don't agree on it")  # fmt: skip
+    add("--eod-id", type=int, metavar="N", help="the same by its id")
+    add("--add-bos", action="store_true",
+        help="begin documents with the beginning-of-text token, e.g. <s>")  # fmt: skip
     add("--parse-special-tokens", action="store_true",
         help="control tokens in text, such as [EOS], count as tokens")  # fmt: skip
     add("--engine", default="auto",
-        help="auto (default), fast, sentencepiece or tokenizers: the ids agree")  # fmt: skip
+        help="auto (default), fast, sentencepiece, tokenizers, or transformers for folders that "
+        "nothing else reads")  # fmt: skip
     add("--workers", type=int, default=4, help="threads or processes that encode (default 4)")
     add("--log-interval", type=int, default=1000, help="documents between progress lines")
     add("--template", help="'alpaca' or a pattern such as 'Q: {question}\\nA: {answer}'")
@@ -70,6 +76,9 @@ def run(args: argparse.Namespace) -> int:
         parse_special_tokens=args.parse_special_tokens,
         json_keys=tuple(args.json_keys),
         append_eod=args.append_eod,
+        eod_token=args.eod_token,
+        eod_id=args.eod_id,
+        add_bos=args.add_bos,
         template=args.template,
         on_error=args.on_error,
         max_document_tokens=args.max_document_tokens,

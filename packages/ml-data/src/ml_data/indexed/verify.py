@@ -36,9 +36,16 @@ class Report:
 
 
 def verify_pair(
-    prefix: str | Path, manifest: dict[str, Any] | None, fingerprint: str | None = None
+    prefix: str | Path,
+    manifest: dict[str, Any] | None,
+    fingerprint: str | None = None,
+    id_bound: int | None = None,
 ) -> Report:
-    """Read the whole pair once, in constant memory."""
+    """Read the whole pair once, in constant memory.
+
+    `fingerprint` and `id_bound` (highest id + 1) are those of a tokenizer to compare with; the
+    bound of a manifest counts where no tokenizer is given.
+    """
     report = Report(prefix=str(prefix), has_manifest=manifest is not None)
     try:
         index = IndexFile(prefix)
@@ -50,7 +57,9 @@ def verify_pair(
     report.num_tokens = index.bin_path.stat().st_size // index.dtype.itemsize
     _check_sequences(index, report)
     _check_documents(index, report)
-    _check_ids(index, report, manifest)
+    if id_bound is None and manifest is not None and "tokenizer" in manifest:
+        id_bound = manifest["tokenizer"]["vocab_size"]
+    _check_ids(index, report, id_bound)
     if manifest is not None:
         _check_manifest(Path(prefix), report, manifest, fingerprint)
     return report
@@ -92,13 +101,12 @@ def _check_documents(index: IndexFile, report: Report) -> None:
         )
 
 
-def _check_ids(index: IndexFile, report: Report, manifest: dict[str, Any] | None) -> None:
+def _check_ids(index: IndexFile, report: Report, size: int | None) -> None:
     highest, lowest = -1, 0
     with index.bin_path.open("rb") as file:
         while len(ids := np.fromfile(file, index.dtype, _CHUNK)):
             highest, lowest = max(highest, int(ids.max())), min(lowest, int(ids.min()))
     report.highest_id = highest if highest >= 0 else None
-    size = manifest["tokenizer"]["vocab_size"] if manifest and "tokenizer" in manifest else None
     report.checked.append("ids" if size is None else f"ids below {size}")
     if lowest < 0:
         report.faults.append(f"{index.bin_path} holds the negative id {lowest}")

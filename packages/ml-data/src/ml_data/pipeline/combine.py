@@ -169,14 +169,25 @@ def _same_tokenizer(inputs: Sequence[str], manifests: Sequence[dict[str, Any] | 
             raise FormatError(
                 f"{prefix} and {first} were made with different tokenizers: ids would mix"
             )
-        for name in ("append_eod", "parse_special_tokens"):
-            given = [one["options"][name] for one in (other, manifest)]
+        for name in ("append_eod", "parse_special_tokens", "add_bos"):
+            # A manifest of 1.0.0 has no `add_bos`: it could not be asked for.
+            given = [one["options"].get(name, False) for one in (other, manifest)]
             if given[0] != given[1]:
                 flag = f"--{name.replace('_', '-')}"
                 raise FormatError(
                     f"{first} and {prefix} were made one with {flag}, one without: tokenize one "
                     "of them again (or take its .json away to merge them all the same)"
                 )
+        _same_end(first, other, prefix, manifest)
+
+
+def _same_end(first: str, other: dict[str, Any], prefix: str, manifest: dict[str, Any]) -> None:
+    ends = [one["tokenizer"]["eod_id"] for one in (other, manifest)]
+    if other["options"]["append_eod"] and ends[0] != ends[1]:
+        raise FormatError(
+            f"{first} ends documents with the id {ends[0]}, {prefix} with {ends[1]}: tokenize one "
+            "of them again with the same --eod-token or --eod-id"
+        )
 
 
 def _origin(prefix: str) -> dict[str, Any]:

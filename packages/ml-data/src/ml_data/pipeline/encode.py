@@ -26,6 +26,7 @@ class Job:
     keys: tuple[str, ...]
     dtype: str
     eod_id: int | None
+    bos_id: int | None
     template: str | None
     max_document_tokens: int | None
 
@@ -61,6 +62,7 @@ def encode_batch(batch: Batch, job: Job, tokenizer: Tokenizer) -> list[Encoded]:
 
 
 def _encode(texts: Texts, job: Job, tokenizer: Tokenizer) -> Encoded:
+    ids: NDArray[np.integer]
     ids, lengths = tokenizer.encode_arrow(texts.values)
     lengths = np.asarray(lengths, np.int32)
     dropped, bad = 0, texts.bad
@@ -71,9 +73,7 @@ def _encode(texts: Texts, job: Job, tokenizer: Tokenizer) -> Encoded:
             dropped = int(lengths[long].sum(dtype=np.int64))
             ids, lengths = ids[~np.repeat(long, lengths)], lengths[~long]
     filled = lengths > 0
-    if job.eod_id is not None:
-        ids = np.insert(ids, np.cumsum(lengths, dtype=np.int64)[filled], job.eod_id)
-        lengths = lengths + filled.astype(np.int32)
+    ids, lengths = _framed(ids, lengths, filled, job)
     dtype = np.dtype(job.dtype)
     if len(ids) and (int(ids.max()) > np.iinfo(dtype).max or int(ids.min()) < 0):
         raise TokenizerError(
@@ -87,6 +87,20 @@ def _encode(texts: Texts, job: Job, tokenizer: Tokenizer) -> Encoded:
         tokens_dropped=dropped,
         bad=bad,
     )
+
+
+def _framed(
+    ids: NDArray[np.integer], lengths: NDArray[np.int32], filled: NDArray[np.bool_], job: Job
+) -> tuple[NDArray[np.integer], NDArray[np.int32]]:
+    """(ids, lengths) with the ids of the job around each document that is not empty."""
+    if job.eod_id is not None:
+        ids = np.insert(ids, np.cumsum(lengths, dtype=np.int64)[filled], job.eod_id)
+        lengths = lengths + filled.astype(np.int32)
+    if job.bos_id is not None:
+        starts = np.cumsum(lengths, dtype=np.int64)[filled] - lengths[filled]
+        ids = np.insert(ids, starts, job.bos_id)
+        lengths = lengths + filled.astype(np.int32)
+    return ids, lengths
 
 
 def _too_long(

@@ -28,13 +28,19 @@ class TokenizeOptions:
     """P of P_text_document.bin."""
     tokenizer_type: str = "PretrainedFromHF"
     engine: str = "auto"
-    """What encodes: auto, fast, sentencepiece, tokenizers; all give the same ids."""
+    """What encodes: auto, fast, sentencepiece, tokenizers, transformers."""
     parse_special_tokens: bool = False
     """Control tokens such as `[EOS]` in text count as tokens."""
     json_keys: tuple[str, ...] = ("text",)
     """Columns or keys, each with an output of its own; `a.b` is a field of a struct."""
     append_eod: bool = False
     """End each document that is not empty with the end-of-document id."""
+    eod_token: str | None = None
+    """The end-of-document token's text, where the tokenizer's files name none or disagree."""
+    eod_id: int | None = None
+    """The same by its id."""
+    add_bos: bool = False
+    """Begin each document that is not empty with the beginning-of-text id, e.g. that of `<s>`."""
     template: str | None = None
     """`alpaca` or a pattern over columns, instead of a single column."""
     on_error: str = "quarantine"
@@ -77,15 +83,28 @@ class TokenizeOptions:
                 f"--task-index {self.task_index}: with --num-tasks {self.num_tasks} it must be "
                 f"from 0 to {self.num_tasks - 1}"
             )
+        self._check_eod()
         if self.max_document_tokens is not None and self.max_document_tokens < 1:
             raise UsageError(f"--max-document-tokens {self.max_document_tokens}: at least 1")
         if self.template is not None and self.json_keys != ("text",):
             raise InputError("--template makes the one output 'text': leave --json-keys away")
 
+    def _check_eod(self) -> None:
+        if self.eod_token is not None and self.eod_id is not None:
+            raise UsageError("--eod-token and --eod-id name the same thing: give one of them")
+        if (self.eod_token is not None or self.eod_id is not None) and not self.append_eod:
+            flag = "--eod-token" if self.eod_token is not None else "--eod-id"
+            raise UsageError(f"{flag} has no effect without --append-eod: add it")
+        if self.eod_token == "":
+            raise UsageError("--eod-token '': give the text of a token")
+        if self.eod_id is not None and self.eod_id < 0:
+            raise UsageError(f"--eod-id {self.eod_id}: ids begin at 0")
+
     def that_shape_the_output(self) -> dict[str, Any]:
         """Options on which the bytes depend, for the journal and the manifest."""
         names = (
             "json_keys", "append_eod", "template", "on_error", "max_document_tokens",
-            "tokenizer_type", "input_checksums", "parse_special_tokens",
+            "tokenizer_type", "input_checksums", "parse_special_tokens", "eod_token", "eod_id",
+            "add_bos",
         )  # fmt: skip
         return {name: value for name, value in asdict(self).items() if name in names}

@@ -19,6 +19,7 @@ from ml_data.indexed.layout import best_dtype
 from ml_data.pipeline.encode import Job
 from ml_data.pipeline.options import TokenizeOptions
 from ml_data.tokenizers import Tokenizer, load_tokenizer
+from ml_data.tokenizers.special_tokens import explain_frame
 
 OnNotice = Callable[[str], None]
 
@@ -42,7 +43,12 @@ class Plan:
         return {
             "options": self.options.that_shape_the_output(),
             "inputs": [[one.name, one.num_bytes, one.modified_ns] for one in self.sources],
-            "tokenizer": [self.tokenizer.fingerprint, self.tokenizer.vocab_size, self.job.eod_id],
+            "tokenizer": [
+                self.tokenizer.fingerprint,
+                self.tokenizer.vocab_size,
+                self.job.eod_id,
+                self.job.bos_id,
+            ],  # fmt: skip
             "task": [self.options.task_index, self.options.num_tasks],
         }
 
@@ -69,11 +75,10 @@ def make_plan(options: TokenizeOptions, notice: OnNotice) -> Plan:
         tokenizer_type=options.tokenizer_type,
         engine=options.engine,
         parse_special_tokens=options.parse_special_tokens,
+        eod_token=options.eod_token,
+        eod_id=options.eod_id,
     )
-    if options.append_eod and tokenizer.eod_id is None:
-        raise TokenizerError(
-            f"{tokenizer.path} names no end-of-document token: leave --append-eod away"
-        )
+    _check_special_tokens(options, tokenizer, notice)
     options = _with_default_template(options, sources, notice)
     template = get_template(options.template) if options.template else None
     columns = list(template.fields if template else options.json_keys)
@@ -86,6 +91,7 @@ def make_plan(options: TokenizeOptions, notice: OnNotice) -> Plan:
         keys=options.json_keys,
         dtype=best_dtype(tokenizer.vocab_size).str,
         eod_id=tokenizer.eod_id if options.append_eod else None,
+        bos_id=tokenizer.bos_id if options.add_bos else None,
         template=options.template,
         max_document_tokens=options.max_document_tokens,
     )
@@ -101,6 +107,21 @@ def make_plan(options: TokenizeOptions, notice: OnNotice) -> Plan:
         prefixes=[output_prefix(prefix, key) for key in options.json_keys],
         work=Path(f"{prefix}.work"),
     )
+
+
+def _check_special_tokens(options: TokenizeOptions, tokenizer: Tokenizer, notice: OnNotice) -> None:
+    """Refuse a run that needs a token which is not known; say what is done with the others."""
+    if options.append_eod and tokenizer.eod_id is None:
+        raise TokenizerError(f"--append-eod: {tokenizer.eod_fault}")
+    if options.add_bos and tokenizer.bos_id is None:
+        raise TokenizerError(f"--add-bos: {tokenizer.bos_fault}")
+    for text in tokenizer.notices:
+        notice(text)
+    if tokenizer.eod_fault and tokenizer.names_eod:
+        notice(f"the manifest names no end-of-document id: {tokenizer.eod_fault}")
+    around = explain_frame(tokenizer, add_bos=options.add_bos)
+    if around:
+        notice(around)
 
 
 def _with_default_template(

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ml_data.errors import TokenizerError
 from ml_data.tokenizers.protocol import Tokenizer
+from ml_data.tokenizers.recognize import (
+    TRANSFORMERS_EXTRA,
+    is_tiktoken_file,
+    read_file,
+    vocabulary_files,
+    why_not_sentencepiece,
+)
+from ml_data.tokenizers.side_files import SideFiles
+from ml_data.tokenizers.special_tokens import settle
+
+if TYPE_CHECKING:
+    from ml_data.tokenizers.sentencepiece_model import SentencePieceTokenizer
 
 TOKENIZER_TYPES = ("PretrainedFromHF",)
-# auto: the fast engine where it is admitted, else the truth of the file's kind.
-ENGINES = ("auto", "fast", "sentencepiece", "tokenizers")
+# auto: the fast engine where it is admitted, else the truth of the file's kind, else transformers.
+ENGINES = ("auto", "fast", "sentencepiece", "tokenizers", "transformers")
 _MODEL, _JSON = "tokenizer.model", "tokenizer.json"
 # Texts on which converted tokenizers are known to go wrong: prefixes, runs of white space,
 # control strings, bytes.
@@ -26,58 +39,90 @@ def load_tokenizer(
     tokenizer_type: str = "PretrainedFromHF",
     engine: str = "auto",
     parse_special_tokens: bool = False,
+    eod_token: str | None = None,
+    eod_id: int | None = None,
 ) -> Tokenizer:
     """Load the tokenizer at `path`, a directory or a `tokenizer.model` / `tokenizer.json` file.
 
     `engine` is one of ENGINES; in a directory with both files, "sentencepiece" and "fast" choose
-    the model and "tokenizers" the json. `parse_special_tokens`: control tokens in text count as
-    tokens. Raises TokenizerError when there is no tokenizer, when the engine does not fit it, or
-    when a directory holds two that disagree and nothing chose between them.
+    the model and "tokenizers" the json; "transformers" takes the directory as a whole.
+    `parse_special_tokens`: control tokens in text count as tokens. `eod_token` or `eod_id` names
+    the end-of-document token; else the files do, and `eod_fault` says where they do not. Raises
+    TokenizerError when there is no tokenizer, when the engine does not fit it, when a file beside
+    it is damaged or contradicts it, or when a directory holds two that disagree and nothing chose
+    between them.
     """
     if tokenizer_type not in TOKENIZER_TYPES:
         known = ", ".join(TOKENIZER_TYPES)
         raise TokenizerError(f"tokenizer type {tokenizer_type!r}: known types are {known}")
     if engine not in ENGINES:
         raise TokenizerError(f"engine {engine!r}: known engines are {', '.join(ENGINES)}")
-    files = _find(Path(path), engine)
-    loaded = [_load_file(file, engine, parse_special_tokens) for file in files]
+    path = Path(path)
+    files = _files_to_load(path, engine)
+    side = SideFiles(files[0] if files[0].is_dir() else files[0].parent)
+    loaded = [_load_file(file, engine, parse_special_tokens, side) for file in files]
     if len(loaded) == 2:
-        _refuse_disagreement(Path(path), loaded[0], loaded[1])
+        _refuse_disagreement(path, loaded[0], loaded[1])
+    settle(loaded[0], side, eod_token=eod_token, eod_id=eod_id)
     return loaded[0]
 
 
-def _find(path: Path, engine: str) -> list[Path]:
-    """The one file to load, or both files of a directory where nothing chose between them."""
+def _files_to_load(path: Path, engine: str) -> list[Path]:
+    """The one file, or folder for transformers, to load; both files where nothing chose."""
     if path.is_file():
+        if engine == "transformers":
+            raise TokenizerError(f"engine 'transformers' reads a folder: give {path.parent}")
         return [path]
     if not path.is_dir():
         raise TokenizerError(
             f"tokenizer path {path} does not exist: give a folder or a file of this machine, as "
             "nothing is downloaded"
         )
+    if engine == "transformers":
+        return [path]
     names = {"tokenizers": [_JSON], "auto": [_MODEL, _JSON]}.get(engine, [_MODEL])
-    found = [path / name for name in names if (path / name).is_file()]
-    if not found:
-        held = ", ".join(sorted(one.name for one in path.iterdir())[:8]) or "nothing"
+    present = [path / name for name in names if (path / name).is_file()]
+    if engine == "auto":
+        # What is called tokenizer.model may be a tiktoken file; a json beside it says the same.
+        present = [file for file in present if not is_tiktoken_file(file)]
+        if not present and vocabulary_files(path):
+            return [path]
+    if not present:
+        names_there = ", ".join(sorted(file.name for file in path.iterdir())[:8]) or "nothing"
         raise TokenizerError(
             f"{path} holds no tokenizer for engine {engine!r}: expected {' or '.join(names)}, "
-            f"found {held}"
+            f"found {names_there}"
         )
-    return found
+    return present
 
 
-def _load_file(path: Path, engine: str, parse_special_tokens: bool) -> Tokenizer:
+def _load_file(path: Path, engine: str, parse_special_tokens: bool, side: SideFiles) -> Tokenizer:
     # The libraries are imported here, so that a model does not wait for the other one's.
+    if path.is_dir():
+        from ml_data.tokenizers.transformers_folder import load_with_transformers
+
+        return load_with_transformers(path, parse_special_tokens=parse_special_tokens)
     if path.suffix == ".json":
         if engine not in ("auto", "tokenizers"):
             raise TokenizerError(f"engine {engine!r} does not read {path}; use auto or tokenizers")
+        _refuse_other_json(path)
         from ml_data.tokenizers.huggingface_json import HuggingFaceTokenizer
 
-        return HuggingFaceTokenizer(path, parse_special_tokens=parse_special_tokens)
+        loaded = HuggingFaceTokenizer(path, parse_special_tokens=parse_special_tokens)
+        loaded.add_tokens(side)
+        return loaded
     if engine == "tokenizers":
         raise TokenizerError(
             f"engine 'tokenizers' does not read {path}; use auto, fast or sentencepiece"
         )
+    if path.suffix == ".txt" or is_tiktoken_file(path):
+        raise TokenizerError(_why_no_model(path))
+    model = _load_model(path, engine, parse_special_tokens)
+    model.add_tokens(side)
+    return model
+
+
+def _load_model(path: Path, engine: str, parse_special_tokens: bool) -> SentencePieceTokenizer:
     from ml_data.tokenizers.sentencepiece_model import SentencePieceTokenizer
     from ml_data.tokenizers.sentencepiece_units import NotAdmittedError, UnitTokenizer
 
@@ -88,6 +133,24 @@ def _load_file(path: Path, engine: str, parse_special_tokens: bool) -> Tokenizer
             if engine == "fast":
                 raise TokenizerError(f"{error}; use the engine auto or sentencepiece") from error
     return SentencePieceTokenizer(path, parse_special_tokens=parse_special_tokens)
+
+
+def _refuse_other_json(path: Path) -> None:
+    """vocab.json and tekken.json are vocabularies, not tokenizers."""
+    if path.name in ("vocab.json", "tekken.json"):
+        raise TokenizerError(
+            f"{path} is a vocabulary, not a tokenizer.json: give its folder {path.parent} "
+            f"({TRANSFORMERS_EXTRA})"
+        )
+
+
+def _why_no_model(path: Path) -> str:
+    if path.suffix == ".txt":
+        return (
+            f"{path} is a vocabulary, not a model: give its folder {path.parent} "
+            f"({TRANSFORMERS_EXTRA})"
+        )
+    return why_not_sentencepiece(read_file(path), path)
 
 
 def _refuse_disagreement(path: Path, model: Tokenizer, json: Tokenizer) -> None:

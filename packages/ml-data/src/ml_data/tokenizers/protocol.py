@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -12,21 +12,64 @@ from numpy.typing import NDArray
 
 from ml_data.errors import TokenizerError
 
+if TYPE_CHECKING:
+    from ml_data.tokenizers.side_files import Claim
 
-class Tokenizer(Protocol):
+Frame = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+class Vocabulary(Protocol):
+    """Tokens and their ids."""
+
+    path: str
+
+    def token_id(self, token: str) -> int | None:
+        """Id of the token with exactly this text."""
+        ...
+
+    def token_of(self, token_id: int) -> str | None:
+        """Text of the token with this id; None where there is none."""
+        ...
+
+
+class Tokenizer(Vocabulary, Protocol):
     """Text to ids and back; rebuilt from its path in each worker.
 
     `engine_name` says what encodes; `releases_gil`, whether threads of one process gain from
     `encode_arrow`. Every engine gives the truth's ids; one that is not itself the truth holds a
     sample of each batch to the truth (`check_sample`, called by `encode_arrow`).
+
+    `vocab_size` is the highest id plus one, so it counts holes. `eod_id` and `bos_id` are None
+    where no single id is known; `eod_fault` and `bos_fault` say why; `names_eod` is True where some
+    file names an end-of-document token, usable or not. `frame` holds the ids that
+    the tokenizer's own library puts in front of and behind a text; `encode` leaves them away.
+    `notices` are sentences for the user.
     """
 
-    path: str
     engine_name: str
     releases_gil: bool
     vocab_size: int
     eod_id: int | None
+    eod_fault: str
+    names_eod: bool
+    bos_id: int | None
+    bos_fault: str
+    frame: Frame
+    has_own_frame: bool
+    notices: list[str]
     fingerprint: str
+
+    def own_claims(self, role: str) -> list[Claim]:
+        """What the model's own file says about the token `eos` or `bos`."""
+        ...
+
+    def default_claims(self, role: str) -> list[Claim]:
+        """What counts where no file says anything."""
+        ...
+
+    def own_frame(self) -> Frame:
+        """Ids that the model's own file asks for in front of and behind a text."""
+        ...
 
     def encode(self, text: str) -> list[int]:
         """Ids of one text."""

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from ml_data.errors import TokenizerError
 from ml_data.tokenizers.model_facts import with_control_tokens_in_text
-from ml_data.tokenizers.protocol import check_text, check_values, flatten
+from ml_data.tokenizers.protocol import Frame, check_text, check_values, flatten
+from ml_data.tokenizers.recognize import read_file, why_not_sentencepiece
+from ml_data.tokenizers.side_files import Claim, SideFiles
 
 
 class SentencePieceTokenizer:
@@ -25,20 +27,97 @@ class SentencePieceTokenizer:
 
     engine_name = "sentencepiece"
     releases_gil = False
+    has_own_frame = False
 
     def __init__(self, path: Path, *, parse_special_tokens: bool = False) -> None:
         self.path = str(path)
         self.parse_special_tokens = parse_special_tokens
-        raw = path.read_bytes()
+        self.notices: list[str] = []
+        self.eod_fault = self.bos_fault = ""
+        self.names_eod = False
+        self.frame: Frame = (), ()
+        self._added: dict[int, str] = {}
+        raw = read_file(path)
         self._processor = load_processor(raw, path)
         self.fingerprint = hashlib.sha256(raw).hexdigest()
         self.vocab_size: int = self._processor.vocab_size()
-        eod = self._processor.eos_id()
+        eod, bos = self._processor.eos_id(), self._processor.bos_id()
         self.eod_id: int | None = eod if eod >= 0 else None
+        self.bos_id: int | None = bos if bos >= 0 else None
+        # Kept, as a control token that counts in text is no control token to the library.
+        self._own = {"eos": self.eod_id, "bos": self.bos_id}
         if parse_special_tokens:
             raw = with_control_tokens_in_text(raw)
             self._processor = load_processor(raw, path)
         self._raw = raw
+
+    def add_tokens(self, side: SideFiles) -> None:
+        """Take note of tokens that files beside the model add to it; their ids count as ids.
+
+        SentencePiece does not look for them in text, which a notice says. Raises TokenizerError
+        where a file and the model disagree about an id, or where text would have to be searched.
+        """
+        size = self._processor.vocab_size()
+        for token in side.added_tokens():
+            known = self.token_id(token.content)
+            inside = self._processor.id_to_piece(token.id) if token.id < size else None
+            if known not in (None, token.id) or inside not in (None, token.content):
+                other = f"the id {known}" if known is not None else f"{inside!r} at this id"
+                raise TokenizerError(
+                    f"{token.source} gives {token.content!r} the id {token.id}, {self.path} has "
+                    f"{other}: make them agree"
+                )
+            if token.id >= size:
+                self._added[token.id] = token.content
+        if self._added:
+            self._announce_added(side)
+        if side.setting("sp_model_kwargs"):
+            self.notices.append(
+                f"sp_model_kwargs of tokenizer_config.json is not applied: {self.path} alone "
+                "decides about ids"
+            )
+
+    def _announce_added(self, side: SideFiles) -> None:
+        first = min(self._added)
+        files = sorted({one.source for one in side.added_tokens() if one.id in self._added})
+        what = (
+            f"{' and '.join(files)} add {len(self._added)} tokens to {self.path} (first: "
+            f"{self._added[first]!r}, id {first})"
+        )
+        if self.parse_special_tokens:
+            raise TokenizerError(
+                f"{what}, and SentencePiece cannot look for them in text: leave "
+                "--parse-special-tokens away, or use a tokenizer.json of the same release"
+            )
+        self.vocab_size = max(self.vocab_size, max(self._added) + 1)
+        self.notices.append(f"{what}: in text they stay text; --eod-token can name one of them")
+
+    def token_id(self, token: str) -> int | None:
+        """Id of the piece, or added token, with exactly this text."""
+        number = int(self._processor.piece_to_id(token))
+        # The library answers with the unknown piece's id for what it does not know.
+        if self._processor.id_to_piece(number) == token:
+            return number
+        return next((one for one, text in self._added.items() if text == token), None)
+
+    def token_of(self, token_id: int) -> str | None:
+        """Text of a piece or added token; None where there is none."""
+        if 0 <= token_id < self._processor.vocab_size():
+            return str(self._processor.id_to_piece(token_id))
+        return self._added.get(token_id)
+
+    def own_claims(self, role: str) -> list[Claim]:
+        """The model's own end or beginning token."""
+        number = self._own[role]
+        return [] if number is None else [Claim(source=Path(self.path).name, ids=(number,))]
+
+    def default_claims(self, role: str) -> list[Claim]:
+        """Nothing beyond the model's own."""
+        return []
+
+    def own_frame(self) -> Frame:
+        """A model file asks for nothing around a text."""
+        return (), ()
 
     def encode(self, text: str) -> list[int]:
         """Ids of one text."""
@@ -64,18 +143,25 @@ class SentencePieceTokenizer:
         return 0
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of `ids`."""
-        text: str = self._processor.decode([int(one) for one in ids])
-        return text
+        """Text of `ids`; an added token shows as its own text."""
+        parts: list[str] = []
+        run: list[int] = []
+        for number in map(int, ids):
+            if number in self._added:
+                parts += [self._processor.decode(run), self._added[number]]
+                run = []
+            else:
+                run.append(number)
+        return "".join((*parts, self._processor.decode(run)))
 
 
 def load_processor(raw: bytes, path: Path) -> sentencepiece.SentencePieceProcessor:
     """The processor over a serialized model; TokenizerError when it is not one."""
     processor = sentencepiece.SentencePieceProcessor()
     try:
-        processor.LoadFromSerializedProto(raw)
+        # The library takes no bytes at all for a model without pieces.
+        if raw and processor.LoadFromSerializedProto(raw) and processor.vocab_size():
+            return processor
     except RuntimeError as error:
-        raise TokenizerError(
-            f"{path} is not a SentencePiece model: give the tokenizer.model of the release"
-        ) from error
-    return processor
+        raise TokenizerError(why_not_sentencepiece(raw, path)) from error
+    raise TokenizerError(why_not_sentencepiece(raw, path))
