@@ -188,20 +188,21 @@ def build_model(
     spec = registry.architecture(model).spec()
     initialize, config.perform_initialization = config.perform_initialization, False
     try:
-        built = ScaledGPTModel(
-            config=config,
-            transformer_layer_spec=spec.layer_spec(model, config, vp_stage),
-            vocab_size=padded_vocab_size,
-            unpadded_vocab_size=model.vocab_size,
-            max_sequence_length=model.seq_length,
-            pre_process=pre_process,
-            post_process=post_process,
-            share_embeddings_and_output_weights=not model.untie_embeddings_and_output_weights,
-            position_embedding_type="rope",
-            rotary_base=model.rotary_base,
-            **spec.model_arguments(model),
-            **core_line.stage_arguments(vp_stage),
-        )
+        with core_line.gpt_model_without_notice():
+            built = ScaledGPTModel(
+                config=config,
+                transformer_layer_spec=spec.layer_spec(model, config, vp_stage),
+                vocab_size=padded_vocab_size,
+                unpadded_vocab_size=model.vocab_size,
+                max_sequence_length=model.seq_length,
+                pre_process=pre_process,
+                post_process=post_process,
+                share_embeddings_and_output_weights=not model.untie_embeddings_and_output_weights,
+                position_embedding_type="rope",
+                rotary_base=model.rotary_base,
+                **spec.model_arguments(model),
+                **core_line.stage_arguments(vp_stage),
+            )
     finally:
         config.perform_initialization = initialize
     _mark_tensor_parallel(built)

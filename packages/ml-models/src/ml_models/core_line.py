@@ -1,59 +1,151 @@
-"""Every difference between the two megatron-core lines that ml_models supports, 0.16 and 0.12.
+"""The megatron-core lines that are supported, and every difference between them.
 
-One small function per difference; the rest of the package is written once.
+A line is major.minor, such as "0.19". Its differences are functions of this file, one small function
+per difference, so that the rest of ml_models and ml_train is written once. A difference holds for a
+range of lines (`Lines`) whose ends come from megatron-core's sources, not from what is supported.
+
+megatron-core is imported inside the functions: the line must be known before megatron-core is
+imported, as platforms adapt it first.
 """
 
+import contextlib
+import functools
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
-
-import megatron.core
-from megatron.core import parallel_state
 
 from ml_models.errors import ConfigError
 
-CORE_LINE = ".".join(megatron.core.__version__.split(".")[:2])
-SUPPORTED_LINES = ("0.16", "0.12")
 
-if CORE_LINE not in SUPPORTED_LINES:
-    raise ConfigError(
-        f"megatron-core {megatron.core.__version__} is installed; ml_models supports the lines "
-        f"{' and '.join(SUPPORTED_LINES)}. Install megatron-core==0.16.1."
-    )
+@dataclass(frozen=True)
+class SupportedLine:
+    """A line that the tests run on."""
+
+    name: str
+    version: str
+    """The release that was tested, and that error messages tell to install."""
+    first_python: tuple[int, int]
+    """megatron-core's own lower bound of Python."""
+
+
+# docs/verification.md has what ran on each.
+SUPPORTED = (
+    SupportedLine("0.19", "0.19.2", (3, 12)),
+    SupportedLine("0.18", "0.18.2", (3, 12)),
+    SupportedLine("0.17", "0.17.1", (3, 12)),
+    SupportedLine("0.16", "0.16.1", (3, 10)),
+    SupportedLine("0.12", "0.12.1", (3, 10)),  # MindSpeed-LLM's
+)
+
+
+@dataclass(frozen=True)
+class Lines:
+    """A range of lines, both ends included; None leaves an end open."""
+
+    first: str | None = None
+    last: str | None = None
+
+    def __contains__(self, line: str) -> bool:
+        low = self.first is None or order_of(line) >= order_of(self.first)
+        return low and (self.last is None or order_of(line) <= order_of(self.last))
+
+
+def order_of(line: str) -> tuple[int, int]:
+    """A line as numbers, so that 0.9 comes before 0.12."""
+    major, minor = line.split(".")[:2]
+    return int(major), int(minor)
+
+
+@functools.cache
+def installed_version() -> str:
+    """megatron-core's version, without importing it; ConfigError where it is missing.
+
+    The file package_info.py of the copy that an import would take decides: MindSpeed users put
+    Megatron-LM's source tree on the path, which no installed distribution describes.
+    """
+    spec = find_spec("megatron.core") if find_spec("megatron") else None
+    for folder in (spec and spec.submodule_search_locations) or ():
+        info = Path(folder) / "package_info.py"
+        if info.is_file():
+            text = info.read_text(encoding="utf-8")
+            numbers = re.findall(r"^(?:MAJOR|MINOR|PATCH) = (\d+)", text, re.MULTILINE)
+            if len(numbers) == 3:
+                return ".".join(numbers)
+    try:
+        return metadata.version("megatron-core")
+    except metadata.PackageNotFoundError:
+        raise ConfigError("megatron-core is not installed.") from None
+
+
+def installed_line() -> str:
+    """Major and minor version of the installed megatron-core."""
+    return ".".join(installed_version().split(".")[:2])
+
+
+def is_supported(line: str) -> bool:
+    """Whether the tests run on `line`."""
+    return any(line == supported.name for supported in SUPPORTED)
+
+
+def is_newer(line: str) -> bool:
+    """Whether `line` came after every line that the tests run on."""
+    return all(order_of(line) > order_of(supported.name) for supported in SUPPORTED)
+
+
+def default_release(python: tuple[int, int]) -> str:
+    """The newest tested release for a version of Python."""
+    return next(line.version for line in SUPPORTED if python >= line.first_python)
+
+
+def __getattr__(name: str) -> str:
+    # A public name of 1.0, read when it is asked for: an import reads no installation.
+    if name == "CORE_LINE":
+        return installed_line()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _here(first: str | None = None, last: str | None = None) -> bool:
+    return installed_line() in Lines(first, last)
+
+
+# --- Building a model ----------------------------------------------------------------------------
 
 
 def moe_layer_spec(experts: Any, router: type) -> Any:
-    """A spec of core's MoELayer with our experts and router; 0.12 hard-codes its own router."""
+    """A spec of core's MoELayer with our experts and router; up to 0.15 it makes its own router."""
     from megatron.core.transformer.moe.moe_layer import MoELayer, MoESubmodules
     from megatron.core.transformer.spec_utils import ModuleSpec
 
-    if CORE_LINE == "0.12":
+    if _here(last="0.15"):
         return ModuleSpec(
             module=_layer_with_router(MoELayer, router), submodules=MoESubmodules(experts=experts)
         )
     return ModuleSpec(module=MoELayer, submodules=MoESubmodules(experts=experts, router=router))
 
 
-_router_layers: dict[type, type] = {}
-
-
+@functools.cache
 def _layer_with_router(layer: type, router: type) -> type:
-    if router not in _router_layers:
+    class RoutedMoELayer(layer):  # type: ignore[misc]
+        """An older MoELayer with another router."""
 
-        class RoutedMoELayer(layer):  # type: ignore[misc]
-            """Core 0.12's MoELayer with another router."""
+        def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
+            super().__init__(config, *args, **kwargs)
+            self.router = router(config=config)
 
-            def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
-                super().__init__(config, *args, **kwargs)
-                self.router = router(config=config)
-
-        _router_layers[router] = RoutedMoELayer
-    return _router_layers[router]
+    return RoutedMoELayer
 
 
 def num_layers_here(config: Any, vp_stage: int | None) -> int:
     """Transformer layers that this pipeline rank builds; 0.12 reads the virtual stage itself."""
+    from megatron.core import parallel_state
     from megatron.core.transformer.transformer_block import get_num_layers_to_build
 
-    if CORE_LINE == "0.12":
+    if _here(last="0.12"):
         return int(get_num_layers_to_build(config))
     pp_rank = parallel_state.get_pipeline_model_parallel_rank()
     return int(get_num_layers_to_build(config, vp_stage=vp_stage, pp_rank=pp_rank))
@@ -61,11 +153,31 @@ def num_layers_here(config: Any, vp_stage: int | None) -> int:
 
 def stage_arguments(vp_stage: int | None) -> dict[str, Any]:
     """What GPTModel takes to know its virtual pipeline stage; 0.12 reads a global instead."""
-    return {} if CORE_LINE == "0.12" else {"vp_stage": vp_stage}
+    return {} if _here(last="0.12") else {"vp_stage": vp_stage}
+
+
+@contextlib.contextmanager
+def gpt_model_without_notice() -> Iterator[None]:
+    """Entered where a GPTModel is made: 0.19 logs at each that it will be removed.
+
+    A user can do nothing about it. docs/architecture.md has the plan for HybridModel.
+    """
+    logger = logging.getLogger("megatron.core.models.gpt.gpt_model")
+
+    def is_news(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("GPTModel IS DEPRECATED")
+
+    logger.addFilter(is_news)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_news)
 
 
 def expert_groups(pg_collection: Any) -> tuple[Any, Any, Any]:
     """Process groups (EP, ETP, expert data parallel); 0.12 passes none to modules."""
+    from megatron.core import parallel_state
+
     if pg_collection is not None and hasattr(pg_collection, "expt_tp"):
         return pg_collection.ep, pg_collection.expt_tp, pg_collection.expt_dp
     return (
@@ -77,14 +189,18 @@ def expert_groups(pg_collection: Any) -> tuple[Any, Any, Any]:
 
 def sequence_group(router: Any) -> Any:
     """The group over which a sequence is divided (TP and CP); 0.12's router does not hold it."""
-    if CORE_LINE == "0.12":
+    from megatron.core import parallel_state
+
+    if _here(last="0.12"):
         return parallel_state.get_tensor_and_context_parallel_group()
     return router.tp_cp_group
 
 
 def is_first_and_last_stage(vp_stage: int | None) -> tuple[bool, bool]:
     """Whether a (virtual) pipeline stage embeds, and whether it gives logits."""
-    if CORE_LINE == "0.12":
+    from megatron.core import parallel_state
+
+    if _here(last="0.12"):
         return (
             bool(parallel_state.is_pipeline_first_stage()),
             bool(parallel_state.is_pipeline_last_stage()),
@@ -93,3 +209,68 @@ def is_first_and_last_stage(vp_stage: int | None) -> tuple[bool, bool]:
         bool(parallel_state.is_pipeline_first_stage(ignore_virtual=False, vp_stage=vp_stage)),
         bool(parallel_state.is_pipeline_last_stage(ignore_virtual=False, vp_stage=vp_stage)),
     )
+
+
+# --- Gradients and optimizer ---------------------------------------------------------------------
+
+
+def gradient_layout_arguments(chunk: Any, ddp_config: Any, *, bucketed: bool) -> dict[str, Any]:
+    """What DistributedDataParallel wants to know of `chunk` in advance: 0.18 warns without it.
+
+    With the distributed optimizer that is where each parameter lies in the gradient buffers.
+    `bucketed`: whether the chunk's gradients are divided into buckets of ddp_config.bucket_size.
+    """
+    from megatron.core import parallel_state
+
+    if _here(last="0.17") or not ddp_config.use_distributed_optimizer:
+        return {}
+    from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
+
+    layout = DistributedOptimizer.compute_full_param_layout(
+        [parameter for parameter in chunk.parameters() if parameter.requires_grad],
+        ddp_config.bucket_size if bucketed else None,
+        parallel_state.get_data_parallel_world_size(with_context_parallel=True),
+        ddp_config,
+        expert_data_parallel_world_size=parallel_state.get_expert_data_parallel_world_size(),
+    )
+    return {"full_param_layout": layout}
+
+
+# --- Checkpoints ---------------------------------------------------------------------------------
+
+
+def saves_distributed_optimizer() -> bool:
+    """Whether the distributed optimizer's state can be saved; 0.12's format has no place for it."""
+    return _here(first="0.15")
+
+
+def reshards_optimizer() -> bool:
+    """Whether optimizer state loads in another layout than the one that saved it."""
+    return _here(first="0.15")
+
+
+def sharding_metadata() -> dict[str, Any]:
+    """What core is told about the checkpoint it describes: one format for every layout."""
+    metadata: dict[str, Any] = {"non_homogeneous_layers": True}
+    if _here(first="0.15"):
+        metadata["chained_optim_avoid_prefix"] = True
+        metadata["distrib_optim_sharding_type"] = "fully_reshardable"
+    return metadata
+
+
+def sharded_optimizer_arguments() -> dict[str, Any]:
+    """Arguments of an optimizer's sharded_state_dict; 0.12's plain ones know no metadata."""
+    return {} if _here(last="0.12") else {"metadata": sharding_metadata()}
+
+
+def load_distributed_state(optimizer: Any, parameter_state: Any) -> None:
+    """Give a DistributedOptimizer the state that was read for it."""
+    if _here(last="0.14"):
+        optimizer.load_parameter_state_from_fs_model_space(parameter_state)
+    else:
+        optimizer.load_parameter_state_from_fully_reshardable(parameter_state)
+
+
+def gathers_distributed_state() -> bool:
+    """Whether a save makes new tensors of a DistributedOptimizer's state, which no update touches."""
+    return _here(first="0.15")

@@ -92,17 +92,18 @@ def pretrain(loaded: LoadedConfig) -> "Trainer":
 
 
 def _refuse_for_the_core_line(config: RunConfig) -> None:
-    """megatron-core 0.12.1 trains with the distributed optimizer, but saves no state of it."""
-    from ml_models.core_line import CORE_LINE
+    """megatron-core 0.12 trains with the distributed optimizer, but saves no state of it."""
+    from ml_models import core_line
 
     kept = (config.checkpoint.save is not None and not config.checkpoint.no_save_optim) or (
         config.checkpoint.load is not None and not config.checkpoint.no_load_optim
     )
-    if CORE_LINE == "0.12" and config.optimizer.use_distributed_optimizer and kept:
+    distributed = config.optimizer.use_distributed_optimizer
+    if distributed and kept and not core_line.saves_distributed_optimizer():
         raise ConfigError(
-            "--use-distributed-optimizer on megatron-core 0.12.1: its state cannot be saved or "
-            "loaded on that line. Use megatron-core 0.16.1, drop the flag, or add --no-save-optim "
-            "(and --no-load-optim with --load)."
+            f"--use-distributed-optimizer on megatron-core {core_line.installed_version()}: its "
+            "state cannot be saved or loaded on that line. Use megatron-core 0.16.1 or newer, drop "
+            "the flag, or add --no-save-optim (and --no-load-optim with --load)."
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy
 import torch
 
+from ml_models.core_line import Lines
 from ml_models.platforms.cpu_device import with_type_names
 from ml_models.platforms.gloo import gather_uneven, reduce_scatter_uneven
 from ml_models.platforms.patch import ABSENT, Patch
@@ -115,7 +116,7 @@ CORE: tuple[Patch, ...] = (
         target="megatron.core.transformer.moe.moe_utils:te_general_gemm",
         make=lambda original: None if original is ABSENT else original,
         reason="the router reads a name that exists only with TransformerEngine",
-        lines=("0.16",),
+        lines=Lines("0.13", "0.16"),
         link=_CORE + "transformer/moe/moe_utils.py",
     ),
     Patch(
@@ -152,14 +153,14 @@ CORE: tuple[Patch, ...] = (
         target="megatron.core.optimizer.distrib_optimizer:quantize_param_shard",
         make=_without_fp8,
         reason="it asks for TransformerEngine even where no parameter has 8 bits",
-        lines=("0.12",),
+        lines=Lines("0.12", "0.12"),
         link=_CORE.replace("0.16.1", "0.12.1") + "fp8_utils.py",
     ),
     Patch(
         target="megatron.core.dist_checkpointing.validation:np",
         make=lambda original: _NumpyWithProduct(),
         reason="it calls numpy.product, which numpy 2 lacks, on the distributed optimizer's state",
-        lines=("0.12",),
+        lines=Lines("0.12", "0.15"),
         link=_CORE.replace("0.16.1", "0.12.1") + "dist_checkpointing/validation.py",
     ),
 )

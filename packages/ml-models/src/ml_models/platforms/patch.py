@@ -8,9 +8,9 @@ import contextlib
 import importlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 
+from ml_models.core_line import Lines, installed_line
 from ml_models.errors import PlatformError
 
 ABSENT = object()
@@ -29,15 +29,15 @@ class Patch:
     """Original (ABSENT where there is none) -> replacement."""
     reason: str
     """What happens without it."""
-    lines: tuple[str, ...] = ("0.12", "0.16")
-    """Lines of megatron-core that need it."""
+    lines: Lines = Lines()
+    """Lines of megatron-core that need it; all unless given."""
     link: str = ""
     """Where upstream has the code."""
 
 
 def core_line() -> str:
     """Major and minor version of the installed megatron-core, without importing it."""
-    return ".".join(version("megatron-core").split(".")[:2])
+    return installed_line()
 
 
 def apply(patches: Iterable[Patch], line: str) -> list[str]:

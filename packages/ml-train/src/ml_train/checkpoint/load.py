@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch.distributed as dist
 
-from ml_models.core_line import CORE_LINE
+from ml_models import core_line
 from ml_train.checkpoint import run_state, state, torch_dist
 from ml_train.checkpoint.config import CheckpointConfig
 from ml_train.checkpoint.run_state import RunState
@@ -70,11 +70,13 @@ def _fault(
         return "it holds a model without optimizer state; add --no-load-optim --no-load-rng"
     if saved is not None and saved.get("format", 0) > run_state.FORMAT_VERSION:
         return f"run_state.json has format {saved['format']}, newer than this ml-train reads"
-    if CORE_LINE == "0.12" and with_optimizer and saved["layout"] != run_state.layout():
+    same_layout = not with_optimizer or saved["layout"] == run_state.layout()
+    if not same_layout and not core_line.reshards_optimizer():
         return (
             f"the layout is {_text(run_state.layout())}, the checkpoint's is "
-            f"{_text(saved['layout'])}, and on megatron-core 0.12.1 optimizer state is loaded "
-            "only in the layout that saved it; use megatron-core 0.16.1 or --no-load-optim"
+            f"{_text(saved['layout'])}, and on megatron-core {core_line.installed_version()} "
+            "optimizer state is loaded only in the layout that saved it; use megatron-core 0.16.1 "
+            "or newer, or --no-load-optim"
         )
     return state.faults_of_keys(state.model_state(train_module), available)
 

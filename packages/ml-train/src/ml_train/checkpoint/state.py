@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from ml_models.core_line import CORE_LINE
+from ml_models import core_line
 from ml_train.checkpoint import torch_dist
 from ml_train.errors import CheckpointError
 
@@ -37,7 +37,7 @@ def model_state(train_module: Any) -> dict[str, Any]:
     state = {}
     for number, chunk in enumerate(train_module.model_chunks):
         with _virtual_stage(number, len(train_module.model_chunks)):
-            sharded = unwrapped(chunk).sharded_state_dict(metadata=_metadata())
+            sharded = unwrapped(chunk).sharded_state_dict(metadata=core_line.sharding_metadata())
         # TransformerEngine's _extra_state placeholders: pickles without content.
         state[f"model{number}"] = {
             key: value for key, value in sharded.items() if not isinstance(value, ShardedObject)
@@ -65,9 +65,9 @@ def optimizer_state(train_module: Any, model: dict[str, Any], *, is_loading: boo
     """Sharded state of the optimizer. Collective: the distributed one gathers its shards."""
     optimizer = train_module.optimizer
     initialise_adam(optimizer)
-    # The 0.12 line's plain optimizers know no metadata, nor does its own distributed format.
-    arguments: dict[str, Any] = {} if CORE_LINE == "0.12" else {"metadata": _metadata()}
-    state = optimizer.sharded_state_dict(model, is_loading=is_loading, **arguments)
+    state = optimizer.sharded_state_dict(
+        model, is_loading=is_loading, **core_line.sharded_optimizer_arguments()
+    )
     torch_dist.rename_optimizer_keys(state)
     return state
 
@@ -120,10 +120,7 @@ def _load_leaf(leaf: Any, loaded: Any) -> None:
     # The core takes every entry of the state for a tensor that it has read, torch's step as well.
     for state in leaf.optimizer.state.values():
         state.pop("step", None)
-    if CORE_LINE == "0.12":
-        leaf.load_parameter_state_from_fs_model_space(loaded["param_state"])
-    else:
-        leaf.load_parameter_state_from_fully_reshardable(loaded["param_state"])
+    core_line.load_distributed_state(leaf, loaded["param_state"])
 
 
 def faults_of_keys(state: Any, available: dict[str, tuple[int, ...]]) -> str | None:
@@ -191,21 +188,13 @@ def initialise_adam(optimizer: Any) -> None:
 def gathered_prefix(optimizer: Any) -> str | None:
     """Keys whose tensors no update will touch, as they were gathered for the save."""
     gathered = all(_is_distributed(leaf) for leaf in _leaves(optimizer))
-    return "optimizer.state." if gathered and CORE_LINE != "0.12" else None
+    return "optimizer.state." if gathered and core_line.gathers_distributed_state() else None
 
 
 def set_schedule(scheduler: Any, num_steps: int) -> None:
     """Put the schedule where it stood and set the learning rate of the next step."""
     scheduler.num_steps = 0
     scheduler.step(increment=num_steps)
-
-
-def _metadata() -> dict[str, Any]:
-    metadata: dict[str, Any] = {"non_homogeneous_layers": True}
-    if CORE_LINE != "0.12":
-        metadata["chained_optim_avoid_prefix"] = True
-        metadata["distrib_optim_sharding_type"] = "fully_reshardable"
-    return metadata
 
 
 def _leaves(optimizer: Any) -> list[Any]:

@@ -90,11 +90,18 @@ def model_chunks(
         check_for_nan_in_grad=False,
         bucket_size=max(40_000_000, 1_000_000 * layout.dp) if overlap else None,
     )
-    # Only the first chunk overlaps from the start of the backward pass, as in Megatron.
-    return [
-        DistributedDataParallel(transformer, ddp, chunk, disable_bucketing=number > 0)
-        for number, chunk in enumerate(chunks)
-    ]
+    wrapped = []
+    first_stage = parallel_state.get_pipeline_model_parallel_rank() == 0
+    for number, chunk in enumerate(chunks):
+        # Only the first chunk overlaps from the start of the backward pass, as in Megatron.
+        bucketed = overlap and number == 0 and first_stage
+        arguments = core_line.gradient_layout_arguments(chunk, ddp, bucketed=bucketed)
+        wrapped.append(
+            DistributedDataParallel(
+                transformer, ddp, chunk, disable_bucketing=number > 0, **arguments
+            )
+        )
+    return wrapped
 
 
 def optimizer_and_schedule(config: RunConfig, chunks: list[Any], platform: Any) -> tuple[Any, Any]:
