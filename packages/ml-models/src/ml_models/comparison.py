@@ -79,11 +79,12 @@ def read_reference(path: Path, prefix: str) -> dict[str, Tensor]:
 @contextmanager
 def one_process() -> Iterator[None]:
     """Megatron-core's process groups with this process alone, on the CPU platform."""
-    from megatron.core import parallel_state
-
+    from ml_models.core_check import check_unknown_line
     from ml_models.platforms import get_platform
 
     platform = get_platform("cpu")
+    from megatron.core import parallel_state  # the platform makes it importable
+
     ours = not torch.distributed.is_initialized()
     if not ours and torch.distributed.get_world_size() != 1:
         raise MlModelsError("compare runs in one process; it was started in a group of several.")
@@ -92,6 +93,7 @@ def one_process() -> Iterator[None]:
             place = f"file://{Path(folder) / 'store'}"
             torch.distributed.init_process_group("gloo", init_method=place, rank=0, world_size=1)
         platform.apply()
+        check_unknown_line("ml_models")
         try:
             with platform.context():
                 if not parallel_state.model_parallel_is_initialized():
@@ -107,7 +109,9 @@ def compare(source: Source, reference: Mapping[str, Tensor], tolerance: float) -
     """Differences per group; "passed" says whether the logits are within `tolerance`."""
     from ml_models import shards
     from ml_models.build import build_model, make_transformer_config
+    from ml_models.platforms import make_core_importable
 
+    make_core_importable()
     model_config = source.model
     ids = reference["input_ids"].long()
     _check_sizes(ids, reference["logits"], model_config.vocab_size)

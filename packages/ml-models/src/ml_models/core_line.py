@@ -1,8 +1,9 @@
 """The megatron-core lines that are supported, and every difference between them.
 
-A line is major.minor, such as "0.19". Its differences are functions of this file, one small function
-per difference, so that the rest of ml_models and ml_train is written once. A difference holds for a
-range of lines (`Lines`) whose ends come from megatron-core's sources, not from what is supported.
+A line is major.minor, such as "0.19". Its differences are functions of this file, one small
+function per difference, so that the rest of ml_models and ml_train is written once. A difference
+holds for a range of lines (`Lines`) whose ends come from megatron-core's sources, not from what is
+supported.
 
 megatron-core is imported inside the functions: the line must be known before megatron-core is
 imported, as platforms adapt it first.
@@ -11,7 +12,9 @@ imported, as platforms adapt it first.
 import contextlib
 import functools
 import logging
+import platform
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -19,7 +22,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ml_models.errors import ConfigError
+from ml_models.errors import RequirementError
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def order_of(line: str) -> tuple[int, int]:
 
 @functools.cache
 def installed_version() -> str:
-    """megatron-core's version, without importing it; ConfigError where it is missing.
+    """megatron-core's version, without importing it; RequirementError where it is missing.
 
     The file package_info.py of the copy that an import would take decides: MindSpeed users put
     Megatron-LM's source tree on the path, which no installed distribution describes.
@@ -79,7 +82,9 @@ def installed_version() -> str:
     try:
         return metadata.version("megatron-core")
     except metadata.PackageNotFoundError:
-        raise ConfigError("megatron-core is not installed.") from None
+        raise RequirementError(
+            f"megatron-core is not installed. Run: {install_command()}"
+        ) from None
 
 
 def installed_line() -> str:
@@ -97,9 +102,35 @@ def is_newer(line: str) -> bool:
     return all(order_of(line) > order_of(supported.name) for supported in SUPPORTED)
 
 
-def default_release(python: tuple[int, int]) -> str:
-    """The newest tested release for a version of Python."""
+def default_release(python: tuple[int, int] = sys.version_info[:2]) -> str:
+    """The newest tested release for a version of Python; this process's unless given."""
     return next(line.version for line in SUPPORTED if python >= line.first_python)
+
+
+def install_command() -> str:
+    """What brings the default release into this environment."""
+    return f"{sys.executable} -m pip install megatron-core=={default_release()}"
+
+
+def require_supported() -> None:
+    """RequirementError unless the installed megatron-core can serve with this Python.
+
+    A line newer than all that were tested may serve: core_check decides once it can be imported.
+    """
+    line, version = installed_line(), installed_version()
+    tested = next((supported for supported in SUPPORTED if supported.name == line), None)
+    if tested is None and not is_newer(line):
+        names = ", ".join(supported.name for supported in reversed(SUPPORTED))
+        raise RequirementError(
+            f"megatron-core {version} is installed; ml-models supports the lines {names}. "
+            f"Run: {install_command()}"
+        )
+    first_python = (tested or SUPPORTED[0]).first_python
+    if sys.version_info[:2] < first_python:
+        raise RequirementError(
+            f"megatron-core {version} needs Python {first_python[0]}.{first_python[1]} or newer; "
+            f"this is Python {platform.python_version()}. Run: {install_command()}"
+        )
 
 
 def __getattr__(name: str) -> str:
@@ -272,5 +303,5 @@ def load_distributed_state(optimizer: Any, parameter_state: Any) -> None:
 
 
 def gathers_distributed_state() -> bool:
-    """Whether a save makes new tensors of a DistributedOptimizer's state, which no update touches."""
+    """Whether a save copies a DistributedOptimizer's state, so that no update touches the copy."""
     return _here(first="0.15")

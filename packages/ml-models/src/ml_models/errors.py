@@ -20,5 +20,12 @@ class WeightError(MlModelsError):
     """Weights that are missing, superfluous, truncated, of another shape or of another model."""
 
 
+class RequirementError(MlModelsError):
+    """A Python, torch or megatron-core that is missing, broken or of a version that cannot serve.
+
+    The text ends in the pip command that helps.
+    """
+
+
 class PlatformError(MlModelsError):
     """A device platform that is not there, not known or not able to do what was asked."""

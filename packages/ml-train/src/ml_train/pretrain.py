@@ -109,11 +109,13 @@ def _refuse_for_the_core_line(config: RunConfig) -> None:
 
 def start_platform(name: str, world: World) -> Any:
     """The run's platform, with megatron-core adapted to it."""
+    from ml_models.core_check import check_unknown_line
     from ml_models.platforms import get_platform
 
     platform = get_platform(name)
     platform.set_device(world.local_rank)
     platform.apply()
+    check_unknown_line("ml_models", "ml_train")
     # Imported before the platform's context is entered: torch.compile records the names of
     # torch.cuda at import, and must see the real ones.
     import ml_models.layers.block

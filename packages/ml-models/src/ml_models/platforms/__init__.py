@@ -9,12 +9,14 @@ from importlib.metadata import entry_points
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from ml_models import core_line, requirements
 from ml_models.errors import PlatformError
+from ml_models.platforms import stand_in
 
 if TYPE_CHECKING:
     from ml_models.platforms.base import Platform
 
-__all__ = ["get_platform", "platform_names"]
+__all__ = ["get_platform", "make_core_importable", "platform_names"]
 
 GROUP = "ml_models.platforms"
 
@@ -33,8 +35,25 @@ def platform_names() -> list[str]:
     return sorted(_classes())
 
 
+def make_core_importable() -> None:
+    """Check what is installed, then answer for what megatron-core imports in vain; changes no more.
+
+    Called before the first import of megatron-core: by get_platform, and by what needs no device,
+    such as building sample indexes. Raises RequirementError.
+    """
+    requirements.require_core()
+    stand_in.install(stand_in.STAND_INS, core_line.installed_line())
+
+
 def get_platform(name: str = "auto") -> "Platform":
-    """The platform called `name`; auto: the first whose device is there, the CPU last."""
+    """The platform called `name`; auto: the first whose device is there, the CPU last.
+
+    Raises RequirementError before torch is imported where the installation cannot serve.
+    """
+    make_core_importable()
+    if name == "cuda" and requirements.is_cpu_build():  # known before torch is imported
+        raise _no_device(name, requirements.reason_of_cpu_build())
+    requirements.require_torch()
     known = _classes()
     if name == "auto":
         ordered = ["cuda", "npu", *sorted(set(known) - set(_OURS)), "cpu"]
@@ -46,12 +65,17 @@ def get_platform(name: str = "auto") -> "Platform":
         )
     chosen = _load(known[name])
     if not chosen.available():
-        raise PlatformError(
-            f"The platform {name} has no device here, or its libraries cannot be loaded. "
-            "Choose --device cpu, or auto for what there is."
-        )
+        reason = getattr(chosen, "why_unavailable", lambda: "its libraries cannot be loaded")()
+        raise _no_device(name, reason)
     platform: Platform = chosen()
     return platform
+
+
+def _no_device(name: str, reason: str) -> PlatformError:
+    return PlatformError(
+        f"The platform {name} has no device here: {reason}. Choose --device cpu, or auto for what "
+        "there is."
+    )
 
 
 def _classes() -> dict[str, str]:

@@ -26,6 +26,11 @@ class Platform(Protocol):
         """Whether such a device and its libraries are there."""
         ...
 
+    @classmethod
+    def why_unavailable(cls) -> str:
+        """Where `available` is False, the reason and the way out, as part of a sentence."""
+        ...
+
     def set_device(self, local_rank: int) -> None:
         """Choose the device of this process."""
         ...

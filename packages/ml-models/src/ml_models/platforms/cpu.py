@@ -34,6 +34,11 @@ class CpuPlatform:
         """Always."""
         return True
 
+    @classmethod
+    def why_unavailable(cls) -> str:
+        """Never asked: there is always a CPU."""
+        return "there is always a CPU"
+
     def set_device(self, local_rank: int) -> None:
         """There is one."""
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from ml_models import requirements
 from ml_models.platforms import patch
 from ml_models.platforms.cpu_core import WITHOUT_TRANSFORMER_ENGINE
 
@@ -39,6 +40,13 @@ class CudaPlatform:
     def available(cls) -> bool:
         """Whether torch sees a GPU."""
         return torch.cuda.is_available()
+
+    @classmethod
+    def why_unavailable(cls) -> str:
+        """A build without CUDA, or no driver."""
+        if torch.version.cuda is None and torch.version.hip is None:
+            return requirements.reason_of_cpu_build()
+        return "torch finds no GPU or no driver of it; nvidia-smi shows what there is"
 
     def set_device(self, local_rank: int) -> None:
         """GPU number local_rank of this machine."""

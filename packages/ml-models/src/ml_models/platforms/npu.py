@@ -50,6 +50,17 @@ class NpuPlatform:
             return False
         return bool(_npu().is_available())
 
+    @classmethod
+    def why_unavailable(cls) -> str:
+        """torch_npu or CANN is missing, or there is no NPU."""
+        error = _import_error_of_torch_npu()
+        if error is not None:
+            return (
+                f"torch_npu or Ascend's CANN libraries are missing ({error}); install both and "
+                "source CANN's set_env.sh"
+            )
+        return "torch_npu finds no NPU; npu-smi info shows what there is"
+
     def set_device(self, local_rank: int) -> None:
         """NPU number local_rank of this machine."""
         _require_torch_npu()
@@ -118,10 +129,17 @@ def _npu() -> Any:
     return torch.npu  # type: ignore[attr-defined]
 
 
-def _require_torch_npu() -> None:
+def _import_error_of_torch_npu() -> Exception | None:
     try:
         importlib.import_module("torch_npu")
     except (ImportError, OSError, RuntimeError) as error:
+        return error
+    return None
+
+
+def _require_torch_npu() -> None:
+    error = _import_error_of_torch_npu()
+    if error is not None:
         raise PlatformError(
             f"The npu platform needs torch_npu and Ascend's CANN libraries: {error}. Install both, "
             "source CANN's set_env.sh, or choose --device cpu."

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ml_models.core_line import Lines, installed_line
+from ml_models.core_line import Lines, install_command, installed_line
 from ml_models.errors import PlatformError
 
 ABSENT = object()
@@ -81,7 +81,7 @@ def _find(target: str) -> tuple[Any, str, Any]:
     except (ImportError, AttributeError) as error:
         raise PlatformError(
             f"{target} cannot be adapted: {error}. This version of megatron-core is not one that "
-            "was tested; install 0.16.1 or 0.12.1."
+            f"was tested. Run: {install_command()}"
         ) from error
     return owner, name, vars(owner).get(name, ABSENT)
 

@@ -25,6 +25,9 @@ def run(args: argparse.Namespace) -> int:
             "--global-batch-size is unset: without it the number of samples depends on the number "
             "of processes of the later run. Give it here and there."
         )
+    from ml_models.platforms import make_core_importable
+
+    make_core_importable()
     from ml_train.data.index_job import read_stamp
     from ml_train.data.indexes import ensure_indexes
     from ml_train.data.loaders import cache_directory, checked_spec

@@ -66,13 +66,15 @@ class OpenModel:
 @contextmanager
 def open_model(load: str, *, device: str = "auto", bf16: bool = False) -> Iterator[OpenModel]:
     """The newest whole checkpoint of a directory, or one iter_* folder. Raises CheckpointError."""
-    from megatron.core import parallel_state
-
+    from ml_models.core_check import check_unknown_line
     from ml_models.platforms import get_platform
 
     platform = get_platform(device)
     platform.set_device(0)
     platform.apply()
+    check_unknown_line("ml_models", "ml_train")
+    from megatron.core import parallel_state  # adapted by the platform first
+
     store = torch._C._distributed_c10d.HashStore()
     dist.init_process_group(platform.backend, store=store, rank=0, world_size=1)
     try:

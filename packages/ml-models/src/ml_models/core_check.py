@@ -1,0 +1,184 @@
+"""Whether a megatron-core that is newer than all tested lines has what a package uses of it.
+
+The uses are read from the package's own source: each name imported from megatron-core, and each
+call of such a name with its number of positional arguments and its keywords. Every name must be
+there, and every call must fit the signature that is there. So the check cannot fall behind the
+code. It says nothing about numbers.
+
+It reads about a hundred files and takes a second, so it runs on unknown lines only.
+"""
+
+import ast
+import functools
+import importlib
+import inspect
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from ml_models import core_line
+from ml_models.errors import MlModelsError, RequirementError
+
+SHOWN_FAULTS = 3
+
+# Methods that are called on megatron-core's objects, whose class the source does not name.
+METHODS = (
+    "megatron.core.distributed:DistributedDataParallel.no_sync",
+    "megatron.core.distributed:DistributedDataParallel.start_param_sync",
+    "megatron.core.distributed:DistributedDataParallel.zero_grad_buffer",
+    "megatron.core.optimizer.distrib_optimizer:DistributedOptimizer.sharded_state_dict",
+    "megatron.core.optimizer.distrib_optimizer:"
+    "DistributedOptimizer.load_parameter_state_from_fully_reshardable",
+    "megatron.core.optimizer.optimizer:MegatronOptimizer.get_grad_norm",
+    "megatron.core.optimizer.optimizer:MegatronOptimizer.prepare_grads",
+    "megatron.core.optimizer.optimizer:MegatronOptimizer.reload_model_params",
+    "megatron.core.optimizer.optimizer:MegatronOptimizer.scale_loss",
+    "megatron.core.optimizer.optimizer:MegatronOptimizer.step",
+    "megatron.core.optimizer.optimizer:MegatronOptimizer.zero_grad",
+    "megatron.core.transformer.attention:SelfAttention.get_query_key_value_tensors",
+)
+
+
+@dataclass(frozen=True)
+class Use:
+    """One import or one call in a source file."""
+
+    target: str
+    """module:name.attribute"""
+    where: str
+    """file:line"""
+    call: tuple[int, tuple[str, ...], bool] | None = None
+    """Positional arguments, keywords, and whether these are all; None for an import."""
+
+
+@functools.cache
+def check_unknown_line(*packages: str) -> None:
+    """On a line that no test has run on: RequirementError if `packages` cannot work, or a warning.
+
+    Called by entry points after the platform was applied; imports megatron-core.
+    """
+    if core_line.is_supported(core_line.installed_line()):
+        return
+    version, command = core_line.installed_version(), core_line.install_command()
+    names = " and ".join(packages)
+    faults = [fault for package in packages for fault in faults_of(package)]
+    if faults := list(dict.fromkeys([*_fault_of_configuration(), *faults])):
+        more = f", and {len(faults) - SHOWN_FAULTS} more" if len(faults) > SHOWN_FAULTS else ""
+        raise RequirementError(
+            f"megatron-core {version} is newer than all lines that {names} was tested on, and "
+            f"differs in what is used of it: {'; '.join(faults[:SHOWN_FAULTS])}{more}. "
+            f"Run: {command}"
+        )
+    if os.environ.get("RANK", "0") == "0":
+        logging.getLogger(__name__).warning(
+            "megatron-core %s is newer than the lines that %s was tested on. It has every name "
+            "that is used, with fitting arguments; its numbers were not compared. For a tested "
+            "release run: %s",
+            *(version, names, command),
+        )
+
+
+def faults_of(package: str) -> list[str]:
+    """What `package` uses of megatron-core and does not find in the installed one."""
+    faults = [text for use in uses_of(package) if (text := _fault(use))]
+    faults += [text for target in METHODS if (text := _fault(Use(target, "core_check.py")))]
+    return faults
+
+
+def uses_of(package: str) -> list[Use]:
+    """Every import from megatron-core in a package's source, and every call of what it imports."""
+    spec = find_spec(package)
+    assert spec is not None and spec.submodule_search_locations
+    root = Path(next(iter(spec.submodule_search_locations)))
+    uses: list[Use] = []
+    for path in sorted(root.rglob("*.py")):
+        reader = _Reader(f"{package}/{path.relative_to(root).as_posix()}")
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):  # imports first: a function may import after others call
+            reader.read_import(node)
+        for node in ast.walk(tree):
+            reader.read_call(node)
+        uses += reader.uses
+    return uses
+
+
+@dataclass
+class _Reader:
+    """The names of one file that come from megatron-core."""
+
+    file: str
+    targets: dict[str, str] = field(default_factory=dict)
+    """Name in the file -> module:name, or module: for a module."""
+    uses: list[Use] = field(default_factory=list)
+
+    def read_import(self, node: ast.AST) -> None:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("megatron."):
+            for alias in node.names:
+                target = f"{node.module}:{alias.name}"
+                self.targets[alias.asname or alias.name] = target
+                self.uses.append(Use(target, f"{self.file}:{node.lineno}"))
+
+    def read_call(self, node: ast.AST) -> None:
+        if not isinstance(node, ast.Call) or (target := self._target(node.func)) is None:
+            return
+        positional = [item for item in node.args if not isinstance(item, ast.Starred)]
+        keywords = tuple(item.arg for item in node.keywords if item.arg is not None)
+        complete = len(positional) == len(node.args) and len(keywords) == len(node.keywords)
+        call = (len(positional), keywords, complete)
+        self.uses.append(Use(target, f"{self.file}:{node.lineno}", call))
+
+    def _target(self, function: ast.expr) -> str | None:
+        if isinstance(function, ast.Name):
+            return self.targets.get(function.id)
+        if isinstance(function, ast.Attribute):
+            owner = self._target(function.value)
+            return None if owner is None else f"{owner}.{function.attr}"
+        return None
+
+
+def _fault(use: Use) -> str | None:
+    name = use.target.replace(":", ".")
+    try:
+        found = _resolve(use.target)
+    except (ImportError, AttributeError):
+        return f"no {name} ({use.where})"
+    if use.call is None or not callable(found):
+        return None
+    try:
+        signature = inspect.signature(found)
+    except (TypeError, ValueError):  # a compiled function tells no signature
+        return None
+    count, keywords, complete = use.call
+    bind = signature.bind if complete else signature.bind_partial
+    try:
+        bind(*[None] * count, **dict.fromkeys(keywords))
+    except TypeError as error:
+        return f"{name}: {error} ({use.where})"
+    return None
+
+
+def _resolve(target: str) -> Any:
+    """What a target names; its first name may be a module of its own."""
+    module, _, path = target.partition(":")
+    found: Any = importlib.import_module(module)
+    for name in path.split("."):
+        try:
+            found = getattr(found, name)
+        except AttributeError:
+            found = importlib.import_module(f"{module}.{name}")
+    return found
+
+
+def _fault_of_configuration() -> Iterator[str]:
+    """Whether TransformerConfig takes the settings of a small model."""
+    from ml_models import registry
+    from ml_models.build import make_transformer_config
+
+    try:
+        make_transformer_config(registry.get("grok1-tiny"))
+    except (TypeError, ValueError, MlModelsError) as error:
+        yield f"TransformerConfig: {error}"

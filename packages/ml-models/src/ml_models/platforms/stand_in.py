@@ -1,0 +1,134 @@
+"""Modules that megatron-core imports without need, where they are not installed.
+
+megatron-core 0.18 and 0.19 import triton in the file of a feature that is off: paged stash, which
+keeps the experts' activations in pages of GPU memory. triton comes with the CUDA build of torch
+alone, so that `import megatron.core` fails on a CPU build. Here that file gets a stand-in whose
+kernels raise when they are launched.
+
+The stand-in is seen by that file only: its `import` statement is answered through the __import__ of
+its own __builtins__. An entry in sys.modules would tell torch and others that triton is there.
+"""
+
+import builtins
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import Any
+
+from ml_models.core_line import Lines
+from ml_models.errors import PlatformError
+
+
+@dataclass(frozen=True, kw_only=True)
+class StandIn:
+    """One module that one file of megatron-core gets a stand-in of."""
+
+    module: str
+    """What is imported, and may be missing."""
+    importer: str
+    """The module of megatron-core that imports it."""
+    lines: Lines
+    reason: str
+    link: str
+
+
+_REASON = "importing megatron.core imports triton, which CPU builds of torch do not bring"
+_CORE = "https://github.com/NVIDIA/Megatron-LM/blob/{}/megatron/core/transformer/moe/"
+
+STAND_INS: tuple[StandIn, ...] = (
+    StandIn(
+        module="triton",
+        importer="megatron.core.transformer.moe.paged_stash",
+        lines=Lines("0.18", "0.18"),
+        reason=_REASON,
+        link=_CORE.format("core_v0.18.2") + "paged_stash.py",
+    ),
+    StandIn(
+        module="triton",
+        importer="megatron.core.transformer.moe.ops.paged_stash",
+        lines=Lines("0.19"),
+        reason=_REASON,
+        link=_CORE.format("core_v0.19.2") + "ops/paged_stash.py",
+    ),
+)
+
+
+def install(rows: Sequence[StandIn], line: str) -> list[str]:
+    """Answer for what is missing on `line`, before megatron-core is imported, once."""
+    done = []
+    for row in rows:
+        if line in row.lines and importlib.util.find_spec(row.module) is None:
+            if not any(
+                isinstance(finder, _Finder) and finder.row == row for finder in sys.meta_path
+            ):
+                sys.meta_path.insert(0, _Finder(row))
+            done.append(f"{row.importer}: {row.reason}")
+    return done
+
+
+class _Finder(MetaPathFinder):
+    """Finds row.importer where Python does, and has it executed with the stand-in."""
+
+    def __init__(self, row: StandIn) -> None:
+        self.row = row
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != self.row.importer:
+            return None
+        spec = PathFinder.find_spec(fullname, path, target)
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader, self.row.module)
+        return spec
+
+
+class _Loader(Loader):
+    """Another loader, with __builtins__ of the module's own."""
+
+    def __init__(self, loader: Loader, missing: str) -> None:
+        self._loader, self._missing = loader, missing
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        answer = _importer(self._missing)
+        vars(module)["__builtins__"] = {**vars(builtins), "__import__": answer}
+        self._loader.exec_module(module)
+
+
+def _importer(missing: str) -> Callable[..., Any]:
+    stand_in = _Missing(missing)
+
+    def import_or_stand_in(name: str, *arguments: Any, **options: Any) -> Any:
+        if name.partition(".")[0] == missing:
+            return stand_in
+        return builtins.__import__(name, *arguments, **options)
+
+    return import_or_stand_in
+
+
+class _Missing:
+    """Any attribute and any decorated function of a module that is not there."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, name: str) -> "_Missing":
+        return _Missing(f"{self._name}.{name}")
+
+    def __call__(self, *arguments: Any, **options: Any) -> "_Missing":
+        # As a decorator: the function it gives cannot run, so that its name is enough.
+        function = getattr(arguments[0], "__name__", "") if arguments else ""
+        return _Missing(f"{self._name}({function})")
+
+    def __getitem__(self, grid: Any) -> Any:
+        raise PlatformError(
+            f"{self._name}[...] was launched, a kernel that needs a module which is not installed. "
+            f"Run: {sys.executable} -m pip install {self._name.partition('.')[0]}"
+        )

@@ -1,0 +1,92 @@
+"""Which megatron-core is accepted, and what is said where it is not."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ml_models import core_line
+from ml_models.core_line import Lines
+from ml_models.errors import RequirementError
+from ml_models.platforms import get_platform
+
+
+def test_ranges_compare_numbers_and_include_their_ends() -> None:
+    assert "0.16" in Lines("0.9", "0.16")
+    assert "0.9" not in Lines("0.12")
+    assert "0.17" not in Lines(last="0.16")
+    assert "1.0" in Lines("0.19")
+    assert "0.1" in Lines()
+
+
+def test_the_installed_line_is_read_without_an_import() -> None:
+    code = (
+        "import sys; from ml_models import core_line; print(core_line.installed_line());"
+        "assert not {'torch', 'megatron.core'} & set(sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout.strip() == core_line.installed_line() == core_line.CORE_LINE, done.stderr
+
+
+def test_a_source_tree_on_the_path_goes_before_the_installed_wheel(tmp_path: Path) -> None:
+    folder = tmp_path / "megatron" / "core"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text("raise AssertionError('imported')", encoding="ascii")
+    facts = "MAJOR = 0\nMINOR = 14\nPATCH = 7\nPRE_RELEASE = ''\n"
+    (folder / "package_info.py").write_text(facts, encoding="ascii")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from ml_models import core_line; "
+    done = subprocess.run(
+        [sys.executable, "-c", code + "print(core_line.installed_version())"],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.stdout.strip() == "0.14.7", done.stderr
+
+
+@pytest.mark.parametrize("version", ["0.11.0", "0.14.0", "0.9.2"])
+def test_other_lines_are_refused_with_the_command(
+    version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(core_line, "installed_version", lambda: version)
+    with pytest.raises(RequirementError) as caught:
+        get_platform("cpu")
+    said = str(caught.value)
+    assert f"megatron-core {version} is installed; ml-models supports the lines 0.12, 0.16" in said
+    assert said.endswith(f"pip install megatron-core=={core_line.default_release()}")
+
+
+def test_a_missing_megatron_core_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(core_line, "find_spec", lambda name: None)
+
+    def absent(name: str) -> str:
+        raise core_line.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(core_line.metadata, "version", absent)
+    core_line.installed_version.cache_clear()
+    try:
+        with pytest.raises(RequirementError, match=r"megatron-core is not installed\. Run: .*pip"):
+            get_platform("cpu")
+    finally:
+        core_line.installed_version.cache_clear()
+
+
+def test_a_python_too_old_for_the_line_is_told_the_release_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(core_line, "installed_version", lambda: "0.19.2")
+    monkeypatch.setattr(sys, "version_info", (3, 11, 4, "final", 0))
+    with pytest.raises(RequirementError, match=r"0\.19\.2 needs Python 3\.12 or newer"):
+        core_line.require_supported()
+    assert core_line.default_release((3, 10)) == core_line.default_release((3, 11)) == "0.16.1"
+    assert core_line.default_release((3, 12)) == core_line.default_release((3, 13)) == "0.19.2"
+
+
+def test_every_supported_line_has_a_release_of_its_own() -> None:
+    for line in core_line.SUPPORTED:
+        assert line.version.startswith(f"{line.name}.")
+        assert core_line.is_supported(line.name)
+        assert not core_line.is_newer(line.name)
+    assert core_line.is_newer("0.20")
+    assert core_line.is_newer("1.0")

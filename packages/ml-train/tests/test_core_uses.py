@@ -1,0 +1,12 @@
+"""What this package uses of megatron-core is there, and every call fits, on the installed line."""
+
+from ml_models import core_check
+
+
+def test_this_line_has_every_name_and_fits_every_call() -> None:
+    uses = core_check.uses_of("ml_train")
+    assert len(uses) > 50
+    assert any(use.call is not None for use in uses)
+    # What the lines differ in is asked of ml_models.core_line, never used here.
+    faults = [text for text in core_check.faults_of("ml_train") if "(core_check.py)" not in text]
+    assert faults == []
