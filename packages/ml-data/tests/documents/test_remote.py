@@ -15,28 +15,16 @@ from ml_data.pipeline.progress import Tick
 from ml_data.pipeline.run import tokenize
 
 from ..conftest import files_of, write_lines
+from .s3_server import s3_server
 
 Make = Callable[..., TokenizeOptions]
 
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[str]:
-    """Endpoint of a server with an empty bucket `data`."""
-    server_module = pytest.importorskip("moto.server")
-    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    patch = pytest.MonkeyPatch()
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "NO_PROXY": "127.0.0.1",
-    }.items():
-        patch.setenv(name, value)
-    yield f"region=us-east-1&scheme=http&endpoint_override={host}:{port}"
-    patch.undo()
-    server.stop()
+    """The query of a URI that leads to a server."""
+    with s3_server() as (_, query):
+        yield query
 
 
 def upload(query: str, files: dict[str, Path]) -> None:

@@ -7,12 +7,14 @@ with the length of a file.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ml_data.documents.batch import Batch, Position, Segment
+from ml_data.documents.decompress import decompressed
 from ml_data.documents.sources import Source, reporting_input
 
 BATCH_BYTES = 4 << 20
@@ -23,7 +25,9 @@ _READ_BYTES = 1 << 20
 def read_source(
     source: Source, segment: Segment, columns: list[str], batch_bytes: int = BATCH_BYTES
 ) -> Iterator[Batch]:
-    """Batches of that part of `source`, in file order."""
+    """Batches of that part of `source`, in file order; none of a file without a byte."""
+    if source.num_bytes == 0:
+        return
     if source.kind == "parquet":
         yield from _read_parquet(source, segment, columns, batch_bytes)
     else:
@@ -36,8 +40,10 @@ def open_parquet(source: Source) -> Iterator[pq.ParquetFile]:
     with reporting_input(
         lambda: f"{source.name} is not a readable parquet file", is_local=source.is_local
     ):
-        stream = source.filesystem.open_input_file(source.path)
-        opened = pq.ParquetFile(stream, pre_buffer=False, buffer_size=_READ_BYTES)
+        stream = source.open_file()
+        opened = pq.ParquetFile(
+            stream, pre_buffer=False, buffer_size=_READ_BYTES, page_checksum_verification=True
+        )
     with stream, opened:
         yield opened
 
@@ -110,14 +116,12 @@ def _read_lines(source: Source, segment: Segment, batch_bytes: int) -> Iterator[
         lambda: f"{source.name}: cannot be read after line {row}", is_local=source.is_local
     ):
         if source.compression is None:
-            stream = source.filesystem.open_input_file(source.path)
+            stream = source.open_file()
             row, offset = start.row, start.offset
             stream.seek(offset)
         else:
-            stream = source.filesystem.open_input_stream(
-                source.path, compression=source.compression, buffer_size=_READ_BYTES
-            )
-        with stream:
+            stream = decompressed(source.open_stream(), source.compression)
+        with closing(stream):
             for block in _whole_lines(stream, batch_bytes, segment.stop_offset):
                 count = block.count(b"\n") + (not block.endswith(b"\n"))
                 first, row, offset = row, row + count, offset + len(block)
@@ -135,7 +139,7 @@ def _read_lines(source: Source, segment: Segment, batch_bytes: int) -> Iterator[
                 )
 
 
-def _whole_lines(stream: pa.NativeFile, batch_bytes: int, stop: int | None) -> Iterator[bytes]:
+def _whole_lines(stream: Any, batch_bytes: int, stop: int | None) -> Iterator[bytes]:
     """Blocks of about `batch_bytes` that end with a line; `stop` is the start of one."""
     parts: list[bytes] = []
     size = batch_bytes

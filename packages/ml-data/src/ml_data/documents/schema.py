@@ -46,7 +46,12 @@ def check_all_columns(
 
 
 def check_columns(source: Source, columns: list[str], flag: str) -> Size:
-    """Raise InputError when `source` lacks a text column of that name, or is no JSON lines."""
+    """Raise InputError when `source` lacks a text column of that name, or is no JSON lines.
+
+    A file without a byte is zero documents, as Spark writes them for an empty partition.
+    """
+    if source.num_bytes == 0:
+        return Size(num_rows=0, text_bytes=0)
     if source.kind == "jsonl":
         _first_row(source)
         return Size(text_bytes=None if source.compression else source.num_bytes)

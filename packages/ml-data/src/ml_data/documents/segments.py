@@ -55,7 +55,7 @@ def _cut(sources: list[Source], sizes: list[Size], byte: int) -> Position:
 
 
 def _next_line(source: Source, byte: int) -> int:
-    with source.filesystem.open_input_file(source.path) as stream:
+    with source.open_file() as stream:
         at = byte - 1
         stream.seek(at)
         while block := stream.read(_SEARCH_BYTES):

@@ -12,7 +12,8 @@ from typing import Any
 from ml_data.documents.batch import Segment
 from ml_data.documents.schema import Size, check_all_columns, column_names
 from ml_data.documents.segments import segments_of
-from ml_data.documents.sources import Source, find_sources
+from ml_data.documents.sources import LeftOut, Source, resolve
+from ml_data.documents.sources.names import files_of_run
 from ml_data.documents.template import get_template
 from ml_data.errors import TokenizerError
 from ml_data.indexed.layout import best_dtype
@@ -30,6 +31,7 @@ class Plan:
 
     options: TokenizeOptions
     sources: list[Source]
+    left_out: list[LeftOut]
     sizes: list[Size]
     segments: list[Segment]
     tokenizer: Tokenizer
@@ -69,7 +71,10 @@ def output_prefix(prefix: str, key: str) -> str:
 
 def make_plan(options: TokenizeOptions, notice: OnNotice) -> Plan:
     """Find the inputs, load the tokenizer, check that they fit."""
-    sources = find_sources(list(options.input))
+    listing = resolve(options.input, files_of_run(options.output_prefix, options.json_keys))
+    for text in listing.notices():
+        notice(text)
+    sources = listing.sources
     tokenizer = load_tokenizer(
         options.tokenizer_name_or_path,
         tokenizer_type=options.tokenizer_type,
@@ -99,6 +104,7 @@ def make_plan(options: TokenizeOptions, notice: OnNotice) -> Plan:
     return Plan(
         options=options,
         sources=sources,
+        left_out=listing.left_out,
         sizes=sizes,
         segments=segments_of(sources, sizes, options.task_index, options.num_tasks),
         tokenizer=tokenizer,
@@ -130,7 +136,7 @@ def _with_default_template(
     """Alpaca's schema without a `text` column works out of the box."""
     if options.template or options.json_keys != ("text",):
         return options
-    names = column_names(sources[0])
+    names = column_names(next(source for source in sources if source.num_bytes))
     if "text" in names or not {"instruction", "input", "output"} <= set(names):
         return options
     notice("no column 'text', but instruction, input and output: using --template alpaca")

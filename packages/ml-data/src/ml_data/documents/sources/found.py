@@ -1,0 +1,63 @@
+"""What the listing of an input gives: candidates, and what was passed over on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+
+from ml_data.documents.sources.source import Source
+
+HIDDEN = "names that begin with . or _ are hidden or temporary"
+VISITED = "links to folders that are read already"
+NO_FILE = "neither files nor folders"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftOut:
+    """A file or folder (with a `/` at its end) that is not read, and why.
+
+    `same_as` is the name under which the same file is read.
+    """
+
+    name: str
+    reason: str
+    same_as: str | None = None
+
+    def to_dict(self) -> dict[str, str]:
+        """For a manifest and for --json."""
+        facts = {"path": self.name, "reason": self.reason}
+        return facts if self.same_as is None else {**facts, "same_as": self.same_as}
+
+    def __str__(self) -> str:
+        return self.name if self.same_as is None else f"{self.name} (which is {self.same_as})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A file that an input names.
+
+    `identity` is equal for two names of the same file. `is_named` is a file that was given itself,
+    not below a folder or by a pattern; `is_link` a name that leads through a link to another one.
+    """
+
+    source: Source
+    identity: Hashable
+    is_named: bool = False
+    is_link: bool = False
+
+
+@dataclass(kw_only=True)
+class Found:
+    """The candidates of one input, and what its listing passed over.
+
+    `listed` are the names of all files that were seen, selected or not: a file's neighbours tell
+    what it is.
+    """
+
+    candidates: list[Candidate] = field(default_factory=list)
+    listed: set[str] = field(default_factory=set)
+    left_out: list[LeftOut] = field(default_factory=list)
+
+    def leave_out(self, name: str, reason: str, same_as: str | None = None) -> None:
+        """Record a name that is not read."""
+        self.left_out.append(LeftOut(name=name, reason=reason, same_as=same_as))

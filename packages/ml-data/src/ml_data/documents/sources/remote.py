@@ -1,0 +1,256 @@
+"""List what a URI names: an object, everything below a prefix, or a glob's matches.
+
+Arrow's own file systems serve s3, gs, abfs and hdfs without further packages; every other scheme
+goes through fsspec.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from urllib.parse import parse_qs
+
+from pyarrow import fs as arrow_fs
+
+from ml_data.documents.sources.found import HIDDEN, NO_FILE, Candidate, Found
+from ml_data.documents.sources.names import kind_of
+from ml_data.documents.sources.patterns import select, split_pattern
+from ml_data.documents.sources.source import Source, reporting_input
+from ml_data.errors import InputError
+
+_ARROW_SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs")
+# Hadoop's names.
+_ALIASES = {"s3a": "s3", "s3n": "s3", "gcs": "gs"}
+# Where file systems of fsspec keep the time of the last change.
+_MODIFIED = ("mtime", "LastModified", "last_modified", "updated", "created")
+_QUERY = re.compile(r"\?(?=[\w.-]+=)")
+
+
+def without_query(given: str) -> str:
+    """For messages: the query of a URI may hold keys."""
+    return _QUERY.split(given, maxsplit=1)[0] if "://" in given else given
+
+
+def list_remote(given: str) -> Found:
+    """The objects behind one URI; none when there is nothing of that name."""
+    scheme, _, rest = given.partition("://")
+    scheme = _ALIASES.get(scheme.lower(), scheme.lower())
+    if scheme in ("http", "https"):
+        path, mark, query = rest.partition("?")
+    else:
+        path, *more = _QUERY.split(rest, maxsplit=1)
+        mark, query = ("?", more[0]) if more else ("", "")
+    with reporting_input(lambda: f"input {without_query(given)}: cannot be listed", is_local=False):
+        base, pattern = split_pattern(path)
+        filesystem, root = _open_filesystem(f"{scheme}://{base}{mark}{query}", scheme)
+        store, listing = _Store(filesystem), _Listing(scheme, query)
+        # An object may be called `a[1].jsonl`: a name that exists is no pattern.
+        if not listing.add_object(store, "/".join([root, *pattern])):
+            listing.add_below(store, root, pattern)
+    return listing.found
+
+
+class _Listing:
+    """Turns what a store lists into candidates."""
+
+    def __init__(self, scheme: str, query: str) -> None:
+        self.found = Found()
+        self._scheme = scheme
+        self._endpoint = parse_qs(query).get("endpoint_override", [""])[0]
+
+    def add_object(self, store: _Store, path: str) -> bool:
+        """Add the object of exactly this name; False when there is none."""
+        info = store.find(path)
+        if info is None or not info.is_file:
+            return False
+        self._add(store, info, is_named=True)
+        return True
+
+    def add_below(self, store: _Store, root: str, pattern: list[str]) -> None:
+        """Add what the pattern (empty for everything) selects below `root`."""
+        one_level = len(pattern) == 1 and pattern[0] != "**"
+        objects = self._one_level(store, root, pattern) if one_level else store.tree(root)
+        hidden_folders: set[str] = set()
+        for info in objects:
+            if not info.is_folder:
+                self.found.listed.add(self._name(info.path))
+                self._select(store, info, root, pattern, hidden_folders)
+        for folder in sorted(hidden_folders):
+            self.found.leave_out(self._name(folder), HIDDEN)
+
+    def _one_level(self, store: _Store, root: str, pattern: list[str]) -> list[_Object]:
+        """The files in `root` and those below its folders that match; the rest is not listed."""
+        objects = []
+        for child in store.children(root):
+            if not child.is_folder:
+                objects.append(child)
+                continue
+            path = child.path.rstrip("/")
+            matched = select([path.rpartition("/")[2], "file"], pattern)
+            if matched is not None and matched.hidden is not None:
+                self.found.leave_out(self._name(f"{path}/"), HIDDEN)
+            elif matched is not None:
+                objects += store.tree(child.path)
+        return objects
+
+    def _select(
+        self, store: _Store, info: _Object, root: str, pattern: list[str], hidden_folders: set[str]
+    ) -> None:
+        names = info.path.removeprefix(root).strip("/").split("/")
+        selected = select(names, pattern)
+        if selected is None:
+            return
+        if selected.hidden is not None:
+            if selected.hidden < len(names) - 1:
+                folder = "/".join(names[: selected.hidden + 1])
+                hidden_folders.add(f"{root.rstrip('/')}/{folder}/")
+            elif kind_of(info.path):
+                self.found.leave_out(self._name(info.path), HIDDEN)
+        elif not info.is_file:
+            self.found.leave_out(self._name(info.path), NO_FILE)
+        else:
+            self._add(store, info, is_named=False)
+
+    def _name(self, path: str) -> str:
+        """What people call it: without the query, which may hold keys."""
+        if "://" not in path:
+            return f"{self._scheme}://{path}"
+        return path.partition("?")[0]
+
+    def _add(self, store: _Store, info: _Object, *, is_named: bool) -> None:
+        name = self._name(info.path)
+        if info.size is None:
+            raise InputError(
+                f"input {name}: the server does not tell its size, without which a run cannot be "
+                "cut into shards: download it first"
+            )
+        source = Source(
+            name=name,
+            path=info.path,
+            filesystem=store.filesystem,
+            num_bytes=info.size,
+            modified_ns=info.modified_ns,
+            is_local=False,
+        )
+        handler = getattr(store.filesystem, "handler", None)
+        home: Hashable = handler.fs if handler is not None else (self._scheme, self._endpoint)
+        candidate = Candidate(source=source, identity=(home, info.path), is_named=is_named)
+        self.found.candidates.append(candidate)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Object:
+    """What a file system says of one path; `size` is None where it does not know it."""
+
+    path: str
+    is_folder: bool
+    is_file: bool
+    size: int | None
+    modified_ns: int
+
+
+class _Store:
+    """A file system with the three questions that a listing asks.
+
+    fsspec's file systems are asked directly: its general listing, which Arrow would use, skips the
+    folders that it cannot list without a word.
+    """
+
+    def __init__(self, filesystem: Any) -> None:
+        self.filesystem = filesystem
+        handler = getattr(filesystem, "handler", None)
+        self._opened = handler.fs if handler is not None else None
+
+    def find(self, path: str) -> _Object | None:
+        """The object or folder of exactly this name."""
+        if self._opened is None:
+            info = self.filesystem.get_file_info(path)
+            return None if info.type == arrow_fs.FileType.NotFound else _of_arrow(info)
+        try:
+            return _of_fsspec(self._opened.info(path))
+        except FileNotFoundError:
+            return None
+
+    def children(self, folder: str) -> list[_Object]:
+        """What is directly in a folder; nothing when there is no such folder."""
+        if self._opened is None:
+            selector = arrow_fs.FileSelector(folder, allow_not_found=True)
+            return list(map(_of_arrow, self.filesystem.get_file_info(selector)))
+        try:
+            facts = self._opened.ls(folder, detail=True)
+        except FileNotFoundError:
+            return []
+        # A bucket may list the folder itself.
+        objects = map(_of_fsspec, facts)
+        return [one for one in objects if one.path.strip("/") != folder.strip("/")]
+
+    def tree(self, folder: str) -> list[_Object]:
+        """Everything below a folder."""
+        if self._opened is None:
+            selector = arrow_fs.FileSelector(folder, recursive=True, allow_not_found=True)
+            return list(map(_of_arrow, self.filesystem.get_file_info(selector)))
+        if _lists_flat(self._opened):
+            return list(map(_of_fsspec, self._opened.find(folder, detail=True).values()))
+        listed, folders = [], [folder]
+        while folders:
+            for child in self.children(folders.pop()):
+                listed.append(child)
+                if child.is_folder:
+                    folders.append(child.path)
+        return listed
+
+
+def _of_arrow(info: arrow_fs.FileInfo) -> _Object:
+    return _Object(
+        path=info.path,
+        is_folder=info.type == arrow_fs.FileType.Directory,
+        is_file=info.type == arrow_fs.FileType.File,
+        size=info.size,
+        modified_ns=info.mtime_ns or 0,
+    )
+
+
+def _of_fsspec(facts: dict[str, Any]) -> _Object:
+    modified = next((facts[key] for key in _MODIFIED if facts.get(key) is not None), 0.0)
+    if isinstance(modified, datetime):
+        modified = modified.timestamp()
+    return _Object(
+        path=facts["name"],
+        is_folder=facts["type"] == "directory",
+        is_file=facts["type"] == "file",
+        size=facts.get("size"),
+        modified_ns=round(modified * 1e9) if isinstance(modified, (int, float)) else 0,
+    )
+
+
+def _lists_flat(opened: Any) -> bool:
+    """Whether a file system of fsspec lists a whole tree by itself, as buckets do."""
+    from fsspec.asyn import AsyncFileSystem
+    from fsspec.spec import AbstractFileSystem
+
+    if isinstance(opened, AsyncFileSystem):
+        return type(opened)._find is not AsyncFileSystem._find
+    return type(opened).find is not AbstractFileSystem.find
+
+
+def _open_filesystem(uri: str, scheme: str) -> tuple[Any, str]:
+    try:
+        if scheme in _ARROW_SCHEMES:
+            filesystem, path = arrow_fs.FileSystem.from_uri(uri)
+            return filesystem, path
+        import fsspec
+    except ImportError as error:
+        raise InputError(
+            f"input {without_query(uri)}: the scheme {scheme}:// needs fsspec: "
+            "pip install 'ml-data[remote]'"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"input {without_query(uri)}: {error}") from error
+    try:
+        opened, path = fsspec.core.url_to_fs(uri)
+    except (ImportError, ValueError, OSError) as error:
+        raise InputError(f"input {without_query(uri)}: fsspec cannot open it: {error}") from error
+    return arrow_fs.PyFileSystem(arrow_fs.FSSpecHandler(opened)), path

@@ -1,0 +1,224 @@
+"""Inputs to the one list of files that a run reads, in the order given, sorted within an input.
+
+Every file that an input names is in that list, is an error, or is left out for a reason that is
+told.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Container, Hashable, Sequence
+from dataclasses import dataclass
+
+from ml_data.documents.sources.found import Candidate, Found, LeftOut
+from ml_data.documents.sources.local import list_local
+from ml_data.documents.sources.names import (
+    is_facts,
+    is_quarantine,
+    kind_of,
+    known_endings,
+    may_be_manifest,
+    work_folder_of,
+)
+from ml_data.documents.sources.remote import list_remote, without_query
+from ml_data.documents.sources.source import Source, reporting_input
+from ml_data.errors import InputError
+
+UNKNOWN = "their endings are not known"
+FACTS = "they describe a data set, a tokenizer or a model"
+OURS = "ml-data wrote them"
+SAME = "other names of files that are read"
+EMPTY = "0 bytes: no documents"
+# The layout of a repository in the hub's cache: the files below snapshots/ are links.
+_REVISION = re.compile(
+    r"(?P<cache>(.*/)?(datasets|models|spaces)--[^/]+)/snapshots/(?P<revision>[^/]+)/(?P<file>.+)"
+)
+_MANIFEST_MARK = b'"ml-data manifest"'
+_NAMES_IN_A_NOTICE = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """The files that a run reads, and what it leaves out of the folders and globs given."""
+
+    sources: list[Source]
+    left_out: list[LeftOut]
+
+    def notices(self) -> list[str]:
+        """A sentence for each reason for which something is left out or empty."""
+        names: dict[str, list[str]] = {}
+        for one in self.left_out:
+            names.setdefault(one.reason, []).append(str(one))
+        told = [f"not read: {_enumerate(given)} ({reason})" for reason, given in names.items()]
+        empty = [source.name for source in self.sources if source.num_bytes == 0]
+        return told + ([f"empty: {_enumerate(empty)} ({EMPTY})"] if empty else [])
+
+
+def find_sources(inputs: Sequence[str]) -> list[Source]:
+    """The files that `inputs` name; see `resolve`."""
+    return resolve(inputs).sources
+
+
+def resolve(inputs: Sequence[str], is_own: Callable[[str], bool] = lambda path: False) -> Listing:
+    """The files that `inputs` name. `is_own` tells the local paths that the run itself writes.
+
+    Raises InputError for a missing path, a dangling link, a folder that cannot be listed or holds
+    no data, an unknown ending, a file named by two inputs, inputs without a single byte.
+    """
+    sources: list[Source] = []
+    left_out: list[LeftOut] = []
+    seen: dict[Hashable, _Seen] = {}
+    for given in inputs:
+        found = _list(given)
+        found.candidates.sort(key=lambda one: one.source.name.split("/"))
+        kept = _data_of(found, is_own)
+        if not kept:
+            raise InputError(_nothing_of(given, found))
+        _refuse_revisions(given, kept)
+        sources += [one.source for one in _once(found, kept, given, seen)]
+        left_out += found.left_out
+    if not any(source.num_bytes for source in sources):
+        names = _enumerate([source.name for source in sources])
+        raise InputError(f"input {names} is empty (0 bytes): nothing to tokenize")
+    return Listing(sources=sources, left_out=left_out)
+
+
+def _list(given: str) -> Found:
+    if not given.strip():
+        raise InputError(f"input {given!r}: a path was expected; is a variable of the shell empty?")
+    scheme, mark, rest = given.partition("://")
+    if mark and scheme.lower() not in ("file", "local"):
+        return list_remote(given)
+    path = os.path.expanduser(rest if mark else given)
+    with reporting_input(lambda: f"input {given}: cannot be listed", is_local=True):
+        return list_local(path)
+
+
+def _data_of(found: Found, is_own: Callable[[str], bool]) -> list[Candidate]:
+    """The candidates that may hold documents.
+
+    Of the others, those that were named are an error, and the rest is left out.
+    """
+    kept: list[Candidate] = []
+    unknown: list[Candidate] = []
+    work_folders: dict[str, None] = {}
+    for one in found.candidates:
+        source = one.source
+        own = source.is_local and is_own(source.path)
+        if one.is_named:
+            _check_named(source, own)
+            kept.append(one)
+        elif folder := work_folder_of(source.name, found.listed):
+            work_folders[f"{folder}/"] = None
+        elif kind_of(source.name) is None:
+            if not own:
+                unknown.append(one)
+        elif own or _is_ours(source, found.listed):
+            found.leave_out(source.name, OURS)
+        elif is_facts(source.name):
+            found.leave_out(source.name, FACTS)
+        else:
+            kept.append(one)
+    for folder in work_folders:
+        found.leave_out(folder, OURS)
+    names = {one.identity: one.source.name for one in kept}
+    for one in unknown:
+        # A hub's cache keeps the data under names without endings, to which others link.
+        read_as = names.get(one.identity)
+        found.leave_out(one.source.name, SAME if read_as else UNKNOWN, read_as)
+    return kept
+
+
+def _check_named(source: Source, own: bool) -> None:
+    if own:
+        raise InputError(
+            f"input {source.name} belongs to the output of this very run: its own files are never "
+            "its inputs. Name other files or another --output-prefix"
+        )
+    if kind_of(source.name) is None:
+        raise InputError(
+            f"input {source.name}: unknown kind of file; known endings: {known_endings()}"
+        )
+
+
+def _is_ours(source: Source, listed: Container[str]) -> bool:
+    if is_quarantine(source.name, listed):
+        return True
+    if not may_be_manifest(source.name, listed):
+        return False
+    with (
+        reporting_input(lambda: f"{source.name}: cannot be read", is_local=source.is_local),
+        source.open_stream() as stream,
+    ):
+        return _MANIFEST_MARK in stream.read(200)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """Under which name, and by which input, a file is read."""
+
+    name: str
+    given: str
+
+
+def _once(
+    found: Found, candidates: list[Candidate], given: str, seen: dict[Hashable, _Seen]
+) -> list[Candidate]:
+    """Each file under one name, its own rather than that of a link; `seen` is brought up to date.
+
+    Within one input, and where a link leads to it, a second name is left out. A file that two
+    inputs name is an error, since only the user can tell which was meant.
+    """
+    real_first = sorted(candidates, key=lambda one: one.is_link)
+    names = {one.identity: one.source.name for one in reversed(real_first)}
+    kept = []
+    for one in candidates:
+        earlier = seen.get(one.identity)
+        name = one.source.name
+        if earlier is not None and not one.is_link:
+            other = "" if earlier.name == name else f" is the file {earlier.name} and"
+            raise InputError(
+                f"input {name}{other} is named twice, by {without_query(earlier.given)} and by "
+                f"{without_query(given)}: its documents would be doubled"
+            )
+        if earlier is not None:
+            found.leave_out(name, SAME, earlier.name)
+        elif names[one.identity] != name:
+            found.leave_out(name, SAME, names[one.identity])
+        else:
+            kept.append(one)
+    for one in kept:
+        seen[one.identity] = _Seen(one.source.name, given)
+    return kept
+
+
+def _refuse_revisions(given: str, candidates: list[Candidate]) -> None:
+    """A cache of Hugging Face's hub keeps old revisions of a file beside the new one."""
+    first: dict[tuple[str, str], Candidate] = {}
+    for one in candidates:
+        match = _REVISION.match(one.source.name)
+        if match is None:
+            continue
+        other = first.setdefault((match["cache"], match["file"]), one)
+        if other.identity != one.identity:
+            folder = one.source.name.removesuffix(match["file"])
+            raise InputError(
+                f"input {without_query(given)} holds two revisions of a data set, "
+                f"{other.source.name} and {one.source.name}: name the folder of one of them, such "
+                f"as {folder}"
+            )
+
+
+def _nothing_of(given: str, found: Found) -> str:
+    reasons = [f"{one} ({one.reason})" for one in found.left_out]
+    passed = f"; not read: {_enumerate(reasons)}" if reasons else ""
+    return (
+        f"input {without_query(given)}: no such file, or no parquet or JSON lines below it{passed}"
+    )
+
+
+def _enumerate(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_NAMES_IN_A_NOTICE])
+    more = len(names) - _NAMES_IN_A_NOTICE
+    return f"{shown} and {more:,} more" if more > 0 else shown

@@ -1,0 +1,89 @@
+"""One input file, and what its file system raises as an error of ours."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from ml_data.documents.sources.names import compression_of, kind_of
+from ml_data.errors import InputError, MlDataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """One input file: `name` as people know it, `path` inside `filesystem`."""
+
+    name: str
+    path: str
+    filesystem: Any
+    num_bytes: int
+    modified_ns: int
+    is_local: bool
+
+    @property
+    def kind(self) -> str:
+        """'parquet' or 'jsonl'."""
+        return kind_of(self.name) or "jsonl"
+
+    @property
+    def compression(self) -> str | None:
+        """gzip, zstd, bz2, xz or lz4 for compressed JSON lines; None for plain text."""
+        return compression_of(self.name)
+
+    def open_file(self) -> pa.NativeFile:
+        """The raw bytes, with random access."""
+        if self.is_local and not _is_utf8(self.path):
+            return pa.PythonFile(open(self.path, "rb"), mode="r")
+        return self.filesystem.open_input_file(self.path)
+
+    def open_stream(self) -> pa.NativeFile:
+        """The raw bytes in order."""
+        if self.is_local:
+            return self.open_file()
+        return self.filesystem.open_input_stream(self.path, compression=None)
+
+
+def _is_utf8(path: str) -> bool:
+    """Whether Arrow can open it: in names that are not UTF-8 Python keeps bytes as surrogates."""
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+@contextmanager
+def reporting_input(what: Callable[[], str], *, is_local: bool) -> Iterator[None]:
+    """Turn what a file system raises into an InputError that starts with `what()`.
+
+    Remote file systems of fsspec raise whatever their network library does.
+    """
+    try:
+        yield
+    except MlDataError:
+        raise
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{what()}: {error}") from error
+    except Exception as error:
+        if is_local:
+            raise
+        raise InputError(f"{what()}: {type(error).__name__}: {error}") from error
+
+
+def source_checksum(source: Source, which: str) -> str | None:
+    """sha256 of the file, where `which` (all, local, none) asks for it."""
+    if which == "none" or (which == "local" and not source.is_local):
+        return None
+    digest = hashlib.sha256()
+    with (
+        reporting_input(lambda: f"{source.name}: cannot be read", is_local=source.is_local),
+        source.open_stream() as stream,
+    ):
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
