@@ -24,7 +24,7 @@ def test_released_sizes(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_unknown_model_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["show", "grok-40b"]) == 1
+    assert main(["show", "grok-40b"]) == 2
     assert "known: grok1-314b" in capsys.readouterr().err
 
 

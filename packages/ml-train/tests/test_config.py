@@ -41,8 +41,14 @@ def test_later_wins_and_origins_are_told(tmp_path: Path) -> None:
     assert len(table) == len(settings())
 
 
-def test_the_last_of_a_repeated_flag_wins() -> None:
-    assert load("--train-iters", "3", "--train-iters", "4").config.training.train_iters == 4
+def test_a_repeated_flag_is_refused_unless_nothing_is_lost() -> None:
+    said = message("--train-iters", "3", "--train-iters", "4")
+    assert said == "--train-iters is given twice, as 3 and as 4; give it once."
+    assert "as a b and as a" in message("--data-path", "a", "b", "--data-path=a")
+    said = message("--bf16", "--lr", "1", "--no-bf16")
+    assert said == "--bf16 and --no-bf16 contradict each other; give one of them."
+    assert load("--train-iters", "3", "--lr=2", "--train-iters=3").config.training.train_iters == 3
+    assert "gives num_layers twice" in message("--model-override", "num_layers=2", "num_layers=4")
 
 
 def test_unknown_flag_names_the_nearest() -> None:
@@ -118,7 +124,7 @@ def test_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("--context-parallel-size 2", "only 1 is supported"),
         ("--micro-batch-size 0", "--micro-batch-size is 0; it must be 1 or more"),
         ("--tokenizer-model a --tokenizer-name-or-path b", "not both"),
-        ("--tokenizer-type GPT2BPETokenizer", "supported: PretrainedFromHF"),
+        ("--tokenizer-type GPT2BPETokenizer", "must be one of PretrainedFromHF, Llama2Tokenizer"),
         ("--data-path a --valid-data-path b", "not both"),
         ("--data-path 0.5 a 0.5", "pairs of weight and prefix"),
         ("--data-path 0.5 a 0 b", "weight 0 is not above 0; leave its prefix out"),
@@ -132,7 +138,7 @@ def test_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("--nan-grad-policy rollback --save x", "give --save and --save-interval"),
         ("--distributed-timeout-minutes 0.01", "from 0.05 (3 seconds)"),
         ("--wandb-project p", "below --save, which is not given"),
-        ("--execution compild", "supported: eager, compiled"),
+        ("--execution compild", "must be one of eager, compiled"),
         ("--model grok1-tiny2", "'grok1-tiny2' is not known"),
         ("--model-override num_layer=3", "num_layers"),
     ],
@@ -149,7 +155,6 @@ def test_every_rule_of_ineffective_settings_can_fire(key: str, tmp_path: Path) -
         "split": ["--split", "1,0,0"],
         "moe_aux_loss_coeff": ["--moe-router-load-balancing-type", "none"],
         "min_lr": ["--lr-decay-style", "constant"],
-        "lr_warmup_iters": ["--train-iters", "2"],
         "lr_decay_iters": ["--lr-decay-style", "constant"],
         "overlap_param_gather": ["--use-distributed-optimizer", "--overlap-grad-reduce"],
         "model": ["--model-config", str(tmp_path / "model_config.json")],

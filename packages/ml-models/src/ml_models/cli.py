@@ -1,15 +1,15 @@
-"""Console command of ml-models: `ml-models COMMAND ...`; exit 0 done, 1 failed, 2 bad usage."""
+"""Console command of ml-models: `ml-models COMMAND ...`. Exit codes are those of errors.py."""
 
 import argparse
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from importlib import import_module
 from types import MappingProxyType
 
-from ml_models import __version__
-from ml_models.errors import MlModelsError
+from ml_models import __version__, terminal
+from ml_models.command_line import fault_of_words, run_command, unknown_flag
+from ml_models.errors import EXIT_CODES
 
 COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
@@ -54,30 +54,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         if given[:1] == [name]:
             import_module(f"ml_models.commands.{name}").add_arguments(command)
+            command.add_argument(
+                "--logging-level",
+                choices=tuple(terminal.LEVELS),
+                default=terminal.DEFAULT_LEVEL,
+                help="the messages that are shown on stderr, from few to many (default: notice)",
+            )
             chosen = command
     _check_flags(chosen, given)
     args = parser.parse_args(given)
-    try:
+
+    def command_itself() -> int:
         with warnings.catch_warnings():
             for text in _NOT_FOR_USERS:
                 warnings.filterwarnings("ignore", text)
             return int(import_module(f"ml_models.commands.{args.command}").run(args))
-    except MlModelsError as error:
-        print(f"ml-models: error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+
+    with terminal.speaking(args.logging_level):
+        return run_command(
+            command_itself, tell=terminal.error, detail=terminal.detail, codes=EXIT_CODES
+        )
 
 
 def _check_flags(parser: argparse.ArgumentParser, given: Sequence[str]) -> None:
-    """A misspelt flag is named before argparse complains that the right one is missing; exit 2."""
+    """Name a misspelt flag before argparse complains that the right one is missing; exit code 2."""
     known = [option for action in parser._actions for option in action.option_strings]
     for word in given:
         flag = word.partition("=")[0]
         if flag.startswith("--") and flag not in known:
-            nearest = get_close_matches(flag, known, n=1)
-            hint = f" Did you mean {nearest[0]}?" if nearest else ""
-            parser.error(f"unknown flag {flag}.{hint}")
+            sentence = unknown_flag(word, known)
+            parser.error(sentence[0].lower() + sentence[1:])  # as argparse's own begin
+    fault = fault_of_words(parser, given)
+    if fault is not None:
+        parser.error(fault)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,11 @@ megatron-core's TransformerConfig, see `ml_models.build.make_transformer_config`
 """
 
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, ClassVar
+from types import NoneType, UnionType
+from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 from typing_extensions import Self
 
@@ -19,6 +21,9 @@ class ModelConfig:
     """Sizes of a mixture-of-experts transformer with grouped-query attention and RoPE."""
 
     architecture: ClassVar[str] = ""
+
+    positive: ClassVar[tuple[str, ...]] = ("rotary_base", "norm_epsilon", "init_method_std")
+    """Fields with a fraction that must be greater than 0; every number must be finite."""
 
     num_layers: int
     """Transformer layers."""
@@ -63,12 +68,9 @@ class ModelConfig:
     """True: the output projection has a weight of its own."""
 
     def __post_init__(self) -> None:
-        self._check_types()
-        for field in fields(self):
-            if field.type in (int, "int"):
-                self._require(getattr(self, field.name) >= 1, field.name, "1 or more")
-        for name in ("rotary_base", "norm_epsilon", "init_method_std"):
-            self._require(getattr(self, name) > 0, name, "greater than 0")
+        for name, hint in get_type_hints(type(self)).items():
+            if get_origin(hint) is not ClassVar:
+                self._check_value(name, hint)
         self._require(
             self.num_attention_heads % self.num_query_groups == 0,
             "num_attention_heads",
@@ -80,21 +82,39 @@ class ModelConfig:
             "moe_router_topk",
             f"at most num_experts, which is {self.num_experts}",
         )
+        self._require(
+            self.moe_router_topk > 1 or self.num_experts == 1 or not self.gates_sum_to_one,
+            "moe_router_topk",
+            "2 or more, as the gates of the chosen experts are made to sum to 1: a single gate "
+            "would be 1 whatever the router says, and the router would learn nothing",
+        )
 
-    def _check_types(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.type in (int, "int"):
-                good = isinstance(value, int) and not isinstance(value, bool)
-                wanted = "a whole number"
-            elif field.type in (float, "float"):
-                good = isinstance(value, (int, float)) and not isinstance(value, bool)
-                wanted = "a number"
-            elif field.type in (bool, "bool"):
-                good, wanted = isinstance(value, bool), "true or false"
-            else:
-                continue
-            self._require(good, field.name, wanted)
+    @property
+    def gates_sum_to_one(self) -> bool:
+        """Whether the gates of the chosen experts are divided by their sum."""
+        return False
+
+    def _check_value(self, name: str, hint: Any) -> None:
+        """Hold a field against its type and, if it is a size, against the rule of 1 or more."""
+        value = getattr(self, name)
+        kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        none = ", or null for none" if NoneType in kinds else ""
+        if value is None and none:
+            return
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        for kind in kinds:
+            if get_origin(kind) is Literal:
+                choices = get_args(kind)
+                self._require(value in choices, name, f"one of {', '.join(choices)}")
+            elif kind is bool:
+                self._require(isinstance(value, bool), name, "true or false")
+            elif kind is int:
+                self._require(number and isinstance(value, int), name, f"a whole number{none}")
+                self._require(value >= 1, name, f"1 or more{none}")
+            elif kind is float:
+                self._require(number and math.isfinite(value), name, f"a finite number{none}")
+                good = value > 0 or name not in self.positive
+                self._require(good, name, f"greater than 0{none}")
 
     def _require(self, holds: bool, name: str, rule: str) -> None:
         if not holds:

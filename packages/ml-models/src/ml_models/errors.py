@@ -1,7 +1,13 @@
-"""The exceptions that ml_models raises for what a user can fix.
+"""The exceptions that ml_models raises for what a user can fix, and the exit codes of its commands.
 
-Each text names the field or file, the value, the rule and the fix; a command prints it and exits 1.
+Each text names the field or file, the value, the rule and the fix; a command prints it. The three
+packages share the exit codes by convention: 0 done, 1 failed, 2 bad usage, 130 Ctrl-C, 143 SIGTERM.
 """
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+DONE, FAILED, BAD_USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
 
 class MlModelsError(Exception):
@@ -29,3 +35,29 @@ class RequirementError(MlModelsError):
 
 class PlatformError(MlModelsError):
     """A device platform that is not there, not known or not able to do what was asked."""
+
+
+class UnknownPlatformError(PlatformError):
+    """A name that no device platform has."""
+
+
+class Terminated(BaseException):
+    """SIGTERM came. Like KeyboardInterrupt it is no Exception, so that only the command ends it."""
+
+
+EXIT_CODES: Mapping[type[BaseException], int] = MappingProxyType(
+    {
+        MlModelsError: FAILED,
+        ConfigError: BAD_USAGE,
+        UnknownPlatformError: BAD_USAGE,
+        OSError: FAILED,
+        KeyboardInterrupt: INTERRUPTED,
+        Terminated: TERMINATED,
+    }
+)
+"""What a command ends with. The nearest base class of an error counts."""
+
+
+def exit_code(error: BaseException, table: Mapping[type[BaseException], int] = EXIT_CODES) -> int:
+    """The code of an error whose class, or a base of it, stands in the table."""
+    return next(table[base] for base in type(error).__mro__ if base in table)

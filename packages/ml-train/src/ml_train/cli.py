@@ -1,10 +1,9 @@
 """Console command ml-train. A command's module is imported only when it is asked for.
 
-Exit codes: 0 done, 1 failed, 2 bad usage. A mistake is one message, from rank 0 if it has it.
+Exit codes are those of errors.py. A mistake is one message, from rank 0 if it has it.
 """
 
 import importlib
-import os
 import sys
 import time
 import warnings
@@ -12,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from ml_data.errors import MlDataError
-from ml_models.errors import MlModelsError
-from ml_train.errors import ConfigError, MlTrainError
+from ml_models.command_line import run_command
+from ml_train import terminal
+from ml_train.errors import BAD_USAGE, DONE, EXIT_CODES, MlTrainError
 
 COMMANDS: Mapping[str, str] = MappingProxyType(
     {
@@ -47,24 +46,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] in (["-h"], ["--help"]):
-        print(_USAGE, end="")
-        return 0
+        terminal.result(_USAGE, end="")
+        return DONE
     if words[:1] == ["--version"]:
         import ml_train
 
-        print(f"ml-train {ml_train.__version__}")
-        return 0
-    if not words or words[0] not in COMMANDS:
-        what = f"Unknown command {words[0]!r}." if words else "No command given."
-        return _fail(f"{what} Known: {', '.join(COMMANDS)}.", 2)
-    try:
-        return _run(words[0], words[1:])
-    except ConfigError as error:
-        return _fail(str(error), 2)
-    except (MlTrainError, MlModelsError, MlDataError) as error:
-        return _fail(str(error), 1)
-    except KeyboardInterrupt:
-        return 130
+        terminal.result(f"ml-train {ml_train.__version__}")
+        return DONE
+    with terminal.speaking(log_to_stdout=words[:1] == ["pretrain"]):
+        if not words or words[0] not in COMMANDS:
+            what = f"Unknown command {words[0]!r}." if words else "No command given."
+            _tell(f"{what} Known: {', '.join(COMMANDS)}.")
+            return BAD_USAGE
+        return run_command(
+            lambda: _run(words[0], words[1:]),
+            tell=_tell,
+            detail=terminal.detail,
+            codes=EXIT_CODES,
+            # A run has a handler of its own while it trains. Before and after that it may wait for
+            # other ranks in native code, where no Python handler runs: SIGTERM must end it there.
+            sigterm_raises=words[0] != "pretrain",
+        )
 
 
 def _run(name: str, words: list[str]) -> int:
@@ -87,15 +89,12 @@ def _run(name: str, words: list[str]) -> int:
     return code
 
 
-def _fail(message: str, code: int) -> int:
-    rank = os.environ.get("RANK", "0")
-    if rank != "0":
+def _tell(message: str) -> None:
+    if terminal.own_rank():
         # Mostly the same sentence: rank 0 says it and its end takes this process along. What this
         # rank alone has seen must be said too.
         time.sleep(_RANK_0_SPEAKS_FIRST_SECONDS)
-    where = "" if rank == "0" else f" (rank {rank})"
-    print(f"ml-train: error{where}: {message}", file=sys.stderr, flush=True)
-    return code
+    terminal.error(message)
 
 
 if __name__ == "__main__":

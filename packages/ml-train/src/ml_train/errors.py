@@ -1,8 +1,33 @@
-"""What ml_train raises for a user's mistake: one small tree, one message each.
+"""What ml_train raises for a user's mistake, and the exit codes of its commands.
 
 A message says what was given, the rule it broke, and what to do instead. The command line prints
-that message alone and ends with 1 (a run that failed) or 2 (a command that makes no sense).
+that message alone. The three packages share the exit codes by convention: 0 done, 1 failed, 2 bad
+usage, 130 Ctrl-C, 143 SIGTERM.
 """
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from ml_data.errors import MlDataError, UsageError
+from ml_models.errors import BAD_USAGE, DONE, FAILED, INTERRUPTED, TERMINATED, Terminated
+from ml_models.errors import EXIT_CODES as MODEL_EXIT_CODES
+
+__all__ = [
+    "BAD_USAGE",
+    "DONE",
+    "EXIT_CODES",
+    "FAILED",
+    "INTERRUPTED",
+    "TERMINATED",
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "LayoutError",
+    "MlTrainError",
+    "StartError",
+    "Terminated",
+    "TrainingError",
+]
 
 
 class MlTrainError(Exception):
@@ -17,6 +42,10 @@ class LayoutError(MlTrainError):
     """A parallel layout that the model, the batch or the number of processes does not allow."""
 
 
+class StartError(LayoutError):
+    """Processes of the run that did not come, so that the layout is not complete."""
+
+
 class CheckpointError(MlTrainError):
     """A checkpoint that is absent, damaged, or another model's."""
 
@@ -27,3 +56,17 @@ class DataError(MlTrainError):
 
 class TrainingError(MlTrainError):
     """Training that cannot go on: a loss or gradient that is not finite."""
+
+
+EXIT_CODES: Mapping[type[BaseException], int] = MappingProxyType(
+    {
+        **MODEL_EXIT_CODES,
+        MlDataError: FAILED,
+        UsageError: BAD_USAGE,
+        MlTrainError: FAILED,
+        ConfigError: BAD_USAGE,
+        LayoutError: BAD_USAGE,
+        StartError: FAILED,
+    }
+)
+"""What a command ends with. The nearest base class of an error counts."""

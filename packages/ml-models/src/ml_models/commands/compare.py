@@ -2,8 +2,12 @@
 
 import argparse
 import json
+import math
 from pathlib import Path
 from typing import Any
+
+from ml_models import terminal
+from ml_models.errors import ConfigError
 
 TOLERANCE = 1e-4
 
@@ -33,6 +37,10 @@ def run(args: argparse.Namespace) -> int:
     from ml_models.comparison import compare, read_reference
     from ml_models.conversion.open import guess_format, open_source
 
+    if not 0 <= args.tolerance < math.inf:
+        raise ConfigError(
+            f"--tolerance is {args.tolerance}; it must be a finite number, 0 or more."
+        )
     reference = read_reference(args.reference, args.prefix)
     source = open_source(
         guess_format(args.weights),
@@ -42,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         variant=args.variant,
     )
     result = compare(source, reference, args.tolerance)
-    print(json.dumps(result, indent=1) if args.json else as_text(result))
+    terminal.result(json.dumps(result, indent=1) if args.json else as_text(result))
     return 0 if result["passed"] else 1
 
 

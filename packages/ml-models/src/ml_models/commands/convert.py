@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ml_models import terminal
+
 FORMATS = ("huggingface", "xai", "megatron")
 DTYPE_NAMES = ("bf16", "fp32")
 
@@ -72,17 +74,17 @@ def run(args: argparse.Namespace) -> int:
             progress=progress,
         )
     if args.json:
-        print(json.dumps(report, indent=1))
+        terminal.result(json.dumps(report, indent=1))
         return 0
-    print(
+    terminal.result(
         f"{report['num_source_tensors']} tensors read once each, {report['num_target_tensors']} "
         f"written once each: {report['num_parameters']:,} parameters in {len(report['files'])} "
         f"file{'s' if len(report['files']) != 1 else ''} of {args.output}"
     )
-    print(_losses(report["targets"]))
+    terminal.result(_losses(report["targets"]))
     for note in report["notes"]:
-        print(note)
-    print(f"every tensor's shape, dtype and checksum: {args.output / REPORT}")
+        terminal.result(note)
+    terminal.result(f"every tensor's shape, dtype and checksum: {args.output / REPORT}")
     return 0
 
 

@@ -2,7 +2,7 @@
 
 import argparse
 
-from ml_models import registry
+from ml_models import registry, terminal
 from ml_models.parameters import billions, count_parameters
 
 
@@ -15,7 +15,7 @@ def run(args: argparse.Namespace) -> int:
     for name in registry.names():
         model = registry.get(name)
         counts = count_parameters(model)
-        print(
+        terminal.result(
             f"{name:<18}{model.architecture:<10}{model.num_layers:>3} layers  "
             f"{billions(counts.total):>8} parameters  {billions(counts.active):>8} active"
         )

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from ml_models import terminal
 from ml_models.conversion.convert import Progress
 
 SECONDS_BETWEEN_LINES = 30.0
@@ -15,11 +16,11 @@ def show_progress(quiet: bool) -> Iterator[Progress]:
     """On stderr, which leaves stdout to the result."""
     if quiet:
         yield lambda what, done, total: None
-    elif sys.stderr.isatty():
+    elif sys.stderr is not None and sys.stderr.isatty():
         with _bar() as progress:
             yield progress
     else:
-        yield lines(lambda line: print(line, file=sys.stderr, flush=True))
+        yield lines(terminal.notice)
 
 
 def lines(write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> Progress:
@@ -47,7 +48,6 @@ def lines(write: Callable[[str], None], clock: Callable[[], float] = time.monoto
 
 @contextmanager
 def _bar() -> Iterator[Progress]:
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         DownloadColumn,
@@ -55,7 +55,6 @@ def _bar() -> Iterator[Progress]:
         TimeRemainingColumn,
         TransferSpeedColumn,
     )
-    from rich.progress import Progress as Bar
 
     columns = (
         TextColumn("{task.description}"),
@@ -64,7 +63,7 @@ def _bar() -> Iterator[Progress]:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Bar(*columns, console=Console(stderr=True)) as bar:
+    with terminal.VOICE.progress_bar(*columns, stderr=True) as bar:
         task = bar.add_task("opening", total=None)
 
         def advance(what: str, done: int, total: int) -> None:

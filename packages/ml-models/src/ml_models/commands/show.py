@@ -4,7 +4,7 @@ import argparse
 import json
 from typing import Any
 
-from ml_models import registry
+from ml_models import registry, terminal
 from ml_models.config import ModelConfig
 from ml_models.parameters import billions, count_parameters
 
@@ -19,7 +19,7 @@ def run(args: argparse.Namespace) -> int:
     """Print one model."""
     model = registry.get(args.name)
     facts = describe(args.name, model)
-    print(json.dumps(facts, indent=2) if args.json else as_text(facts))
+    terminal.result(json.dumps(facts, indent=2) if args.json else as_text(facts))
     return 0
 
 

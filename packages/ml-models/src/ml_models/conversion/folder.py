@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ml_models.config import ModelConfig
-from ml_models.errors import WeightError
+from ml_models.errors import ConfigError, WeightError
 
 MODEL_CONFIG = "model_config.json"
 INTEGRITY = "integrity.json"
@@ -67,13 +67,17 @@ def read_model_config(folder: Path) -> ModelConfig:
     path = folder / MODEL_CONFIG
     if not path.is_file():
         raise WeightError(f"{folder}: no {MODEL_CONFIG}; name the model with --model or --config.")
-    return from_dict(read_json(path))
+    try:
+        return from_dict(read_json(path))
+    except ConfigError as error:
+        # The folder is at fault, not the command that names it.
+        raise WeightError(f"{path}: {error}") from error
 
 
 def read_json(path: Path) -> Any:
     """A JSON file, or a WeightError in one sentence."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise WeightError(f"{path}: no such file.") from error
     except (OSError, ValueError, RecursionError) as error:

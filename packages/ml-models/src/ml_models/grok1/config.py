@@ -9,14 +9,20 @@ from typing import ClassVar, Literal
 
 from ml_models.config import ModelConfig
 
-ACTIVATIONS = ("gelu_tanh", "gelu_erf", "silu")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Grok1Config(ModelConfig):
     """xAI's Grok-1."""
 
     architecture: ClassVar[str] = "grok1"
+
+    positive: ClassVar[tuple[str, ...]] = (
+        *ModelConfig.positive,
+        "attention_logit_cap",
+        "attention_scale",
+        "embedding_multiplier_scale",
+        "output_multiplier_scale",
+    )
 
     num_layers: int = 64
     hidden_size: int = 6144
@@ -50,18 +56,10 @@ class Grok1Config(ModelConfig):
     output_multiplier_scale: float = 0.5773502691896257
     """Multiplies the logits: 1/sqrt(3)."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._require(
-            self.activation in ACTIVATIONS, "activation", f"one of {', '.join(ACTIVATIONS)}"
-        )
-        cap = self.attention_logit_cap
-        self._require(
-            cap is None or (isinstance(cap, (int, float)) and cap > 0),
-            "attention_logit_cap",
-            "greater than 0, or null for none",
-        )
-        self._require(self.attention_scale > 0, "attention_scale", "greater than 0")
+    @property
+    def gates_sum_to_one(self) -> bool:
+        """As renormalize_topk says."""
+        return self.renormalize_topk
 
 
 def ffn_hidden_size(widening_factor: float, hidden_size: int) -> int:

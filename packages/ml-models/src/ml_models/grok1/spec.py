@@ -8,7 +8,7 @@ from ml_models.layers.block import block_spec
 
 def transformer_fields(model: Grok1Config) -> dict[str, Any]:
     """TransformerConfig fields beyond those that every architecture sets."""
-    return {"moe_router_pre_softmax": not model.renormalize_topk}
+    return {"moe_router_pre_softmax": not model.gates_sum_to_one}
 
 
 def layer_spec(model: Grok1Config, config: Any, vp_stage: int | None) -> Any:

@@ -25,6 +25,11 @@ class MixtralConfig(ModelConfig):
     rotary_base: float = 1e6
     untie_embeddings_and_output_weights: bool = True
 
+    @property
+    def gates_sum_to_one(self) -> bool:
+        """Always: Mixtral takes a softmax over the chosen experts' logits."""
+        return True
+
 
 def mixtral_8x7b() -> MixtralConfig:
     """The released model: 46.7 B parameters."""

@@ -7,8 +7,8 @@ from ml_models.mixtral.config import MixtralConfig
 
 
 def transformer_fields(model: MixtralConfig) -> dict[str, Any]:
-    """Gates are renormalised over the chosen experts."""
-    return {"moe_router_pre_softmax": False}
+    """TransformerConfig fields beyond those that every architecture sets."""
+    return {"moe_router_pre_softmax": not model.gates_sum_to_one}
 
 
 def layer_spec(model: MixtralConfig, config: Any, vp_stage: int | None) -> Any:

@@ -10,13 +10,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ml_models import core_line, requirements
-from ml_models.errors import PlatformError
+from ml_models.errors import PlatformError, UnknownPlatformError
 from ml_models.platforms import stand_in
 
 if TYPE_CHECKING:
     from ml_models.platforms.base import Platform
 
-__all__ = ["get_platform", "make_core_importable", "platform_names"]
+__all__ = ["check_platform_name", "get_platform", "make_core_importable", "platform_names"]
 
 GROUP = "ml_models.platforms"
 
@@ -58,11 +58,7 @@ def get_platform(name: str = "auto") -> "Platform":
     if name == "auto":
         ordered = ["cuda", "npu", *sorted(set(known) - set(_OURS)), "cpu"]
         name = next(each for each in ordered if _load(known[each]).available())
-    if name not in known:
-        raise PlatformError(
-            f"No platform is called {name!r}; known: auto, {', '.join(sorted(known))}. A plug-in "
-            f"registers one as an entry point of the group {GROUP}."
-        )
+    check_platform_name(name)
     chosen = _load(known[name])
     if not chosen.available():
         reason = getattr(chosen, "why_unavailable", lambda: "its libraries cannot be loaded")()
@@ -76,6 +72,15 @@ def _no_device(name: str, reason: str) -> PlatformError:
         f"The platform {name} has no device here: {reason}. Choose --device cpu, or auto for what "
         "there is."
     )
+
+
+def check_platform_name(name: str) -> None:
+    """Raise UnknownPlatformError unless get_platform knows the name. Needs no torch."""
+    if name != "auto" and name not in platform_names():
+        raise UnknownPlatformError(
+            f"No platform is called {name!r}; known: auto, {', '.join(platform_names())}. A "
+            f"plug-in registers one as an entry point of the group {GROUP}."
+        )
 
 
 def _classes() -> dict[str, str]:

@@ -1,12 +1,13 @@
 """Where checkpoints go, where a run starts from, and which ones are kept."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from ml_train.errors import ConfigError
+from ml_train.config.rules import COUNT, Section
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckpointConfig:
+class CheckpointConfig(Section):
     """Saving and loading."""
 
     save: str | None = None
@@ -15,16 +16,16 @@ class CheckpointConfig:
     load: str | None = None
     """Directory to resume from: its newest whole checkpoint, or one iter_* directory."""
 
-    save_interval: int | None = None
+    save_interval: Annotated[int | None, COUNT] = None
     """Steps between two checkpoints. Unset: only at the end of the run."""
 
     async_save: bool = True
     """Write in the background: training waits only while the state is copied to host memory."""
 
-    keep_last: int | None = None
+    keep_last: Annotated[int | None, COUNT] = None
     """Keep this many of the newest checkpoints and delete older ones. Unset: keep all."""
 
-    keep_every: int | None = None
+    keep_every: Annotated[int | None, COUNT] = None
     """Never delete a checkpoint whose step is divisible by this."""
 
     no_save_optim: bool = False
@@ -39,11 +40,5 @@ class CheckpointConfig:
     no_verify_checksums: bool = False
     """Trust sizes and the marker when loading, without reading every file for its checksum."""
 
-    signal_limit_seconds: int = 120
+    signal_limit_seconds: Annotated[int, COUNT] = 120
     """After SIGTERM or SIGUSR1, leave without the checkpoint once this much time has passed."""
-
-    def __post_init__(self) -> None:
-        for name in ("save_interval", "keep_last", "keep_every", "signal_limit_seconds"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"--{name.replace('_', '-')} is {value}; it must be 1 or more.")

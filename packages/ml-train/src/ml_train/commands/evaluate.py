@@ -2,7 +2,7 @@
 
 import argparse
 
-from ml_train.errors import ConfigError
+from ml_train.config.rules import COUNT, check_number, flag_of
 
 DESCRIPTION = "Loss and perplexity of a checkpoint over token files, each token predicted once."
 
@@ -29,9 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print a line per file, and one for all where there are several."""
     for name in ("seq_length", "micro_batch_size", "max_tokens"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise ConfigError(f"--{name.replace('_', '-')} is {value}; it must be 1 or more.")
+        check_number(flag_of(name), getattr(args, name), COUNT)
     from ml_train.generation.evaluate import Evaluation, evaluate_files
     from ml_train.generation.session import open_model
 

@@ -2,6 +2,7 @@
 
 import argparse
 
+from ml_train.config.rules import COUNT, NUMBER_OR_NONE, check_number
 from ml_train.errors import ConfigError
 
 DESCRIPTION = "Continue prompts with a trained checkpoint."
@@ -29,8 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print each prompt with its continuation."""
-    if args.max_new_tokens < 1:
-        raise ConfigError(f"--max-new-tokens is {args.max_new_tokens}; it must be 1 or more.")
+    check_number("--max-new-tokens", args.max_new_tokens, COUNT)
+    check_number("--seed", args.seed, NUMBER_OR_NONE)
     from ml_data.errors import MlDataError
     from ml_data.tokenizers import load_tokenizer
     from ml_train.generation.sample import Sampling, generate

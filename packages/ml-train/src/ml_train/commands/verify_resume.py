@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ml_train.config.flags import add_config_flags, given_flags
 from ml_train.config.load import load_config
+from ml_train.config.rules import COUNT, check_number
 from ml_train.errors import ConfigError
 
 DESCRIPTION = (
@@ -31,8 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the table; 1 if anything differs."""
-    if args.verify_steps < 1:
-        raise ConfigError(f"--verify-steps is {args.verify_steps}; it must be 1 or more.")
+    check_number("--verify-steps", args.verify_steps, COUNT)
+    check_number("--num-processes", args.num_processes, COUNT)
     loaded = load_config(given_flags(args))
     from ml_train.diagnosis import runs, verify_resume
 

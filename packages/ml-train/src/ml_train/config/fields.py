@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ml_train.config.rules import FieldType, field_types, is_of_kind
 from ml_train.config.run import RunConfig
 from ml_train.errors import ConfigError
 
@@ -27,12 +28,25 @@ class Setting:
 
     section: str
     name: str
-    kind: type
-    """int, float, str or bool: the type of the value, or of each element of a tuple."""
-    is_tuple: bool
-    optional: bool
+    declared: FieldType
+    """What the type of the field says; config/rules.py checks values against it."""
     default: Any
     text: str
+
+    @property
+    def kind(self) -> type:
+        """int, float, str or bool: the type of the value, or of each element of a tuple."""
+        return self.declared.kind
+
+    @property
+    def is_tuple(self) -> bool:
+        """Whether the flag takes several values."""
+        return self.declared.is_tuple
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The only texts that are allowed; empty where any text is."""
+        return self.declared.choices
 
     @property
     def key(self) -> str:
@@ -52,16 +66,14 @@ class Setting:
         return self._scalar(value, source)
 
     def _scalar(self, value: Any, source: str) -> Any:
-        if value is None and self.optional:
+        if value is None and self.declared.optional:
             return None
-        good = isinstance(value, self.kind) and not (
-            isinstance(value, bool) and self.kind is not bool
-        )
-        if not good and self.kind is float and type(value) is int:
-            return float(value)
-        if not good:
+        if not is_of_kind(value, self.kind):
             raise ConfigError(f"{source}: {value!r} is not of type {self.kind.__name__}.")
-        return value
+        try:
+            return self.kind(value)
+        except OverflowError as error:
+            raise ConfigError(f"{source}: {value} is too large for a number.") from error
 
 
 def field_texts(cls: type) -> dict[str, str]:
@@ -86,37 +98,18 @@ def settings() -> Mapping[str, Setting]:
     found: dict[str, Setting] = {}
     for section in dataclasses.fields(RunConfig):
         cls = typing.cast(type, section.type)
-        hints = typing.get_type_hints(cls)
+        types_of_fields = field_types(cls)
         texts = field_texts(cls)
         for item in dataclasses.fields(cls):
             assert item.name not in found, f"{item.name} is in two sections"
-            kind, is_tuple, optional = _kind(hints[item.name])
             default = item.default
             if item.default_factory is not dataclasses.MISSING:
                 default = item.default_factory()
             found[item.name] = Setting(
                 section=section.name,
                 name=item.name,
-                kind=kind,
-                is_tuple=is_tuple,
-                optional=optional,
+                declared=types_of_fields[item.name],
                 default=default,
                 text=texts.get(item.name, ""),
             )
     return types.MappingProxyType(found)
-
-
-def _kind(hint: Any) -> tuple[type, bool, bool]:
-    """(scalar type, is a tuple, may be None) of a field's type hint."""
-    optional = False
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        rest = [item for item in typing.get_args(hint) if item is not type(None)]
-        optional = len(rest) < len(typing.get_args(hint))
-        assert len(rest) == 1, f"{hint} is not a flag's type"
-        hint = rest[0]
-    if typing.get_origin(hint) is tuple:
-        return typing.get_args(hint)[0], True, optional
-    if typing.get_origin(hint) is typing.Literal:
-        return str, False, optional
-    assert hint in (int, float, str, bool), f"{hint} is not a flag's type"
-    return hint, False, optional

@@ -6,14 +6,18 @@ nearest known one; all refused flags come in one message, so that a script needs
 """
 
 import argparse
-import difflib
+import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from ml_models.command_line import fault_of_words, unknown_flag
 from ml_train.config.fields import Setting, settings
 from ml_train.config.megatron_flags import REFUSED, STATEMENTS
 from ml_train.errors import ConfigError
+
+_NEGATIVE_NUMBER = re.compile(r"-(inf|nan|(\d+\.?\d*|\.\d+)(e[-+]?\d+)?)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +44,8 @@ class FlagParser(argparse.ArgumentParser):
             allow_abbrev=False,
             formatter_class=argparse.HelpFormatter,
         )
+        # argparse takes -1e-3 and -inf for flags, and would say that the value is missing.
+        self._negative_number_matcher = _NEGATIVE_NUMBER
 
     def error(self, message: str) -> NoReturn:
         """A malformed value or a missing one."""
@@ -48,11 +54,18 @@ class FlagParser(argparse.ArgumentParser):
     def parse_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> argparse.Namespace:
-        """Like argparse's; raises ConfigError naming the flag nearest to an unknown one."""
-        parsed, unknown = self.parse_known_args(args, namespace)
+        """Like argparse's, but nothing is lost in silence.
+
+        Raises ConfigError for an unknown flag, an empty value, and a flag given twice.
+        """
+        words = list(sys.argv[1:] if args is None else args)
+        fault = fault_of_words(self, words, ignored=REFUSED)
+        if fault is not None:
+            raise ConfigError(fault)
+        parsed, unknown = self.parse_known_args(words, namespace)
         if unknown:
             known = [option for action in self._actions for option in action.option_strings]
-            raise ConfigError(_unknown_flag(unknown[0], known))
+            raise ConfigError(unknown_flag(unknown[0], known))
         return parsed
 
 
@@ -109,6 +122,8 @@ def _add(group: argparse._ArgumentGroup, setting: Setting) -> None:
         group.add_argument(setting.flag, action=action, **options)  # type: ignore[arg-type]
         return
     options["metavar"] = setting.kind.__name__.upper()
+    if setting.choices:
+        options["metavar"] = "{" + ",".join(setting.choices) + "}"
     if setting.is_tuple:
         options["nargs"] = "+"
     group.add_argument(setting.flag, type=setting.kind, **options)
@@ -143,14 +158,6 @@ def parse(arguments: Sequence[str], *, prog: str = "ml-train") -> GivenFlags:
     parser = FlagParser(prog, "")
     add_config_flags(parser)
     return given_flags(parser.parse_args(arguments))
-
-
-def _unknown_flag(text: str, known: list[str]) -> str:
-    flag = text.partition("=")[0]
-    nearest = difflib.get_close_matches(flag, known, n=1)
-    hint = f" Did you mean {nearest[0]}?" if nearest else ""
-    what = "flag" if flag.startswith("-") else "argument"
-    return f"Unknown {what} {flag}.{hint}"
 
 
 def _written(setting: Setting, value: Any) -> str:

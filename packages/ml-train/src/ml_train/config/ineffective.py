@@ -37,14 +37,6 @@ RULES: tuple[_Rule, ...] = (
         "a constant learning rate does not decay",
     ),
     (
-        "optimizer.lr_warmup_iters",
-        lambda c: (
-            c.optimizer.lr_decay_iters is None
-            and 0 < c.training.train_iters <= c.optimizer.lr_warmup_iters
-        ),
-        "the run is over before the warm-up, so there is none",
-    ),
-    (
         "model.moe_aux_loss_coeff",
         lambda c: c.model.moe_router_load_balancing_type == "none",
         "--moe-router-load-balancing-type none has no auxiliary loss",
@@ -128,4 +120,19 @@ def ineffective(config: RunConfig, given: Mapping[str, str]) -> list[str]:
         f"{key} ({given[key]}) has no effect: {reason}."
         for key, applies, reason in RULES
         if key in given and applies(config)
+    ]
+
+
+def unreached(config: RunConfig) -> list[str]:
+    """A sentence on a learning rate that the warm-up does not reach before the run ends."""
+    optimizer, steps = config.optimizer, config.training.train_iters
+    if optimizer.lr_warmup_fraction == 1.0 and optimizer.lr_decay_iters is None:
+        given = "--lr-warmup-fraction 1.0"
+    elif 0 < steps <= optimizer.lr_warmup_iters:
+        given = f"--lr-warmup-iters {optimizer.lr_warmup_iters}"
+    else:
+        return []
+    return [
+        f"{given} with --train-iters {steps}: the run ends within the warm-up, and the learning "
+        f"rate never reaches --lr {optimizer.lr}."
     ]

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from ml_train.config import recipes
 from ml_train.config.fields import settings
 from ml_train.config.flags import GivenFlags
-from ml_train.config.ineffective import ineffective
+from ml_train.config.ineffective import ineffective, unreached
 from ml_train.config.megatron_flags import check_statements
 from ml_train.config.run import RunConfig
+from ml_train.config.text_files import read_text
 from ml_train.errors import ConfigError
 
 if sys.version_info >= (3, 11):
@@ -38,9 +39,9 @@ class LoadedConfig:
 
     @property
     def warnings(self) -> list[str]:
-        """Settings that were given and have no effect in this configuration."""
+        """Settings that were given and have no effect, or not the one that they promise."""
         given = {key: origin for key, origin in self.origins.items() if origin != "default"}
-        return ineffective(self.config, given)
+        return [*ineffective(self.config, given), *unreached(self.config)]
 
     def table(self) -> list[tuple[str, Any, str]]:
         """(section.name, value, origin) of every setting."""
@@ -69,7 +70,34 @@ def load_config(given: GivenFlags) -> LoadedConfig:
     origins.update({settings()[name].key: origin for name, origin in given.origins.items()})
     config = replace_settings(config, changes)
     config.check()
+    _check_device(config.training.device)
+    _check_overrides(config, origins)
     return LoadedConfig(config=config, origins=origins, model=_model(config, given))
+
+
+def _check_device(name: str) -> None:
+    """Refuse a platform that nobody provides; whether its device is there is seen later."""
+    from ml_models.errors import UnknownPlatformError
+    from ml_models.platforms import check_platform_name
+
+    try:
+        check_platform_name(name)
+    except UnknownPlatformError as error:
+        raise ConfigError(f"--device {name}: {error}") from error
+
+
+def _check_overrides(config: RunConfig, origins: Mapping[str, str]) -> None:
+    """Refuse a setting that --model-override contradicts: only one of the two could take effect."""
+    overrides = config.model.overrides()
+    for setting in settings().values():
+        value = getattr(getattr(config, setting.section), setting.name)
+        if setting.name not in overrides or value in (None, overrides[setting.name]):
+            continue
+        raise ConfigError(
+            f"{setting.flag} is {value} ({origins[setting.key]}), but --model-override says "
+            f"{setting.name}={overrides[setting.name]}. Give one of them; {setting.flag} is the "
+            "run's own."
+        )
 
 
 def _model(config: RunConfig, given: GivenFlags) -> "ModelConfig":
@@ -129,9 +157,7 @@ def load_recipe(name: str) -> RunConfig:
 def read_toml(path: Path) -> dict[str, Any]:
     """Field name -> value of a TOML file with one table per section. Raises ConfigError."""
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"--config {path} cannot be read: {error.strerror}.") from error
+        document = tomllib.loads(read_text(path, "--config"))
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"--config {path} is not TOML: {error}.") from error
     sections = [field.name for field in dataclasses.fields(RunConfig)]
@@ -144,6 +170,8 @@ def read_toml(path: Path) -> dict[str, Any]:
             name = key.replace("-", "_")
             if name not in names:
                 raise ConfigError(_unknown(f"{path}: key {key!r} of [{section}]", name, names))
+            if name in found:
+                raise ConfigError(f"{path}: {section}.{name} is given twice; give it once.")
             found[name] = settings()[name].parse(value, f"{path}: {section}.{key}")
     return found
 

@@ -3,65 +3,54 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from ml_train.config.rules import COUNT, NUMBER_OR_NONE, POSITIVE, PerNode, Range, Section
+from ml_train.config.text_files import read_text
 from ml_train.errors import ConfigError
 
 if TYPE_CHECKING:
     from ml_models.config import ModelConfig
 
 
+_CAPACITY = Range(above=0, text="above 0. Leave it out to drop no token")
+_BY_CONTENT = PerNode(reason="the resulting model is compared, field by field")
+
+
 @dataclass(frozen=True, kw_only=True)
-class ModelSection:
+class ModelSection(Section):
     """The architecture is chosen by name or file; Megatron's shape flags only confirm it."""
 
-    model: str = "grok1-tiny"
+    model: Annotated[str, _BY_CONTENT] = "grok1-tiny"
     """A name that the registry of ml_models knows."""
 
-    model_config: str | None = None
+    model_config: Annotated[str | None, _BY_CONTENT] = None
     """A model_config.json to use instead of a name."""
 
-    model_override: tuple[str, ...] = ()
+    model_override: Annotated[tuple[str, ...], _BY_CONTENT] = ()
     """Changes to the named model as field=value, for example num_layers=2."""
 
-    make_vocab_size_divisible_by: int = 128
+    make_vocab_size_divisible_by: Annotated[int, COUNT] = 128
     """Pad the vocabulary to a multiple of this times TP."""
 
-    init_method_std: float | None = None
+    init_method_std: Annotated[float | None, POSITIVE] = None
     """Standard deviation of the initial weights. Unset: the model's own (0.02 if it has none)."""
 
-    moe_router_load_balancing_type: str = "aux_loss"
+    moe_router_load_balancing_type: Literal["aux_loss", "none"] = "aux_loss"
     """aux_loss or none."""
 
-    moe_aux_loss_coeff: float = 1e-2
+    moe_aux_loss_coeff: Annotated[float, NUMBER_OR_NONE] = 1e-2
     """Weight of the load-balancing loss."""
 
-    moe_z_loss_coeff: float | None = None
+    moe_z_loss_coeff: Annotated[float | None, NUMBER_OR_NONE] = None
     """Weight of the router's z-loss; unset, there is none."""
 
-    moe_expert_capacity_factor: float | None = None
+    moe_expert_capacity_factor: Annotated[float | None, _CAPACITY] = None
     """Drop an expert's least likely tokens of a micro batch beyond this multiple of an even share.
     Unset, no token is dropped. Only without tensor parallelism."""
 
-    execution: str = "eager"
+    execution: Literal["eager", "compiled"] = "eager"
     """eager, or compiled: element-wise work goes through torch.compile, which needs a compiler."""
-
-    def __post_init__(self) -> None:
-        if self.execution not in ("eager", "compiled"):
-            raise ConfigError(f"--execution is {self.execution!r}; supported: eager, compiled.")
-        factor = self.moe_expert_capacity_factor
-        if factor is not None and factor <= 0:
-            raise ConfigError(
-                f"--moe-expert-capacity-factor is {factor}; it must be above 0. Leave it out to "
-                "drop no token."
-            )
-        if self.moe_router_load_balancing_type not in ("aux_loss", "none"):
-            raise ConfigError(
-                "--moe-router-load-balancing-type is "
-                f"{self.moe_router_load_balancing_type!r}; supported: aux_loss, none."
-            )
-        if self.make_vocab_size_divisible_by < 1:
-            raise ConfigError("--make-vocab-size-divisible-by must be 1 or more.")
 
     def resolve(self) -> "ModelConfig":
         """The model's configuration, overrides applied."""
@@ -75,17 +64,28 @@ class ModelSection:
                     f"--model {self.model!r} is not known; known: {', '.join(registry.names())}."
                 )
             model = registry.get(self.model)
-        changes = dict(_parse_override(item) for item in self.model_override)
+        changes = self.overrides()
         return model.replace(**changes) if changes else model
+
+    def overrides(self) -> dict[str, Any]:
+        """Field of the model -> value, from --model-override. Raises ConfigError."""
+        changes: dict[str, Any] = {}
+        for item in self.model_override:
+            name, value = _parse_override(item)
+            if name in changes and changes[name] != value:
+                raise ConfigError(
+                    f"--model-override gives {name} twice, as {changes[name]} and as {value}; "
+                    "give it once."
+                )
+            changes[name] = value
+        return changes
 
 
 def _from_file(path: Path) -> "ModelConfig":
     from ml_models import registry
 
     try:
-        return registry.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise ConfigError(f"--model-config {path} cannot be read: {error.strerror}.") from error
+        return registry.from_dict(json.loads(read_text(path, "--model-config")))
     except json.JSONDecodeError as error:
         raise ConfigError(f"--model-config {path} is not JSON: {error}.") from error
 

@@ -59,8 +59,10 @@ class RunConfig:
                 f"--wandb-project {self.logging.wandb_project} keeps its files below --save, which "
                 "is not given."
             )
-        if optimizer.lr_decay_iters is not None and (
-            optimizer.lr_warmup_iters >= optimizer.lr_decay_iters
+        if (
+            optimizer.lr_decay_iters is not None
+            and optimizer.lr_decay_style != "constant"
+            and optimizer.lr_warmup_iters >= optimizer.lr_decay_iters
         ):
             raise ConfigError(
                 f"--lr-warmup-iters {optimizer.lr_warmup_iters} is not below --lr-decay-iters "

@@ -1,25 +1,30 @@
 """Which token files a run reads, and how sequences are cut out of them."""
 
+import math
 import re
 from dataclasses import dataclass
+from typing import Annotated
 
+from ml_train.config.rules import NUMBER_OR_NONE, PerNode, Section
 from ml_train.errors import ConfigError
+
+_BY_CONTENT = PerNode(reason="the token files are compared by their content")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class DataConfig(Section):
     """Prefixes of .bin/.idx pairs, their split, and where the sample indexes are kept."""
 
-    data_path: tuple[str, ...] = ()
+    data_path: Annotated[tuple[str, ...], _BY_CONTENT] = ()
     """One prefix, several prefixes, or a blend: weight prefix weight prefix ..."""
 
-    train_data_path: tuple[str, ...] = ()
+    train_data_path: Annotated[tuple[str, ...], _BY_CONTENT] = ()
     """Prefix or blend for training only; goes with --valid-data-path instead of --split."""
 
-    valid_data_path: tuple[str, ...] = ()
+    valid_data_path: Annotated[tuple[str, ...], _BY_CONTENT] = ()
     """Prefix or blend for validation only."""
 
-    test_data_path: tuple[str, ...] = ()
+    test_data_path: Annotated[tuple[str, ...], _BY_CONTENT] = ()
     """Prefix or blend for the final test only."""
 
     split: str = "969,30,1"
@@ -28,19 +33,19 @@ class DataConfig:
     mock_data: bool = False
     """Train on made-up tokens, uniform over the vocabulary, instead of token files."""
 
-    data_cache_path: str | None = None
+    data_cache_path: Annotated[str | None, PerNode(reason="a node may keep its own cache")] = None
     """Directory of the sample indexes. Unset: index_cache beside the first prefix."""
 
     shared_storage: bool | None = None
     """Whether all nodes see the same files. Unset: found out by a probe file."""
 
-    num_workers: int = 0
+    num_workers: Annotated[int, NUMBER_OR_NONE, PerNode(reason="it changes no batch")] = 0
     """Processes per rank that read ahead; 0 reads in the training process."""
 
     eod_mask_loss: bool = False
     """Leave the prediction after an end-of-document token out of the loss."""
 
-    no_mmap_bin_files: bool = False
+    no_mmap_bin_files: Annotated[bool, PerNode(reason="it changes no batch")] = False
     """Read the .bin file with file reads instead of a memory map."""
 
     @property
@@ -50,6 +55,7 @@ class DataConfig:
         return self.mock_data or any(paths)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         per_split = self.train_data_path or self.valid_data_path or self.test_data_path
         if self.mock_data and (self.data_path or per_split):
             raise ConfigError(
@@ -60,8 +66,6 @@ class DataConfig:
                 "Give --data-path with --split, or --train-data-path, --valid-data-path and "
                 "--test-data-path, not both: they name the same data twice."
             )
-        if self.num_workers < 0:
-            raise ConfigError(f"--num-workers is {self.num_workers}; it must be 0 or more.")
         _check_split(self.split)
         for flag in ("data_path", "train_data_path", "valid_data_path", "test_data_path"):
             parse_blend(getattr(self, flag), "--" + flag.replace("_", "-"))
@@ -70,7 +74,7 @@ class DataConfig:
 def _check_split(split: str) -> None:
     parts = split.split(",")
     good = len(parts) <= 3 and all(re.fullmatch(r"\s*\d+(\.\d*)?\s*", part) for part in parts)
-    if not good or sum(map(float, parts)) <= 0:
+    if not good or not 0 < sum(map(float, parts)) < math.inf:
         raise ConfigError(
             f"--split is {split!r}; rule: up to three shares for training, validation and test "
             "with a positive sum, for example 99990,8,2."
@@ -87,8 +91,11 @@ def parse_blend(items: tuple[str, ...], flag: str) -> tuple[list[str], list[floa
             f"{flag} {' '.join(items)}: rule: pairs of weight and prefix, or prefixes alone."
         )
     values = [float(weight) for weight in weights]
-    if min(values) <= 0:
-        raise ConfigError(f"{flag}: weight {min(values):g} is not above 0; leave its prefix out.")
+    for value in values:
+        if not math.isfinite(value):
+            raise ConfigError(f"{flag}: weight {value:g} is not a finite number.")
+        if value <= 0:
+            raise ConfigError(f"{flag}: weight {value:g} is not above 0; leave its prefix out.")
     return list(prefixes), values
 
 

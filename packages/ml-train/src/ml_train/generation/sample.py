@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ml_train.config.rules import COUNT, NUMBER_OR_NONE, Range, check_number
 from ml_train.errors import ConfigError
 
 
@@ -22,12 +23,9 @@ class Sampling:
     """Draw among the likeliest tokens that together reach this probability."""
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
-            raise ConfigError(f"--temperature is {self.temperature}; it must be 0 or more.")
-        if self.top_k is not None and self.top_k < 1:
-            raise ConfigError(f"--top-k is {self.top_k}; it must be 1 or more.")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ConfigError(f"--top-p is {self.top_p}; rule: above 0 and at most 1.")
+        check_number("--temperature", self.temperature, NUMBER_OR_NONE)
+        check_number("--top-k", self.top_k, COUNT)
+        check_number("--top-p", self.top_p, Range(above=0, at_most=1))
         if self.temperature == 0 and (self.top_k is not None or self.top_p is not None):
             raise ConfigError(
                 "--top-k and --top-p have no effect with --temperature 0, which always takes the "

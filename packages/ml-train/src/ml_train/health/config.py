@@ -1,70 +1,54 @@
 """What is watched in each step, and what happens when it is wrong."""
 
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
-from ml_train.errors import ConfigError
+from ml_train.config.rules import COUNT, NUMBER_OR_NONE, Range, Section
 
-POLICIES = ("stop", "skip", "rollback")
+Policy = Literal["stop", "skip", "rollback"]
+
+_FACTOR = Range(above=1, text="above 1, as it multiplies the median of recent steps")
 
 
 @dataclass(frozen=True, kw_only=True)
-class HealthConfig:
+class HealthConfig(Section):
     """Loss and gradients: one policy per kind of fault, each stop, skip or rollback."""
 
     check_for_nan_in_loss_and_grad: bool = True
     """Act by policy on a loss or gradient that is NaN or Inf; off, such updates are skipped."""
 
-    nan_loss_policy: str = "stop"
+    nan_loss_policy: Policy = "stop"
     """For a loss that is NaN or Inf: stop, skip (the update), or rollback (and skip the data)."""
 
-    nan_grad_policy: str = "stop"
+    nan_grad_policy: Policy = "stop"
     """For a gradient that is NaN or Inf: stop, skip or rollback."""
 
     check_for_spiky_loss: bool = False
     """Act by policy on a loss above --spiky-loss-factor times the median of recent ones."""
 
-    spiky_loss_policy: str = "stop"
+    spiky_loss_policy: Policy = "stop"
     """For a spike of the loss: stop, skip or rollback."""
 
-    spiky_loss_factor: float = 2.0
+    spiky_loss_factor: Annotated[float, _FACTOR] = 2.0
     """How many times the median is a spike of the loss."""
 
     check_for_large_grads: bool = False
     """Act by policy on a gradient norm above --large-grads-factor times the recent median."""
 
-    large_grads_policy: str = "stop"
+    large_grads_policy: Policy = "stop"
     """For a spike of the gradient norm: stop, skip or rollback."""
 
-    large_grads_factor: float = 10.0
+    large_grads_factor: Annotated[float, _FACTOR] = 10.0
     """How many times the median is a spike of the gradient norm."""
 
-    spike_window: int = 64
+    spike_window: Annotated[int, COUNT] = 64
     """Updates whose median spikes are measured against; before there are as many, none is seen."""
 
-    max_consecutive_skips: int = 10
+    max_consecutive_skips: Annotated[int, NUMBER_OR_NONE] = 10
     """Stop when more updates than this are skipped in a row."""
 
-    max_rollbacks: int = 3
+    max_rollbacks: Annotated[int, NUMBER_OR_NONE] = 3
     """Stop instead of rolling back more often than this in the whole run."""
-
-    def __post_init__(self) -> None:
-        for kind in ("nan_loss", "nan_grad", "spiky_loss", "large_grads"):
-            value = getattr(self, f"{kind}_policy")
-            if value not in POLICIES:
-                flag = f"--{kind}-policy".replace("_", "-")
-                raise ConfigError(f"{flag} is {value!r}; it must be one of {', '.join(POLICIES)}.")
-        for name in ("spiky_loss_factor", "large_grads_factor"):
-            value = getattr(self, name)
-            if not value > 1:
-                raise ConfigError(
-                    f"--{name.replace('_', '-')} is {value:g}; rule: above 1, as it multiplies the "
-                    "median of recent steps."
-                )
-        for name, low in (("spike_window", 1), ("max_consecutive_skips", 0), ("max_rollbacks", 0)):
-            value = getattr(self, name)
-            if value < low:
-                flag = "--" + name.replace("_", "-")
-                raise ConfigError(f"{flag} is {value}; it must be {low} or more.")
 
     def uses(self, policy: str) -> bool:
         """Whether a check that is on has this policy."""

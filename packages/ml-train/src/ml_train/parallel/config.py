@@ -2,36 +2,42 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Annotated
 
+from ml_train.config.rules import COUNT, Range, Section
 from ml_train.errors import ConfigError
+
+_TIMEOUT_MINUTES = Range(
+    at_least=0.05, at_most=7 * 24 * 60, text="from 0.05 (3 seconds) to 10080 (a week)"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ParallelConfig:
+class ParallelConfig(Section):
     """Sizes of the parallel dimensions. What is left of the world is data parallelism."""
 
-    tensor_model_parallel_size: int = 1
+    tensor_model_parallel_size: Annotated[int, COUNT] = 1
     """Processes that share each weight matrix (TP)."""
 
-    pipeline_model_parallel_size: int = 1
+    pipeline_model_parallel_size: Annotated[int, COUNT] = 1
     """Stages that the layers are cut into (PP)."""
 
-    num_layers_per_virtual_pipeline_stage: int | None = None
+    num_layers_per_virtual_pipeline_stage: Annotated[int | None, COUNT] = None
     """Layers in one virtual stage; set, each process holds several (interleaved schedule)."""
 
-    decoder_first_pipeline_num_layers: int | None = None
+    decoder_first_pipeline_num_layers: Annotated[int | None, COUNT] = None
     """Layers on the first stage, when the stages are to be uneven."""
 
-    decoder_last_pipeline_num_layers: int | None = None
+    decoder_last_pipeline_num_layers: Annotated[int | None, COUNT] = None
     """Layers on the last stage, when the stages are to be uneven."""
 
-    expert_model_parallel_size: int = 1
+    expert_model_parallel_size: Annotated[int, COUNT] = 1
     """Groups that the experts are dealt to (EP)."""
 
-    expert_tensor_parallel_size: int | None = None
+    expert_tensor_parallel_size: Annotated[int | None, COUNT] = None
     """Processes that share each expert's matrices (ETP). Unset: the same as TP."""
 
-    context_parallel_size: int = 1
+    context_parallel_size: Annotated[int, COUNT] = 1
     """Processes that share each sequence (CP). Only 1 is supported."""
 
     sequence_parallel: bool | None = None
@@ -46,7 +52,7 @@ class ParallelConfig:
     distributed_backend: str | None = None
     """nccl, gloo or hccl. The platform decides it; given, it must agree with the platform."""
 
-    distributed_timeout_minutes: float = 10.0
+    distributed_timeout_minutes: Annotated[float, _TIMEOUT_MINUTES] = 10.0
     """How long any collective of any group waits before the job fails; 0.5 is half a minute."""
 
     @property
@@ -55,20 +61,7 @@ class ParallelConfig:
         return timedelta(minutes=self.distributed_timeout_minutes)
 
     def __post_init__(self) -> None:
-        for name in (
-            "tensor_model_parallel_size",
-            "pipeline_model_parallel_size",
-            "expert_model_parallel_size",
-            "context_parallel_size",
-        ):
-            value = getattr(self, name)
-            if value < 1:
-                raise ConfigError(f"--{name.replace('_', '-')} is {value}; it must be 1 or more.")
-        if not 0.05 <= self.distributed_timeout_minutes <= 7 * 24 * 60:
-            raise ConfigError(
-                f"--distributed-timeout-minutes is {self.distributed_timeout_minutes:g}; rule: "
-                "from 0.05 (3 seconds) to 10080 (a week)."
-            )
+        super().__post_init__()
         if self.context_parallel_size != 1:
             raise ConfigError(
                 f"--context-parallel-size is {self.context_parallel_size}, but only 1 is "

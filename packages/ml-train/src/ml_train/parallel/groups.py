@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ml_train.errors import ConfigError, LayoutError
+from ml_train.errors import ConfigError, StartError
 from ml_train.parallel.config import ParallelConfig
 from ml_train.parallel.layout import Layout, World
 
@@ -87,7 +87,7 @@ def agree_on_start(store: Any, world: World, timeout: timedelta) -> str:
         try:
             start: str = store.get(f"ml_train/welcome/{word}").decode()
         except RuntimeError as error:
-            raise LayoutError(
+            raise StartError(
                 f"Rank {world.rank} got no answer from rank 0 within {timeout.total_seconds():g} s "
                 "(--distributed-timeout-minutes)."
             ) from error
@@ -102,7 +102,7 @@ def agree_on_start(store: Any, world: World, timeout: timedelta) -> str:
                 answered[rank] = said
                 store.set(f"ml_train/welcome/{said.decode()}", word)
         if time.monotonic() > deadline:
-            raise LayoutError(
+            raise StartError(
                 f"Not all of the {world.size} processes came within {timeout.total_seconds():g} s "
                 f"(--distributed-timeout-minutes); {store.add(f'ml_train/here/{word}', 0) + 1} did."
             )

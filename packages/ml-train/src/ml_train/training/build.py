@@ -1,15 +1,15 @@
 """From configuration to the pieces of a TrainModule: model chunks, gradient buffers, optimizer."""
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ml_train.config.run import RunConfig
 from ml_train.parallel.layout import Layout
+from ml_train.training.config import OptimizerSettings
 
 if TYPE_CHECKING:
     from ml_models.config import ModelConfig
-    from ml_models.layers.kernels import Execution
 
 
 def transformer_config(
@@ -78,7 +78,7 @@ def model_chunks(
             post_process=last,
             vp_stage=stage,
             seed=config.training.seed,
-            execution=cast("Execution", config.model.execution),
+            execution=config.model.execution,
         ).to(device)
         chunks.append(Float16Module(transformer, chunk) if config.training.bf16 else chunk)
     overlap = config.parallel.overlap_grad_reduce
@@ -127,16 +127,13 @@ def optimizer_and_schedule(config: RunConfig, chunks: list[Any], platform: Any) 
         chunks,
         use_gloo_process_groups=platform.needs_gloo_groups,
     )
-    decay = settings.lr_decay_iters or max(training.train_iters, 1)
-    warmup = settings.lr_warmup_iters
-    if settings.lr_warmup_fraction is not None:
-        warmup = int(settings.lr_warmup_fraction * decay)
+    warmup, decay = schedule_steps(settings, training.train_iters)
     schedule = OptimizerParamScheduler(
         optimizer,
         init_lr=0.0,
         max_lr=settings.lr,
         min_lr=settings.min_lr,
-        lr_warmup_steps=warmup if decay > warmup else 0,
+        lr_warmup_steps=warmup,
         lr_decay_steps=decay,
         lr_decay_style=settings.lr_decay_style,
         start_wd=settings.weight_decay,
@@ -147,3 +144,16 @@ def optimizer_and_schedule(config: RunConfig, chunks: list[Any], platform: Any) 
         override_opt_param_scheduler=True,
     )
     return optimizer, schedule
+
+
+def schedule_steps(settings: OptimizerSettings, train_iters: int) -> tuple[int, int]:
+    """(steps of warm-up, steps until the end of the decay, warm-up included).
+
+    megatron-core wants a decay that is longer than its warm-up. Where the warm-up takes the whole
+    run, or more than that, the decay is the one step after it, which the run does not reach.
+    """
+    decay = settings.lr_decay_iters or max(train_iters, 1)
+    warmup = settings.lr_warmup_iters
+    if settings.lr_warmup_fraction is not None:
+        warmup = int(settings.lr_warmup_fraction * decay)
+    return warmup, max(decay, warmup + 1)

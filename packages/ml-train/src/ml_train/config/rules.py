@@ -1,0 +1,199 @@
+"""The rule of a setting's value, declared in the type of its field, and the check of all fields.
+
+    micro_batch_size: Annotated[int, Range(at_least=1)] = 1
+    adam_beta1: Annotated[float, Range(at_least=0, below=1)] = 0.9
+    lr_decay_style: Literal["cosine", "linear", "constant"] = "cosine"
+
+A section is a dataclass derived from Section, which checks every field when it is made: by flags,
+by a TOML file, or by a recipe. Three rules need no declaration: a number is finite, a whole number
+fits into 32 bits, and a text is not empty.
+"""
+
+import dataclasses
+import functools
+import math
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any
+
+from ml_models.command_line import empty_value
+from ml_train.errors import ConfigError
+
+LARGEST_INT = 2**31 - 1
+"""Of a whole number without a limit of its own: counts are multiplied in 64 bits later."""
+
+LARGEST_FLOAT = 3.4028234663852886e38
+"""Of float32, in which devices compute: a larger number is infinite there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """The numbers that a field may hold. Each limit may be absent."""
+
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+    text: str = ""
+    """The rule in words, after "it must be". Unset, it is made from the limits."""
+
+    def admits(self, value: float) -> bool:
+        """Whether the value keeps all limits. NaN keeps none."""
+        return (
+            math.isfinite(value)
+            and (self.at_least is None or value >= self.at_least)
+            and (self.above is None or value > self.above)
+            and (self.at_most is None or value <= self.at_most)
+            and (self.below is None or value < self.below)
+        )
+
+    def words(self) -> str:
+        """The rule, after "it must be"."""
+        if self.text:
+            return self.text
+        if self.above is not None:
+            return f"above {self.above}" + (f" and at most {self.at_most}" if self.at_most else "")
+        if self.at_most is not None:
+            return f"from {self.at_least} to {self.at_most}"
+        if self.below is not None:
+            return f"from {self.at_least} to less than {self.below}"
+        return f"{self.at_least} or more"
+
+
+COUNT = Range(at_least=1)
+"""Of things of which there is at least one."""
+
+NUMBER_OR_NONE = Range(at_least=0)
+"""Of things of which there may be none, and of amounts that 0 turns off."""
+
+POSITIVE = Range(above=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerNode:
+    """Marks a field that may differ between the nodes of a run; parallel/agreement.py reads it."""
+
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldType:
+    """What the type of a field says."""
+
+    kind: type
+    """int, float, str or bool: the type of the value, or of each element of a tuple."""
+    is_tuple: bool
+    optional: bool
+    choices: tuple[str, ...]
+    """The texts that a Literal allows; empty for other types."""
+    range: Range | None
+    per_node: PerNode | None
+
+    def fault(self, value: Any) -> str | None:
+        """What is wrong with a value, after "it must be"; None for a good value."""
+        if value is None and self.optional:
+            return None
+        if not self.is_tuple:
+            return self._fault_of_scalar(value)
+        if not isinstance(value, tuple):
+            return "a tuple"
+        return next((text for item in value if (text := self._fault_of_scalar(item))), None)
+
+    def _fault_of_scalar(self, value: Any) -> str | None:
+        if not is_of_kind(value, self.kind):
+            return f"of type {self.kind.__name__}"
+        if self.choices and value not in self.choices:
+            return f"one of {', '.join(self.choices)}"
+        if isinstance(value, str):
+            return None if value.strip() else "a text that is not empty"
+        if isinstance(value, bool):
+            return None
+        if self.range is not None and not self.range.admits(value):
+            return self.range.words()
+        if isinstance(value, float) and not abs(value) <= LARGEST_FLOAT:
+            return "a finite number"
+        limited = self.range is not None and self.range.at_most is not None
+        if isinstance(value, int) and abs(value) > LARGEST_INT and not limited:
+            return f"at most {LARGEST_INT}"
+        return None
+
+
+def is_of_kind(value: Any, kind: type) -> bool:
+    """Whether a value has the type of a field; whole numbers are floats, True is no number."""
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, kind) or (kind is float and isinstance(value, int))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """Base of every section. A subclass with rules between fields calls super().__post_init__()."""
+
+    def __post_init__(self) -> None:
+        section: type = type(self)
+        for name, declared in field_types(section).items():
+            value = getattr(self, name)
+            rule = declared.fault(value)
+            if rule is not None:
+                raise ConfigError(_sentence(flag_of(name), value, rule))
+
+
+def check_number(flag: str, value: float | None, rule: Range) -> None:
+    """Hold a command's own flag, which is no setting, against a rule; None is absent. ConfigError.
+
+    Numbers are limited as those of settings are.
+    """
+    kind = type(value) if isinstance(value, int) else float
+    declared = FieldType(
+        kind=kind, is_tuple=False, optional=True, choices=(), range=rule, per_node=None
+    )
+    fault = declared.fault(value)
+    if fault is not None:
+        raise ConfigError(_sentence(flag, value, fault))
+
+
+def flag_of(name: str) -> str:
+    """The flag of a field."""
+    return "--" + name.replace("_", "-")
+
+
+def _sentence(flag: str, value: Any, rule: str) -> str:
+    items = value if isinstance(value, tuple) else (value,)
+    if any(isinstance(item, str) and not item.strip() for item in items):
+        return empty_value(flag)
+    shown = " ".join(map(str, value)) if isinstance(value, tuple) else repr(value)
+    return f"{flag} is {shown}; it must be {rule}."
+
+
+@functools.cache
+def field_types(section: type) -> dict[str, FieldType]:
+    """Field name -> what its type says, for a dataclass."""
+    hints = typing.get_type_hints(section, include_extras=True)
+    return {field.name: _read(hints[field.name]) for field in dataclasses.fields(section)}
+
+
+def _read(hint: Any) -> FieldType:
+    marks: list[Any] = []
+    if typing.get_origin(hint) is typing.Annotated:
+        hint, *marks = typing.get_args(hint)
+    optional = is_tuple = False
+    choices: tuple[str, ...] = ()
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        members = [item for item in typing.get_args(hint) if item is not type(None)]
+        optional = len(members) < len(typing.get_args(hint))
+        assert len(members) == 1, f"{hint} is not a setting's type"
+        hint = members[0]
+    if typing.get_origin(hint) is tuple:
+        hint, is_tuple = typing.get_args(hint)[0], True
+    if typing.get_origin(hint) is typing.Literal:
+        choices, hint = typing.get_args(hint), str
+    assert hint in (int, float, str, bool), f"{hint} is not a setting's type"
+    return FieldType(
+        kind=hint,
+        is_tuple=is_tuple,
+        optional=optional,
+        choices=choices,
+        range=next((mark for mark in marks if isinstance(mark, Range)), None),
+        per_node=next((mark for mark in marks if isinstance(mark, PerNode)), None),
+    )
