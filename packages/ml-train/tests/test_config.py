@@ -160,6 +160,9 @@ def test_every_rule_of_ineffective_settings_can_fire(key: str, tmp_path: Path) -
         "model": ["--model-config", str(tmp_path / "model_config.json")],
         "nan_loss_policy": ["--no-check-for-nan-in-loss-and-grad"],
         "nan_grad_policy": ["--no-check-for-nan-in-loss-and-grad"],
+        "data_cache_path": ["--mock-data"],
+        "shared_storage": ["--mock-data"],
+        "no_mmap_bin_files": ["--mock-data"],
     }.get(setting.name, [])
     value = {int: "2", float: "1e-4", str: "grok1-tiny", bool: ""}[setting.kind]
     value = {"split": "1,0,0", "tokenizer_type": "Llama2Tokenizer", "profile_step_end": "20"}.get(
