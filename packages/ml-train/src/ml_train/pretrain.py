@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from ml_train.training.trainer import Trainer
 
 
-def pretrain(loaded: LoadedConfig) -> "Trainer":
-    """Train what the configuration says; returns the trainer after its last step."""
+def pretrain(loaded: LoadedConfig) -> "Trainer | None":
+    """Train what the configuration says; returns the trainer after its last step.
+
+    None: the run has done all its steps already, which has been said.
+    """
     config, model = loaded.config, loaded.model
     world = World.from_environment(os.environ)
     layout = make_layout(
@@ -47,15 +50,25 @@ def pretrain(loaded: LoadedConfig) -> "Trainer":
         start = stack.enter_context(
             process_groups(layout, world, platform, config.parallel, seed=config.training.seed)
         )
-        folder = Path(config.checkpoint.save or ".")
+        folder = Path(config.checkpoint.save) if config.checkpoint.save else None
         watch = stack.enter_context(
-            watching(world, start, timeout=config.parallel.timeout, folder=folder / "hang_reports")
+            watching(
+                world,
+                start,
+                timeout=config.parallel.timeout,
+                folder=folder / "hang_reports" if folder else None,
+            )
         )
         timers = StepTimers()
         checkpoints = CheckpointManager(
             config.checkpoint, platform=platform, timeout=config.parallel.timeout
         )
-        checkpoint = checkpoints.choose(model)
+        stack.enter_context(checkpoints.owning_save())
+        checkpoint = checkpoints.start(model, {key: value for key, value, _ in loaded.table()})
+        if checkpoint and is_finished(
+            checkpoint, checkpoints.iteration_of_start(checkpoint), config
+        ):
+            return None
         train_module = TrainModule.build(config, model, layout, platform, timers=timers)
         state = checkpoints.load(train_module, checkpoint) if checkpoint else None
         iteration = state.iteration if state else 0
@@ -65,7 +78,7 @@ def pretrain(loaded: LoadedConfig) -> "Trainer":
         saving = CheckpointCallback(checkpoints)
         health = HealthCallback(
             config.health,
-            folder=folder / "bad_batches",
+            folder=folder / "bad_batches" if folder else None,
             checkpoints=saving,
             state=state.extra.get("health") if state else None,
         )
@@ -89,6 +102,22 @@ def pretrain(loaded: LoadedConfig) -> "Trainer":
         )
         trainer.fit()
     return trainer
+
+
+def is_finished(checkpoint: Path, iteration: int, config: RunConfig) -> bool:
+    """Whether a run that goes on after step `iteration` has no step left; then rank 0 says so."""
+    total = config.training.train_iters
+    if iteration < max(total, 1):
+        return False
+    if os.environ.get("RANK", "0") == "0":
+        reached = "the last" if iteration == total else "already beyond the last"
+        print(
+            f"finished: nothing is left to train. {checkpoint} holds step {iteration}, {reached} "
+            f"of --train-iters {total}. To go on, raise --train-iters; ml-train evaluate gives "
+            "its loss on other data.",
+            flush=True,
+        )
+    return True
 
 
 def _refuse_for_the_core_line(config: RunConfig) -> None:

@@ -8,6 +8,7 @@ import pytest
 from jobs import run_job
 
 from ml_models.core_line import CORE_LINE
+from ml_train.checkpoint.store import POINTER
 
 HERE = Path(__file__).parent
 ONLY_0_16 = pytest.mark.skipif(CORE_LINE == "0.12", reason="distributed optimizer on the CPU")
@@ -70,7 +71,7 @@ def test_in_background(results: Any) -> None:
 def test_full_disk(results: Any) -> None:
     for rank in results("full_disk"):
         one, two = "iter_0000001", "iter_0000003"
-        assert rank["names"] == [[one], [one], [one, two]]
+        assert rank["names"] == [[one, POINTER], [one, POINTER], [one, two, POINTER]]
         assert rank["errors"][0] is None and rank["errors"][2] is None
         assert "rank 1" in rank["errors"][1] and "No space left" in rank["errors"][1]
         assert any("step 2 is NOT saved" in text for text in rank["said"])
@@ -79,7 +80,7 @@ def test_full_disk(results: Any) -> None:
 
 def test_slow_disk(results: Any) -> None:
     for rank in results("slow_disk"):
-        assert rank == {"errors": [None, None], "names": ["iter_0000001", "iter_0000002"]}
+        assert rank == {"errors": [None, None], "names": ["iter_0000001", "iter_0000002", POINTER]}
 
 
 def test_refusals(results: Any) -> None:
@@ -105,5 +106,5 @@ def test_signals(results: Any) -> None:
     for rank in results("signals"):
         assert rank["iteration"] == 3
         assert rank["reason"].startswith("SIGUSR1 received")
-        assert rank["names"] == ["iter_0000003"]
+        assert rank["names"] == ["iter_0000003", POINTER]
         assert rank["handler"]

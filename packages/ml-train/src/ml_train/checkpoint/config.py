@@ -14,7 +14,12 @@ class CheckpointConfig(Section):
     """Directory that checkpoints are written to. Unset: none are written."""
 
     load: str | None = None
-    """Directory to resume from: its newest whole checkpoint, or one iter_* directory."""
+    """Directory to go on from: its last written whole checkpoint, or one iter_* directory. Where it
+    is not --save, it is where a new run begins; started again, that run goes on with its own."""
+
+    pretrained_checkpoint: str | None = None
+    """Checkpoint whose weights a new run begins with, optimizer and step count anew. It applies
+    only while --save (or --load) holds no checkpoint, so the same command goes on."""
 
     save_interval: Annotated[int | None, COUNT] = None
     """Steps between two checkpoints. Unset: only at the end of the run."""
@@ -32,10 +37,11 @@ class CheckpointConfig(Section):
     """Write the model alone: smaller, but a resume starts Adam anew."""
 
     no_load_optim: bool = False
-    """Load the model alone: optimizer, schedule and step count start anew."""
+    """Begin with the model alone: optimizer, schedule and step count start anew. A run that goes on
+    in --save loads all that its checkpoints hold."""
 
     no_load_rng: bool = False
-    """Keep the random states of --seed instead of the checkpoint's."""
+    """Begin with the random states of --seed instead of the checkpoint's."""
 
     no_verify_checksums: bool = False
     """Trust sizes and the marker when loading, without reading every file for its checksum."""

@@ -1,58 +1,104 @@
-"""Which checkpoint a run resumes from: the newest whole one, and why not a newer one.
+"""Which checkpoint is loaded: the last written whole one, and why not a later one.
 
 Every rank checks its share of the files, so that checksums of a large checkpoint are read in
 parallel. What Python's pickle would execute is checked before any library reads the files.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
 
-from ml_train.checkpoint import integrity, store
+from ml_train.checkpoint import integrity, start, store
 from ml_train.checkpoint.config import CheckpointConfig
+from ml_train.checkpoint.start import Start
 from ml_train.errors import CheckpointError
 
 
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """A start, and the checkpoint of its candidates that is whole."""
+
+    start: Start
+    folder: Path | None
+    """None: there is nothing to load, the run starts fresh."""
+
+
+def choose_start(
+    config: CheckpointConfig,
+    settings: Mapping[str, Any],
+    *,
+    group: Any,
+    say: Callable[[str], None],
+) -> Checked:
+    """By the rule of ml_train.checkpoint.start. Collective. Raises CheckpointError."""
+    answer: list[Any] = [None]
+    if dist.get_rank() == 0:
+        try:
+            if config.save is not None:
+                store.recover(Path(config.save))
+            answer[0] = start.decide(config, settings)
+        except (CheckpointError, OSError) as error:
+            answer[0] = CheckpointError(str(error))
+    dist.broadcast_object_list(answer, src=0, group=group)
+    if isinstance(answer[0], CheckpointError):
+        raise answer[0]
+    chosen: Start = answer[0]
+    if chosen.note:
+        say(chosen.note)
+    if not chosen.candidates:
+        return Checked(start=chosen, folder=None)
+    folder = first_whole(chosen.candidates, chosen.named, config, group=group, say=say)
+    return Checked(start=chosen, folder=folder)
+
+
 def choose(config: CheckpointConfig, *, group: Any, say: Callable[[str], None]) -> Path | None:
-    """The folder to load, None for a fresh start. Collective. Raises CheckpointError."""
+    """What --load names, None for a fresh start. Collective. Raises CheckpointError."""
     assert config.load is not None
     directory = Path(config.load)
+    is_save = config.save is not None and Path(config.save).resolve() == directory.resolve()
     candidates: list[Any] = [None]
     if dist.get_rank() == 0:
-        if config.save is not None and Path(config.save) == directory:
+        if is_save:
             store.recover(directory)
-        candidates[0] = (_is_one(directory), store.checkpoints(directory), directory.is_dir())
+        candidates[0] = (start.is_checkpoint(directory), store.checkpoints(directory))
     dist.broadcast_object_list(candidates, src=0, group=group)
-    is_one, paths, exists = candidates[0]
-    if is_one:
-        faults = faults_everywhere(directory, config, group)
-        if faults:
-            raise CheckpointError(f"--load {directory} cannot be used: {'; '.join(faults[:3])}.")
-        return directory
+    is_checkpoint, paths = candidates[0]
+    paths = [directory] if is_checkpoint else paths
+    if paths:
+        return first_whole(paths, f"--load {directory}", config, group=group, say=say)
+    if is_save:
+        left = store.partial_saves(directory)
+        note = f" ({len(left)} unfinished saves ignored)" if left else ""
+        say(f"--load {directory} holds no checkpoint yet{note}: starting from step 0")
+        return None
+    raise CheckpointError(start.nothing_in(directory))
+
+
+def first_whole(
+    paths: Sequence[Path],
+    named: str,
+    config: CheckpointConfig,
+    *,
+    group: Any,
+    say: Callable[[str], None],
+) -> Path:
+    """The first of `paths` that is whole. Collective. Raises CheckpointError if none is."""
     passed_over = []
     for path in paths:
         faults = faults_everywhere(path, config, group)
         if not faults:
             return path
         passed_over.append("; ".join(faults[:3]))
-        say(f"WARNING: passed over {path}: {'; '.join(faults[:3])}")
-    if passed_over:
-        raise CheckpointError(
-            f"--load {directory}: none of its {len(passed_over)} checkpoints can be used. The "
-            f"newest: {passed_over[0]}. Point --load elsewhere, or leave it out to start from "
-            "nothing."
-        )
-    what = "is empty" if exists else "does not exist"
-    if config.save is not None and Path(config.save) == directory:
-        left = store.partial_saves(directory)
-        note = f" ({len(left)} unfinished saves ignored)" if left else ""
-        say(f"--load {directory} holds no checkpoint yet{note}: starting from step 0")
-        return None
+        if len(paths) > 1:
+            say(f"WARNING: passed over {path}: {passed_over[-1]}")
+    if named.endswith(f" {paths[0]}"):
+        raise CheckpointError(f"{named} cannot be used: {'; '.join(passed_over)}.")
     raise CheckpointError(
-        f"--load {directory} {what if not exists else 'holds no checkpoint'}. Only a directory "
-        "that is --save as well may be empty at first."
+        f"{named}: none of its {len(paths)} checkpoints can be used. The newest: {passed_over[0]}. "
+        "Give another checkpoint, or start a new run in another --save."
     )
 
 
@@ -63,12 +109,3 @@ def faults_everywhere(path: Path, config: CheckpointConfig, group: Any) -> list[
     everywhere: list[Any] = [None] * world
     dist.all_gather_object(everywhere, found, group=group)
     return list(dict.fromkeys(fault for part in everywhere for fault in part))
-
-
-def _is_one(directory: Path) -> bool:
-    """--load names one checkpoint, or another program's weights, and no directory of ours."""
-    return (
-        store.iteration_of(directory) is not None
-        or (directory / "metadata.json").is_file()
-        or integrity.foreign_weights(directory) is not None
-    )

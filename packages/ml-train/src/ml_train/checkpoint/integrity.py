@@ -59,7 +59,10 @@ def foreign_weights(path: Path) -> str | None:
     if not formats or command is None:
         return None
     what = f"{path} {_WHOSE[formats[0]]}"
-    return f"{what}; run {command}, and go on with --load NEW --no-load-optim --no-load-rng"
+    return (
+        f"{what}; run {command}, and go on with --pretrained-checkpoint NEW (as Megatron's "
+        "--load NEW --no-load-optim --no-load-rng)"
+    )
 
 
 def _wrong_checksums(folder: Path, part: int, parts: int) -> list[str]:

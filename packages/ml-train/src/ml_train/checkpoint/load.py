@@ -25,26 +25,36 @@ def load(
     folder: Path,
     config: CheckpointConfig,
     *,
+    own: bool = False,
     platform: Any,
     group: Any,
     say: Callable[[str], None],
 ) -> RunState:
-    """Load a checkpoint that CheckpointManager.choose has checked. Collective."""
+    """Load a checkpoint that CheckpointManager.start or choose has checked. Collective.
+
+    own: the run goes on with a checkpoint of its own. --no-load-optim and --no-load-rng are about
+    where a run begins, so they leave out nothing that it holds, and steps are counted on.
+    """
     saved = _read(folder, "run_state.json")
+    holds_optimizer = saved is not None and saved.get("optimizer") is not None
     with_optimizer = train_module.optimizer is not None and not config.no_load_optim
+    if own and holds_optimizer and train_module.optimizer is not None:
+        with_optimizer = True
     available = torch_dist.read_metadata(folder)
     agree(_fault(train_module, saved, available, with_optimizer), group, folder)
     state.load_model(train_module, folder, available)
-    if not with_optimizer:
-        if train_module.optimizer is not None:
-            train_module.optimizer.reload_model_params()
+    if with_optimizer:
+        state.load_optimizer(train_module, folder, available, saved["optimizer"]["adam_step"])
+    elif train_module.optimizer is not None:
+        train_module.optimizer.reload_model_params()
+    if not (with_optimizer or (own and saved is not None)):
         say(f"model loaded from {folder}; optimizer, schedule and step count start anew")
         return RunState(iteration=0, consumed_samples=0)
-    assert saved is not None
-    state.load_optimizer(train_module, folder, available, saved["optimizer"]["adam_step"])
     if train_module.opt_param_scheduler is not None and saved["schedule"] is not None:
         state.set_schedule(train_module.opt_param_scheduler, saved["schedule"]["num_steps"])
-    note = "" if config.no_load_rng else _restore_random_state(folder, saved["layout"], platform)
+    note = "" if with_optimizer else "; Adam starts anew, the checkpoint holds no optimizer state"
+    if own or not config.no_load_rng:
+        note += _restore_random_state(folder, saved["layout"], platform)
     now = RunState.of(saved["run"])
     say(f"resuming from {folder} after step {now.iteration}{note}")
     return now
@@ -76,7 +86,7 @@ def _fault(
             f"the layout is {_text(run_state.layout())}, the checkpoint's is "
             f"{_text(saved['layout'])}, and on megatron-core {core_line.installed_version()} "
             "optimizer state is loaded only in the layout that saved it; use megatron-core 0.16.1 "
-            "or newer, or --no-load-optim"
+            "or newer, or begin a new run with its weights by --pretrained-checkpoint"
         )
     return state.faults_of_keys(state.model_state(train_module), available)
 

@@ -4,8 +4,9 @@ Every method is collective: all ranks call it at the same step. Nothing here tou
 groups of training except through the optimizer's own gathering of its shards.
 """
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -16,8 +17,11 @@ import torch.distributed as dist
 
 from ml_train.checkpoint import find, load, run_state, state, store, torch_dist
 from ml_train.checkpoint.config import CheckpointConfig
+from ml_train.checkpoint.identity import RunIdentity
+from ml_train.checkpoint.ownership import SaveOwnership
 from ml_train.checkpoint.run_state import RunState
 from ml_train.checkpoint.save import SaveJob, SaveOutcome
+from ml_train.checkpoint.start import Start
 from ml_train.errors import CheckpointError
 from ml_train.parallel.config import DEFAULT_TIMEOUT
 from ml_train.parallel.groups import host_group
@@ -58,6 +62,9 @@ class CheckpointManager:
         self._job: SaveJob | None = None
         self._closing = False
         self._checked_sharding = False
+        self._identity = RunIdentity.new()
+        self._start: Start | None = None
+        self._ownership: SaveOwnership | None = None
 
     @property
     def is_saving(self) -> bool:
@@ -134,43 +141,109 @@ class CheckpointManager:
         dist.all_reduce(done, op=dist.ReduceOp.MIN, group=self._asking_group)
         return bool(done)
 
+    @contextlib.contextmanager
+    def owning_save(self) -> Iterator[None]:
+        """Make --save and keep other jobs from writing to it inside the block. Collective.
+
+        Raises CheckpointError, the same on every rank: another job writes there, or it cannot be
+        made, or a node does not see it.
+        """
+        if self.config.save is None:
+            yield
+            return
+        directory = Path(self.config.save)
+        with SaveOwnership(directory, group=self._asking_group, say=self._say) as ownership:
+            self._ownership = ownership
+            yield
+
+    def start(self, model: "ModelConfig", settings: Mapping[str, Any]) -> Path | None:
+        """The checkpoint that this start of the run loads, None for a fresh one; by the rule of
+        ml_train.checkpoint.start. Decides which run it is. Needs no model built.
+
+        settings: section.name -> value. Raises CheckpointError, the same on every rank, also for
+        another model's checkpoint.
+        """
+        checked = find.choose_start(self.config, settings, group=self._asking_group, say=self._say)
+        self._start, self._identity = checked.start, checked.start.identity
+        return self._agreed(checked.folder, model)
+
+    def iteration_of_start(self, folder: Path | None) -> int:
+        """The step that a start from `folder` goes on after; 0 where it counts anew."""
+        own = self._start is not None and self._start.own
+        if folder is None or not (own or self._loads_optimizer()):
+            return 0
+        return store.record_of(folder).iteration
+
     def choose(self, model: "ModelConfig") -> Path | None:
-        """The newest whole checkpoint of --load, None for a fresh start. Needs no model built.
+        """The last written whole checkpoint of --load, None for a fresh start, whosever it is.
 
         Raises CheckpointError, the same on every rank, also for another model's checkpoint.
         """
-        return None if self.config.load is None else self._choose(self.config, model)
+        if self.config.load is None:
+            return None
+        return self._agreed(
+            find.choose(self.config, group=self._asking_group, say=self._say), model
+        )
 
     def load(self, train_module: Any, folder: Path | None = None) -> RunState | None:
-        """Bring the model and the run back to `folder`, which choose() gave; unset, it is asked.
+        """Bring the model and the run back to `folder`, which start() or choose() gave; unset, it
+        is asked.
 
         None: there is nothing to resume from, the run starts fresh. Raises CheckpointError, the
         same on every rank.
         """
         folder = folder or self.choose(train_module.model_config)
-        return None if folder is None else self._load(train_module, folder, self.config)
+        if folder is None:
+            return None
+        config, save = self.config, self.config.save
+        if (
+            self._start is None
+            and save is not None
+            and folder.parent.resolve() == Path(save).resolve()
+        ):
+            self._identity = store.record_of(folder).identity or self._identity
+        if self._start is not None and self._start.weights_only:
+            config = replace(config, no_load_optim=True, no_load_rng=True)
+        own = self._start is not None and self._start.own
+        return self._load(train_module, folder, config, own=own)
 
     def roll_back(self, train_module: Any) -> RunState:
-        """Load the newest whole checkpoint of --save, all of it. Raises CheckpointError."""
+        """Load the last whole checkpoint of this run in --save, all of it. Raises
+        CheckpointError."""
         config = replace(self.config, load=self.config.save, no_load_optim=False, no_load_rng=False)
-        folder = None
-        if config.load is not None:
-            folder = self._choose(config, train_module.model_config)
-        if folder is None:
+        paths: list[Any] = [[]]
+        if dist.get_rank() == 0 and self.config.save is not None:
+            known = store.records(Path(self.config.save))
+            paths[0] = [record.path for record in store.lineage(known, self._identity)]
+        dist.broadcast_object_list(paths, src=0, group=self._asking_group)
+        if not paths[0]:
             raise CheckpointError("No checkpoint was saved yet.")
-        return self._load(train_module, folder, config)
+        folder = find.first_whole(
+            paths[0],
+            f"--save {self.config.save}",
+            config,
+            group=self._asking_group,
+            say=self._say,
+        )
+        return self._load(train_module, folder, config, own=True)
 
-    def _choose(self, config: CheckpointConfig, model: "ModelConfig") -> Path | None:
-        folder = find.choose(config, group=self._asking_group, say=self._say)
+    def _agreed(self, folder: Path | None, model: "ModelConfig") -> Path | None:
         if folder is not None:
             load.agree(load.fault_of_model(folder, model), self._asking_group, folder)
         return folder
 
-    def _load(self, train_module: Any, folder: Path, config: CheckpointConfig) -> RunState:
+    def _loads_optimizer(self) -> bool:
+        weights_only = self._start is not None and self._start.weights_only
+        return not (weights_only or self.config.no_load_optim)
+
+    def _load(
+        self, train_module: Any, folder: Path, config: CheckpointConfig, *, own: bool
+    ) -> RunState:
         return load.load(
             train_module,
             folder,
             config,
+            own=own,
             platform=self._platform,
             group=self._asking_group,
             say=self._say,
@@ -180,10 +253,20 @@ class CheckpointManager:
         answer: list[Any] = [None]
         if dist.get_rank() == 0:
             try:
-                answer[0] = (store.begin(directory, iteration), None)
+                other = self._ownership.other_holder() if self._ownership else None
+                if other is not None:
+                    answer[0] = CheckpointError(
+                        f"--save {directory} was taken over by another job ({other}), so step "
+                        f"{iteration} is not saved and this run ends. Earlier checkpoints are "
+                        "untouched."
+                    )
+                else:
+                    answer[0] = (store.begin(directory, iteration), None)
             except OSError as error:
                 answer[0] = (None, f"rank 0: {error}")
         dist.broadcast_object_list(answer, src=0, group=self._writing_group)
+        if isinstance(answer[0], CheckpointError):
+            raise answer[0]
         return answer[0]
 
     def _prepare(self, train_module: Any, now: RunState, partial: Path, started: float) -> SaveJob:
@@ -205,6 +288,7 @@ class CheckpointManager:
             partial=partial,
             plan=plan,
             documents=_documents(train_module, now, plan.notes, with_optimizer),
+            identity=self._identity,
             policy={"keep_last": self.config.keep_last, "keep_every": self.config.keep_every},
             group=self._writing_group,
             started=started,

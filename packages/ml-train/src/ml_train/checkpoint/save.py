@@ -9,6 +9,7 @@ between collectives of training. An error on any rank (a full disk, say) costs t
 ranks learn of it and rank 0 takes the .tmp folder away.
 """
 
+import contextlib
 import json
 import os
 import threading
@@ -22,6 +23,7 @@ import torch.distributed as dist
 
 from ml_models.conversion.folder import write_integrity
 from ml_train.checkpoint import disk, store, torch_dist
+from ml_train.checkpoint.identity import RunIdentity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +53,8 @@ class SaveJob:
     plan: torch_dist.Plan
     documents: dict[str, Any]
     """JSON files that rank 0 writes."""
+    identity: RunIdentity
+    """The run whose checkpoint it is."""
     policy: dict[str, int | None]
     group: Any
     """gloo, all ranks; nobody else uses it while the job runs."""
@@ -143,16 +147,27 @@ class SaveJob:
         if not errors:
             try:
                 torch_dist.write_metadata(self.plan.metadata, files, self.partial, self.iteration)
+                number = store.next_save_number(self.partial.parent)
+                self.documents["run_state.json"]["identity"] = self.identity.to_dict(number)
                 for name, document in self.documents.items():
                     disk.write(self.partial / name, json.dumps(document, indent=1).encode())
                 write_integrity(self.partial, {file.name: file.sha256 for file in files})
                 path = store.publish(self.partial)
-                deleted = store.apply_policy(path.parent, **self.policy)
-                return path, None, num_bytes, tuple(deleted)
             except OSError as reason:
                 errors = [f"rank 0: {reason}"]
-        store.discard(self.partial)
-        return None, "; ".join(errors), num_bytes, ()
+        if errors:
+            store.discard(self.partial)
+            return None, "; ".join(errors), num_bytes, ()
+        return path, None, num_bytes, self._after(path)
+
+    def _after(self, path: Path) -> tuple[Path, ...]:
+        """What follows a whole checkpoint; a disk that fails here costs nothing of it."""
+        with contextlib.suppress(OSError):
+            store.point_to(path)
+            return tuple(
+                store.apply_policy(path.parent, run_id=self.identity.run_id, **self.policy)
+            )
+        return ()
 
     def _run_quietly(self, half: Callable[[], None]) -> None:
         # Training's threads come first: this one only fills the gaps.

@@ -1,8 +1,14 @@
-"""The directory of checkpoints: which are there, which are whole, which are to be kept.
+"""The directory of checkpoints: which are there, which was written last, which are to be kept.
 
-SAVE/iter_0000010/        whole: it was renamed from .tmp once everything was on the disk
-SAVE/iter_0000020.tmp/    being written, or left by a process that died while writing
-SAVE/iter_0000010.old/    about to be replaced or deleted
+SAVE/iter_0000010/              whole: it was renamed from .tmp once everything was on the disk
+SAVE/iter_0000020.tmp/          being written, or left by a process that died while writing
+SAVE/iter_0000010.old/          about to be replaced or deleted
+SAVE/iter_0000010.run-1f3a9c02/ another run's, set aside as this run saved the same step
+SAVE/latest_checkpointed_iteration.txt   the step that was written last, as Megatron writes it
+
+The order is that of writing, not of steps: every checkpoint carries the number of its save
+(ml_train.checkpoint.identity). The text file is for people and other tools. It is written after
+the checkpoint, so a process that dies in between loses nothing.
 """
 
 import os
@@ -10,10 +16,13 @@ import re
 import shutil
 from pathlib import Path
 
+from ml_models.conversion.folder import COMPLETE
 from ml_train.checkpoint import disk
+from ml_train.checkpoint.identity import Record, RunIdentity, read_record
 
 _NAME = re.compile(r"^iter_(\d{7,})$")
 PARTIAL, OUTGOING = ".tmp", ".old"
+POINTER = "latest_checkpointed_iteration.txt"
 
 
 def folder_of(directory: Path, iteration: int) -> Path:
@@ -27,12 +36,44 @@ def iteration_of(path: Path) -> int | None:
     return int(match.group(1)) if match else None
 
 
-def checkpoints(directory: Path) -> list[Path]:
-    """Checkpoints under their final names, newest first."""
+def records(directory: Path) -> list[Record]:
+    """Checkpoints under their final names, the last written first.
+
+    Those of version 1.0.0 have no number: they come behind all that do, by their steps.
+    """
     if not directory.is_dir():
         return []
-    found = [path for path in directory.iterdir() if iteration_of(path) is not None]
-    return sorted(found, key=lambda path: iteration_of(path) or 0, reverse=True)
+    known = []
+    for path in directory.iterdir():
+        iteration = iteration_of(path)
+        if iteration is not None:
+            known.append(read_record(path, iteration))
+    return sorted(known, key=lambda record: (record.save_number, record.iteration), reverse=True)
+
+
+def record_of(path: Path) -> Record:
+    """What the checkpoint in `path` says of itself, whatever its folder is called."""
+    return read_record(path, iteration_of(path))
+
+
+def checkpoints(directory: Path) -> list[Path]:
+    """The folders of the run that wrote last, the last written first, as lineage() has them."""
+    known = records(directory)
+    return [record.path for record in lineage(known, known[0].identity)] if known else []
+
+
+def lineage(known: list[Record], identity: RunIdentity | None) -> list[Record]:
+    """The checkpoints that a run may go back to: its own, then those of the run that it left, up
+    to the step where it left it, and so on. `known`: as records() gives them.
+    """
+    run = identity.run_id if identity else None
+    found = [record for record in known if record.run_id == run]
+    if identity is None or identity.parent_iteration is None:
+        return found
+    step = identity.parent_iteration
+    rest = [record for record in known if record.iteration <= step and record.run_id != run]
+    parents = [record for record in rest if record.run_id == identity.parent_run]
+    return found + (lineage(rest, parents[0].identity) if parents else [])
 
 
 def partial_saves(directory: Path) -> list[Path]:
@@ -55,16 +96,32 @@ def begin(directory: Path, iteration: int) -> Path:
 
 
 def publish(partial: Path) -> Path:
-    """Give a complete folder its final name; an older one of the same step goes. OSError."""
+    """Give a complete folder its final name. OSError.
+
+    An older checkpoint of the same run and step is replaced; another run's is set aside.
+    """
     folder = partial.with_name(partial.name.removesuffix(PARTIAL))
     disk.flush_folder(partial)
     outgoing = folder.with_name(folder.name + OUTGOING)
     if folder.exists():
-        os.rename(folder, outgoing)
+        os.rename(folder, _aside(folder, partial) or outgoing)
     os.rename(partial, folder)
     disk.flush_folder(folder.parent)
     shutil.rmtree(outgoing, ignore_errors=True)
     return folder
+
+
+def _aside(folder: Path, partial: Path) -> Path | None:
+    """Where to move the checkpoint in `folder`; None if `partial` is the same run's."""
+    theirs, ours = (read_record(path).run_id for path in (folder, partial))
+    if theirs == ours:
+        return None
+    name = f"{folder.name}.run-{(theirs or 'unnamed')[:8]}"
+    free, number = folder.with_name(name), 1
+    while free.exists():
+        number += 1
+        free = folder.with_name(f"{name}-{number}")
+    return free
 
 
 def discard(partial: Path) -> None:
@@ -72,14 +129,35 @@ def discard(partial: Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
 
 
-def apply_policy(directory: Path, *, keep_last: int | None, keep_every: int | None) -> list[Path]:
-    """Delete what the policy does not keep; returns what was deleted."""
+def next_save_number(directory: Path) -> int:
+    """Larger than that of any checkpoint in the directory."""
+    return max((record.save_number for record in records(directory)), default=0) + 1
+
+
+def point_to(folder: Path) -> None:
+    """Note the checkpoint that was written last. OSError."""
+    pointer = folder.parent / POINTER
+    temporary = pointer.with_name(pointer.name + PARTIAL)
+    disk.write(temporary, f"{iteration_of(folder)}\n".encode())
+    os.replace(temporary, pointer)
+    disk.flush_folder(folder.parent)
+
+
+def apply_policy(
+    directory: Path, *, keep_last: int | None, keep_every: int | None, run_id: str | None = None
+) -> list[Path]:
+    """Delete what the policy does not keep of the run `run_id`; returns what was deleted.
+
+    The last written stays in any case, and so does every checkpoint of another run.
+    """
     if keep_last is None:
         return []
-    outdated = []
-    for path in checkpoints(directory)[keep_last:]:
-        if keep_every is None or (iteration_of(path) or 0) % keep_every:
-            outdated.append(path)
+    own = [record for record in records(directory) if record.run_id == run_id]
+    outdated = [
+        record.path
+        for record in own[keep_last:]
+        if keep_every is None or record.iteration % keep_every
+    ]
     for path in outdated:
         outgoing = path.with_name(path.name + OUTGOING)
         os.rename(path, outgoing)
@@ -89,6 +167,11 @@ def apply_policy(directory: Path, *, keep_last: int | None, keep_every: int | No
 
 def recover(directory: Path) -> None:
     """A process may have died between the two renames of publish(), or while deleting."""
+    for partial in partial_saves(directory):
+        folder = partial.with_name(partial.name.removesuffix(PARTIAL))
+        # The marker is written last: only the name is missing.
+        if (partial / COMPLETE).is_file() and not folder.exists():
+            os.rename(partial, folder)
     for outgoing in directory.glob(f"iter_*{OUTGOING}"):
         folder = outgoing.with_name(outgoing.name.removesuffix(OUTGOING))
         replaced = folder.with_name(folder.name + PARTIAL)

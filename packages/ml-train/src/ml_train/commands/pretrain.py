@@ -24,6 +24,8 @@ def run(args: argparse.Namespace) -> int:
     from ml_train.pretrain import pretrain
 
     trainer = pretrain(loaded)
+    if trainer is None:
+        return 0
     if trainer.stop_reason is not None and os.environ.get("RANK", "0") == "0":
         print(f"stopped after step {trainer.iteration}: {trainer.stop_reason}", flush=True)
     return 0

@@ -10,7 +10,7 @@ from ml_train.config.run import RunConfig
 
 _Rule = tuple[str, Callable[[RunConfig], bool], str]
 
-_NO_LOAD = "without --load nothing is loaded"
+_NO_LOAD = "it is about what --load brings, which is not given"
 _NO_SAVE = "without --save nothing is written"
 _NO_PROFILE = "without --profile nothing is profiled"
 _NO_LOSS_CHECK = "without --check-for-spiky-loss no spike is looked for"
@@ -102,7 +102,11 @@ RULES: tuple[_Rule, ...] = (
     ("checkpoint.no_save_optim", lambda c: c.checkpoint.save is None, _NO_SAVE),
     ("checkpoint.no_load_optim", lambda c: c.checkpoint.load is None, _NO_LOAD),
     ("checkpoint.no_load_rng", lambda c: c.checkpoint.load is None, _NO_LOAD),
-    ("checkpoint.no_verify_checksums", lambda c: c.checkpoint.load is None, _NO_LOAD),
+    (
+        "checkpoint.no_verify_checksums",
+        lambda c: not (c.checkpoint.load or c.checkpoint.save or c.checkpoint.pretrained_checkpoint),
+        "without --load, --save and --pretrained-checkpoint nothing is loaded",
+    ),
     ("logging.profile_step_start", lambda c: not c.logging.profile, _NO_PROFILE),
     ("logging.profile_step_end", lambda c: not c.logging.profile, _NO_PROFILE),
     ("logging.profile_ranks", lambda c: not c.logging.profile, _NO_PROFILE),

@@ -211,8 +211,8 @@ REFUSED: Mapping[str, str] = MappingProxyType(
         "--lr-warmup-samples": "runs are counted in steps; use --lr-warmup-iters.",
         "--rampup-batch-size": "the batch size is constant; drop the flag.",
         "--num-virtual-stages-per-pipeline-rank": "use --num-layers-per-virtual-pipeline-stage.",
-        "--finetune": "use --no-load-optim --no-load-rng: the weights are loaded and steps start "
-        "at 1.",
+        "--finetune": "use --pretrained-checkpoint instead of --load: its weights are loaded and "
+        "steps start at 1.",
         "--use-checkpoint-args": "settings come from the recipe, file and flags alone; a "
         "checkpoint of another model is an error. Give the same --model.",
         "--no-save-rng": "checkpoints always hold the random states; use --no-load-rng on loading.",

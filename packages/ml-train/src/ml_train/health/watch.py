@@ -40,10 +40,11 @@ class CommunicationError(MlTrainError):
 
 @contextlib.contextmanager
 def watching(
-    world: World, start: str, *, timeout: timedelta, folder: Path
+    world: World, start: str, *, timeout: timedelta, folder: Path | None
 ) -> Iterator["Watch | None"]:
     """Watch this rank inside the block; None where it is alone. Errors of collectives come out as
-    CommunicationError, with a report. start: names this start of the job; folder: for reports."""
+    CommunicationError, with a report. start: names this start of the job; folder: for reports,
+    which go to stderr alone where it is None."""
     if world.size == 1:
         yield None
         return
@@ -64,7 +65,7 @@ def watching(
 class Watch:
     """Two threads: one talks to the store, which may block it; one looks at the main thread."""
 
-    def __init__(self, world: World, start: str, *, timeout: float, folder: Path):
+    def __init__(self, world: World, start: str, *, timeout: float, folder: Path | None):
         self.step = 0
         """Set by the training loop."""
         self._world, self._timeout, self._folder = world, timeout, folder
@@ -203,6 +204,8 @@ class Watch:
     def _publish(self, text: str) -> None:
         sys.stderr.write(text + "\n")
         sys.stderr.flush()
+        if self._folder is None:
+            return
         with contextlib.suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
             name = f"step_{self.step:07d}_rank_{self._world.rank:05d}_{int(time.time())}.txt"

@@ -20,7 +20,8 @@ class CheckpointCallback(Callback):
 
     def on_step_end(self, trainer: TrainerView, metrics: StepMetrics) -> None:
         self._announce(trainer, self._manager.poll())
-        interval = self._manager.config.save_interval
+        config = self._manager.config
+        interval = None if config.save is None else config.save_interval
         if interval is not None and trainer.iteration % interval == 0:
             self._announce(trainer, self._manager.wait())
             self._last_step = trainer.iteration

@@ -29,11 +29,12 @@ class HealthCallback(Callback):
         self,
         config: HealthConfig,
         *,
-        folder: Path,
+        folder: Path | None,
         checkpoints: CheckpointCallback | None = None,
         state: Mapping[str, Any] | None = None,
     ):
-        """folder: where bad batches are written; state: what state() gave before a resume."""
+        """folder: where bad batches are written, None to write none; state: what state() gave
+        before a resume."""
         self._config = config
         self._folder = folder
         self._checkpoints = checkpoints
@@ -130,6 +131,8 @@ class HealthCallback(Callback):
         self, trainer: TrainerView, gradients: Gradients, fault: Fault, samples: list[int]
     ) -> str:
         """Collective. A sentence that says where the batch is described."""
+        if self._folder is None:
+            return "Without --save its documents are not written out."
         try:
             part = bad_batch.own_part(
                 trainer.train_module, trainer.train_data, samples[0], gradients.micro_losses()

@@ -1,0 +1,197 @@
+"""Two jobs must not write to one --save: SAVE/in_use.json says who does.
+
+    {"host": ..., "pid": ..., "created": ..., "machine": ..., "since": UTC, "token": HEX}
+
+Works on shared storage without flock: the file is made with O_EXCL, which is atomic on NFS too, and
+its time of change is renewed every BEAT_SECONDS. A job that meets it looks whether that process
+runs, which it can see on the same machine at once. From another machine it watches the file: after
+SILENT_LOOKS looks without a change, a second apart, the job is dead and its mark is taken away.
+Clocks of different machines are never compared, and a file system that stands still for a while
+counts as one look. Should a mark be taken from a job that lives after all, that job sees it before
+its next save and ends instead of writing.
+"""
+
+import contextlib
+import json
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ml_train.errors import CheckpointError
+from ml_train.processes import ProcessMark
+
+NAME = "in_use.json"
+BEAT_SECONDS = 5.0
+SILENT_LOOKS = 30
+LOOK_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class _Look:
+    """The mark as it is at one moment."""
+
+    content: bytes
+    changed: int
+    """Nanoseconds, by the clock of the storage."""
+
+    def values(self) -> dict[str, Any] | None:
+        """None while it is being written, or where its writer died on the way."""
+        try:
+            values = json.loads(self.content)
+        except ValueError:
+            return None
+        return values if isinstance(values, dict) else None
+
+
+class SaveLock:
+    """The right of one job to write to a directory. Held by global rank 0's process."""
+
+    def __init__(self, directory: Path, say: Callable[[str], None] = print):
+        """say: where a wait for another job's sign of life is announced."""
+        self._directory = directory
+        self._path = directory / NAME
+        self._say = say
+        self._token = uuid.uuid4().hex
+        self._stop = threading.Event()
+        self._handle: int | None = None
+
+    def acquire(self) -> None:
+        """Make the directory and the mark. Raises CheckpointError: in use, or not to be written."""
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            while not self._make():
+                self._make_way()
+        except OSError as error:
+            raise CheckpointError(
+                f"--save {self._directory} cannot be written: {error.strerror or error}. Give a "
+                "directory that can be made and written by this user."
+            ) from error
+        threading.Thread(target=self._beat, daemon=True, name="save lock").start()
+
+    def holder(self) -> str | None:
+        """None while this job may write; else who may instead. OSError."""
+        look = _look(self._path)
+        if look is None:
+            # Somebody has deleted it: it is made again, unless another job is faster.
+            if self._make():
+                return None
+            look = _look(self._path)
+        values = (look.values() if look else None) or {}
+        return None if values.get("token") == self._token else _described(values)
+
+    def release(self) -> None:
+        """Take the mark away. Does nothing the second time, nor where it is another's by now."""
+        self._stop.set()
+        if self._handle is None:
+            return
+        with contextlib.suppress(OSError):
+            look = _look(self._path)
+            if look is not None and (look.values() or {}).get("token") == self._token:
+                self._path.unlink()
+        os.close(self._handle)
+        self._handle = None
+
+    def _make(self) -> bool:
+        """False where there is a mark already. OSError."""
+        try:
+            handle = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        except FileExistsError:
+            return False
+        since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        values = {**asdict(ProcessMark.of(os.getpid())), "since": since, "token": self._token}
+        try:
+            os.write(handle, json.dumps(values, indent=1).encode() + b"\n")
+            os.fsync(handle)
+        except OSError:
+            os.close(handle)
+            self._path.unlink(missing_ok=True)
+            raise
+        if self._handle is not None:
+            os.close(self._handle)
+        self._handle = handle
+        return True
+
+    def _make_way(self) -> None:
+        """Take away the mark of a job that is dead. Raises CheckpointError where it lives."""
+        look = _look(self._path)
+        if look is None:
+            return
+        values = look.values()
+        try:
+            lives = ProcessMark.read(values).runs() if values is not None else None
+        except (KeyError, TypeError, ValueError):
+            lives = None
+        if lives is None:
+            lives = self._gives_signs(look, values or {})
+        if lives:
+            raise CheckpointError(self._refusal(values or {}))
+        self._take_away(look)
+
+    def _gives_signs(self, first: _Look, values: dict[str, Any]) -> bool:
+        self._say(
+            f"{self._path} says that {_described(values)} writes there; watching for "
+            f"{SILENT_LOOKS * LOOK_SECONDS:g} s whether that job still lives"
+        )
+        for _ in range(SILENT_LOOKS):
+            time.sleep(LOOK_SECONDS)
+            look = _look(self._path)
+            if look is None:
+                return False
+            if look != first:
+                return True
+        return False
+
+    def _take_away(self, dead: _Look) -> None:
+        """Only the mark that was looked at: another job may have replaced it in between.
+
+        A rename has one winner. What it brings is looked at again and, if it is a newer mark, put
+        back by a link, which never replaces.
+        """
+        moved = self._path.with_name(f"{NAME}.{self._token[:8]}")
+        try:
+            os.rename(self._path, moved)
+        except FileNotFoundError:
+            return
+        look = _look(moved)
+        if look is not None and look.content != dead.content:
+            with contextlib.suppress(OSError):
+                os.link(moved, self._path)
+        moved.unlink(missing_ok=True)
+
+    def _refusal(self, values: dict[str, Any]) -> str:
+        pid, host = values.get("pid", "?"), values.get("host", "?")
+        return (
+            f"--save {self._directory} is in use by another job: {_described(values)}. Two runs in "
+            "one directory would delete each other's checkpoints. Choose another --save, or end "
+            f"that job first (kill {pid} on {host}). After its death its mark is taken away by "
+            f"itself; should that fail, delete {self._path}."
+        )
+
+    def _beat(self) -> None:
+        while not self._stop.wait(BEAT_SECONDS):
+            # A busy file system may fail for a while; the next beat tries again.
+            with contextlib.suppress(OSError):
+                if self._handle is not None:
+                    os.utime(self._handle)
+
+
+def _look(path: Path) -> _Look | None:
+    """None where there is no mark. Opened anew each time: NFS answers from the server then."""
+    try:
+        with path.open("rb") as stream:
+            changed = os.fstat(stream.fileno()).st_mtime_ns
+            return _Look(stream.read(1 << 16), changed)
+    except FileNotFoundError:
+        return None
+
+
+def _described(values: dict[str, Any]) -> str:
+    return (
+        f"host {values.get('host', 'unknown')}, pid {values.get('pid', 'unknown')}, since "
+        f"{values.get('since', 'unknown')}"
+    )
