@@ -60,8 +60,8 @@ def foreign_weights(path: Path) -> str | None:
         return None
     what = f"{path} {_WHOSE[formats[0]]}"
     return (
-        f"{what}; run {command}, and go on with --pretrained-checkpoint NEW (as Megatron's "
-        "--load NEW --no-load-optim --no-load-rng)"
+        f"{what}; run {command}, and begin with --pretrained-checkpoint NEW, or as in Megatron "
+        "with --load NEW --no-load-optim --no-load-rng"
     )
 
 

@@ -104,7 +104,9 @@ RULES: tuple[_Rule, ...] = (
     ("checkpoint.no_load_rng", lambda c: c.checkpoint.load is None, _NO_LOAD),
     (
         "checkpoint.no_verify_checksums",
-        lambda c: not (c.checkpoint.load or c.checkpoint.save or c.checkpoint.pretrained_checkpoint),
+        lambda c: (
+            not (c.checkpoint.load or c.checkpoint.save or c.checkpoint.pretrained_checkpoint)
+        ),
         "without --load, --save and --pretrained-checkpoint nothing is loaded",
     ),
     ("logging.profile_step_start", lambda c: not c.logging.profile, _NO_PROFILE),
