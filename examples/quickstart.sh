@@ -58,7 +58,7 @@ ml-train report "$CKPT_SAVE_DIR" --output "$WORK/report.html" --loss-curve "$WOR
 
 step "6/6 A sample from the trained checkpoint"
 ml-train generate --load "$CKPT_SAVE_DIR" --tokenizer-name-or-path examples/data/grok1_tokenizer \
-    --prompt "What is a class in Python?" --max-new-tokens 48 --temperature 0.8 --top-p 0.8
+    --device cpu --prompt "What is a class in Python?" --max-new-tokens 48 --temperature 0.8 --top-p 0.8
 
 step "Done"
 echo "loss curve: $WORK/loss.png    report: $WORK/report.html    checkpoint: $CKPT_SAVE_DIR"

@@ -20,6 +20,7 @@ EP=${EP:-2}
 ETP=${ETP:-1}
 
 MODEL=${MODEL:-grok1-tiny}
+DEVICE=${DEVICE:-cpu}
 # One thread a process: 8 processes on few cores only slow each other down otherwise.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
@@ -27,6 +28,7 @@ exec ml-train-launch --nproc-per-node "$GPUS_PER_NODE" --nnodes "$NNODES" --node
     --master-addr "$MASTER_ADDR" --master-port "$MASTER_PORT" \
     -m ml_train.cli pretrain \
     --model "$MODEL" \
+    --device "$DEVICE" \
     --tensor-model-parallel-size "$TP" \
     --pipeline-model-parallel-size "$PP" \
     --expert-model-parallel-size "$EP" \
