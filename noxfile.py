@@ -26,6 +26,7 @@ NOT_SLOW = ("-m", "not slow")
 
 # Lines that run whole suites, and what the others run: parity, layouts, resume and conversion.
 WHOLE_LINES = ("0.19", "0.16")
+LINES_OF_EVERY_RUN = ("0.19", "0.18", "0.16", "0.12")
 SHORT_SUITES = {
     "ml-models": (
         "test_grok1_parity.py", "test_grok1_layouts.py", "test_mixtral_parity.py",
@@ -35,7 +36,9 @@ SHORT_SUITES = {
 }  # fmt: skip
 
 nox.options.sessions = [
-    "lint", "docs", "types", "tests_data", "tests_core", "isolation", "e2e",
+    "lint", "docs", "types", "tests_data",
+    *(f"tests_core(core='{core}')" for core in LINES_OF_EVERY_RUN),
+    "isolation", "e2e",
 ]  # fmt: skip
 nox.options.reuse_existing_virtualenvs = True
 nox.options.default_venv_backend = "venv"

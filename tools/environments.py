@@ -43,6 +43,7 @@ class Line:
 LINES = {
     "0.19": Line(release="0.19.2", pythons=("3.12", "3.13")),
     "0.18": Line(release="0.18.2", pythons=("3.12", "3.13")),
+    "0.17": Line(release="0.17.1", pythons=("3.12", "3.13")),
     "0.16": Line(release="0.16.1", pythons=("3.11", "3.10", "3.12", "3.13")),
     # The rest of what 0.12's wheel requires (modelopt, zarr, wandb) serves no part of training.
     "0.12": Line(release="0.12.1", pythons=("3.11", "3.10"), requirements=("einops", "packaging")),
