@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from ml_data.errors import FormatError
+from ml_data.indexed.manifest import read_manifest
 from ml_data.indexed.verify import Report, verify_pair
-from ml_data.pipeline.manifest import read_manifest
 from ml_data.pipeline.options import BATCH_BYTES, SHARD_BYTES, TokenizeOptions
 from ml_data.pipeline.plan import OnNotice
 from ml_data.pipeline.progress import OnProgress
@@ -79,7 +80,12 @@ def tokenize(
 
 def verify(prefix: str | Path, tokenizer: str | Path | None = None) -> Report:
     """Check a pair: structure, ids in range, checksums and, with a tokenizer, the fingerprint."""
-    if tokenizer is None:
-        return verify_pair(prefix, read_manifest(prefix))
-    loaded = load_tokenizer(tokenizer)
-    return verify_pair(prefix, read_manifest(prefix), loaded.fingerprint, loaded.vocab_size)
+    loaded = load_tokenizer(tokenizer) if tokenizer is not None else None
+    given = (loaded.fingerprint, loaded.vocab_size) if loaded else (None, None)
+    try:
+        manifest = read_manifest(prefix)
+    except FormatError as error:
+        report = verify_pair(prefix, None, *given)
+        report.faults.append(str(error))
+        return report
+    return verify_pair(prefix, manifest, *given)

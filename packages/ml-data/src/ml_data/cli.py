@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
 
-from ml_data import __version__
-from ml_data.errors import MlDataError, UsageError
+from ml_data import __version__, terminal
+from ml_data.errors import ExitCode, MlDataError, Terminated, UsageError
 
 COMMANDS = {
     "tokenize": "parquet or JSON lines to .bin/.idx",
@@ -20,7 +25,13 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; 0 done, 1 failed, 2 bad usage."""
+    """Run a command; its exit code, as `errors.ExitCode` lists them."""
+    terminal.prepare_streams()
+    with _signals_as_exceptions():
+        return _guarded(lambda: _run(argv))
+
+
+def _run(argv: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(
         prog="ml-data", description="Text to token files for training, and tools around them."
@@ -38,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if module is None:
         parser.error("name a command first")
-    return run_command(module.run, args)
+    run: Callable[[argparse.Namespace], int] = module.run
+    return run(args)
 
 
 def refuse_unknown_flags(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
@@ -53,22 +65,65 @@ def refuse_unknown_flags(parser: argparse.ArgumentParser, arguments: Sequence[st
             parser.error(f"unknown argument {flag}{hint}")
 
 
-def run_command(run: object, args: argparse.Namespace) -> int:
-    """Call `run(args)`; errors that a user can cause end in one line and an exit code."""
+def _guarded(run: Callable[[], int]) -> int:
+    """Call `run`; what a user, the machine or a signal causes ends in a line and an exit code."""
     try:
-        code: int = run(args)  # type: ignore[operator]
-        return code
+        try:
+            return run()
+        finally:
+            # Also after --help, and before the exit code is decided.
+            terminal.end_results()
     except UsageError as error:
-        print(f"ml-data: error: {error}", file=sys.stderr)
-        return 2
+        terminal.error(str(error))
+        return ExitCode.USAGE
     except MlDataError as error:
-        print(f"ml-data: error: {error}", file=sys.stderr)
-        return 1
+        terminal.error(str(error))
     except KeyboardInterrupt:
-        print("ml-data: interrupted; the same command goes on from here", file=sys.stderr)
-        return 1
+        terminal.error("interrupted")
+        return ExitCode.INTERRUPTED
+    except Terminated:
+        terminal.error("ended by SIGTERM")
+        return ExitCode.TERMINATED
     except BrokenPipeError:
-        return 1
+        pass  # whoever read the results has seen enough
+    except MemoryError:
+        terminal.error("out of memory: close other programs, or run on a larger machine")
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        terminal.error(f"{where}{error.strerror or error}")
+    terminal.drop_results()
+    return ExitCode.FAILED
+
+
+@contextmanager
+def _signals_as_exceptions() -> Iterator[None]:
+    """SIGTERM and Ctrl-C unwind the command, so that it leaves things in order; a second ends it.
+
+    A signal that the caller had ignored stays ignored, as under nohup.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {
+        number: signal.getsignal(number)
+        for number, default in (
+            (signal.SIGINT, signal.default_int_handler),
+            (signal.SIGTERM, signal.SIG_DFL),
+        )
+        if signal.getsignal(number) is default
+    }
+    for number in before:
+        signal.signal(number, _raise)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _raise(number: int, frame: FrameType | None) -> NoReturn:
+    signal.signal(number, signal.SIG_DFL)
+    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -1,4 +1,27 @@
-"""Exceptions that a user of ml_data can cause, and nothing else."""
+"""Exceptions that a user of ml_data can cause, and the exit codes in which they end.
+
+| exit code | meaning |
+|---|---|
+| 0 | done |
+| 1 | failed: the input, the output, the machine or a worker; the message says which |
+| 2 | bad usage: a flag that does not exist, a value that it cannot have |
+| 130 | ended by Ctrl-C |
+| 143 | ended by SIGTERM, as a scheduler sends it |
+
+ml-models and ml-train use the same numbers.
+"""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What a command returns to the shell."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    INTERRUPTED = 130
+    TERMINATED = 143
 
 
 class MlDataError(Exception):
@@ -7,6 +30,10 @@ class MlDataError(Exception):
 
 class InputError(MlDataError):
     """An input file is missing, damaged, or lacks what was asked of it."""
+
+
+class ChangedInputError(InputError):
+    """An input file changed while it was read; nothing of the run can be used."""
 
 
 class TokenizerError(MlDataError):
@@ -27,3 +54,7 @@ class WorkerError(MlDataError):
 
 class UsageError(MlDataError):
     """An option has a value that it cannot have; exit code 2."""
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived. Like KeyboardInterrupt it is no Exception, so that nothing swallows it."""

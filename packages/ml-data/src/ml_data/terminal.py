@@ -1,9 +1,20 @@
-"""What a person watches: the progress of a run, bars. rich draws it, imported when it draws."""
+"""What a person is told, and on what: the only module that prints.
+
+Results go to the standard output, everything else to the standard error. A terminal that cannot
+show a character, a closed stream or a full log never ends a run; only results that cannot be
+written make a command fail. rich draws bars, imported when it draws.
+"""
 
 from __future__ import annotations
 
+import os
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TextIO
+
+from ml_data.errors import OutputError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -11,13 +22,99 @@ if TYPE_CHECKING:
     from ml_data.pipeline.progress import Tick
 
 _SECONDS_BETWEEN_DRAWINGS = 0.1
+_NAME = "ml-data"
+# What writing to a stream that is gone, full or closed raises.
+_STREAM_ERRORS = (OSError, ValueError)
+
+
+def prepare_streams() -> None:
+    """Make the standard streams fit to write on; for the start of a command.
+
+    A stream that the caller closed becomes /dev/null: otherwise the next file that is opened
+    would get its number, and what a library prints would end up in that file. Characters that
+    the terminal's encoding lacks are written as escapes.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - lives as long as the process
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, *_STREAM_ERRORS):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def printable(text: str) -> str:
+    """`text` on one line, control characters and half characters as escapes such as \\x1b."""
+    if text.isprintable():
+        return text
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text
+    )
+
+
+def say(text: str) -> None:
+    """Write a result to the standard output; a line break in `text` begins a new line.
+
+    Raises OutputError where it cannot be written, BrokenPipeError where nobody reads it.
+    """
+    with _reporting_results():
+        print("\n".join(printable(line) for line in text.split("\n")), file=sys.stdout)
+
+
+def end_results() -> None:
+    """Write what is still in the buffer of the standard output. Raises as `say`."""
+    with _reporting_results():
+        sys.stdout.flush()
+
+
+def drop_results() -> None:
+    """Send what the standard output cannot take to /dev/null, as Python writes it at its end."""
+    with suppress(*_STREAM_ERRORS):
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, sys.stdout.fileno())
+        os.close(devnull)
+
+
+@contextmanager
+def _reporting_results() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as fault:
+        raise OutputError(
+            f"cannot write to the standard output: {fault.strerror or fault}"
+        ) from fault
+
+
+def notice(text: str) -> None:
+    """Tell what is no error, on the standard error."""
+    _tell(f"{_NAME}: {printable(text)}")
+
+
+def error(text: str) -> None:
+    """Tell why a command failed, on the standard error."""
+    _tell(f"{_NAME}: error: {printable(text)}")
+
+
+def _tell(line: str) -> None:
+    with suppress(*_STREAM_ERRORS):
+        print(line, file=sys.stderr, flush=True)
 
 
 class ProgressLine:
     """Plain lines in a log; on a terminal, one line with a bar that is drawn over."""
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream, self._live = stream, stream.isatty()
+        self._stream = stream
+        self._live = False
+        with suppress(*_STREAM_ERRORS):
+            self._live = stream.isatty()
         self._drawn: Progress | None = None
         self._last = 0.0
 
@@ -28,11 +125,12 @@ class ProgressLine:
             f"{tick.num_documents / seconds:.0f} docs/s, {tick.num_bytes / seconds / 1e6:.1f} MB/s"
         )
         left = "" if tick.seconds_left is None else f", {clock(tick.seconds_left)} left"
-        if self._live:
-            self._draw(tick, f"{tick.num_documents:,} documents, {rate}{left}")
-        else:
-            text = f"Processed {tick.num_documents} documents ({rate}{left})."
-            print(text, file=self._stream, flush=True)
+        with suppress(*_STREAM_ERRORS):
+            if self._live:
+                self._draw(tick, f"{tick.num_documents:,} documents, {rate}{left}")
+            else:
+                text = f"Processed {tick.num_documents} documents ({rate}{left})."
+                print(text, file=self._stream, flush=True)
 
     def _draw(self, tick: Tick, text: str) -> None:
         now = time.monotonic()
@@ -54,7 +152,8 @@ class ProgressLine:
     def end(self) -> None:
         """Leave the line that was drawn over."""
         if self._drawn is not None:
-            self._drawn.stop()
+            with suppress(*_STREAM_ERRORS):
+                self._drawn.stop()
 
 
 def clock(seconds: float) -> str:
@@ -64,8 +163,8 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def print_histogram(rows: list[tuple[str, int]], headings: tuple[str, str]) -> None:
-    """A bar for each (label, count), the longest for the highest count."""
+def say_histogram(rows: list[tuple[str, int]], headings: tuple[str, str]) -> None:
+    """Write a bar for each (label, count), the longest for the highest count."""
     from rich.console import Console
     from rich.progress_bar import ProgressBar
     from rich.table import Table
@@ -77,4 +176,5 @@ def print_histogram(rows: list[tuple[str, int]], headings: tuple[str, str]) -> N
     highest: Any = max((count for _, count in rows), default=1)
     for label, count in rows:
         table.add_row(label, f"{count:,}", ProgressBar(total=highest, completed=count, width=40))
-    Console().print(table)
+    with _reporting_results():
+        Console().print(table)

@@ -70,6 +70,9 @@ def test_a_file_that_cannot_be_mapped_is_named(pair: Path) -> None:
         "import resource, sys, ml_data; resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))"
         "\nml_data.IndexedDataset(sys.argv[1])"
     )
+    raw = bytearray(Path(f"{pair}.idx").read_bytes())
+    raw[34:58] = np.array([1 << 30] * 2, "<i4").tobytes() + np.array([0, 1 << 31], "<i8").tobytes()
+    Path(f"{pair}.idx").write_bytes(raw)
     with Path(f"{pair}.bin").open("r+b") as file:
         file.truncate(1 << 32)
     done = subprocess.run([sys.executable, "-c", code, str(pair)], capture_output=True, text=True)

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import ml_data
-from ml_data.pipeline.manifest import read_manifest
+from ml_data.indexed.manifest import read_manifest
 
 PREFIX = Path(__file__).parents[1] / "data" / "format-1" / "small_text_document"
 

@@ -124,8 +124,15 @@ def test_a_finished_run_is_kept_and_another_command_refused(tmp_path: Path, opti
         tokenize(options(path, append_eod=True))
     tokenize(options(path, append_eod=True, overwrite=True))
     os.utime(path, ns=(1, 1))
-    with pytest.raises(OutputError, match="another command"):
+    notices.clear()
+    tokenize(options(path, append_eod=True), on_notice=notices.append)
+    assert "comparing checksums" in notices[0], "touched, but not changed"
+    assert "complete already" in notices[1]
+    path.write_bytes(path.read_bytes().replace(b"row 1 ", b"row 2 "))
+    with pytest.raises(OutputError, match=r"a.jsonl was modified since it was made"):
         tokenize(options(path, append_eod=True))
+    with pytest.raises(OutputError, match=r"another command \(append_eod: True then, False now\)"):
+        tokenize(options(path))
 
 
 def test_work_of_another_command_is_not_gone_on_with(tmp_path: Path, options: Make) -> None:

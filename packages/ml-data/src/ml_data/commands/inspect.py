@@ -6,6 +6,8 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
+from ml_data.terminal import printable, say, say_histogram
+
 if TYPE_CHECKING:
     from ml_data.indexed.reader import IndexedDataset
     from ml_data.tokenizers import Tokenizer
@@ -22,14 +24,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Inspect."""
-    from ml_data.errors import MlDataError
+    from ml_data.errors import MlDataError, UsageError
+    from ml_data.indexed.manifest import read_manifest
     from ml_data.indexed.reader import IndexedDataset
-    from ml_data.pipeline.manifest import read_manifest
     from ml_data.tokenizers import load_tokenizer
 
+    for name in ("samples", "tokens"):
+        if getattr(args, name) < 0:
+            raise UsageError(f"--{name} {getattr(args, name)}: must be at least 0")
     data, manifest = IndexedDataset(args.prefix), read_manifest(args.prefix)
-    path = args.tokenizer_name_or_path or (manifest["tokenizer"]["path"] if manifest else None)
-    tokenizer, note = None, "no manifest: give --tokenizer-name-or-path to see texts"
+    known = (manifest or {}).get("tokenizer", {})
+    path = args.tokenizer_name_or_path or known.get("path")
+    tokenizer = None
+    note = "no manifest names the tokenizer: give --tokenizer-name-or-path to see texts"
     if path:
         try:
             tokenizer = load_tokenizer(path)
@@ -39,8 +46,11 @@ def run(args: argparse.Namespace) -> int:
             note = f"texts are not shown: {error}"
     facts = describe(data, manifest)
     facts["samples"] = _samples(data, tokenizer, args.samples, args.tokens)
+    if tokenizer and any(sample["pieces"] is None for sample in facts["samples"]):
+        note = f"{path} is not the tokenizer of this file: it has {tokenizer.vocab_size} ids"
+        tokenizer = None
     if args.json:
-        print(json.dumps(facts, indent=2))
+        say(json.dumps(facts, indent=2))
         return 0
     _show(facts, None if tokenizer else note)
     return 0
@@ -85,7 +95,9 @@ def _samples(
     for number in range(min(count, len(data))):
         index = number * len(data) // count
         ids = [int(one) for one in data[index][:tokens]]
-        pieces = _pieces(tokenizer, ids) if tokenizer else None
+        # An id that the tokenizer does not have cannot be decoded: it is another one's.
+        fits = tokenizer is not None and max(ids, default=0) < tokenizer.vocab_size
+        pieces = _pieces(tokenizer, ids) if tokenizer and fits else None
         samples.append({"sequence": index, "ids": ids, "pieces": pieces})
     return samples
 
@@ -102,26 +114,27 @@ def _pieces(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
 
 
 def _show(facts: dict[str, Any], note: str | None) -> None:
-    from ml_data.terminal import print_histogram
-
-    print(
+    span = "-" if facts["shortest"] is None else f"{facts['shortest']} to {facts['longest']:,}"
+    say(
         f"{facts['prefix']}\n  {facts['documents']:,} documents, {facts['sequences']:,} sequences, "
-        f"{facts['tokens']:,} tokens, {facts['dtype']}\n  length: {facts['shortest']} to "
-        f"{facts['longest']:,}, mean {facts['mean']:,}"
+        f"{facts['tokens']:,} tokens, {facts['dtype']}\n  length: {span}, mean {facts['mean']:,}"
     )
     if facts["tokenizer"]:
-        one = facts["tokenizer"]
-        print(f"  tokenizer: {one['path']} ({one['vocab_size']:,} ids, end {one['eod_id']})")
+        made_with = facts["tokenizer"]
+        say(
+            f"  tokenizer: {made_with.get('path')} ({made_with.get('vocab_size')} ids, end "
+            f"{made_with.get('eod_id')})"
+        )
     if facts["ledger"]:
-        print(f"  dropped: {facts['ledger']['documents_dropped'] or 'nothing'}")
-    print()
+        say(f"  dropped: {facts['ledger'].get('documents_dropped') or 'nothing'}")
+    say("")
     rows = [(f"{one['up_to']:,}", one["sequences"]) for one in facts["histogram"]]
-    print_histogram(rows, ("tokens up to", "sequences"))
+    say_histogram(rows, ("tokens up to", "sequences"))
     for sample in facts["samples"]:
-        print(f"\n  sequence {sample['sequence']}:")
+        say(f"\n  sequence {sample['sequence']}:")
         if sample["pieces"] is not None:
-            print("  " + "|".join(sample["pieces"]).replace("\n", "\\n"))
+            say("  " + printable("|".join(sample["pieces"])))
         else:
-            print(f"  {sample['ids']}")
+            say(f"  {sample['ids']}")
     if note:
-        print(f"\n  {note}")
+        say(f"\n  {note}")

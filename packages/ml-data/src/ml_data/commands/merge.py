@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from ml_data.errors import UsageError
+from ml_data.terminal import notice, say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tasks", metavar="P", help="the --output-prefix of a run with --num-tasks"
     )
-    parser.add_argument("--overwrite", action="store_true")
+    parser.add_argument("--overwrite", action="store_true", help="replace an output of ml-data")
     parser.add_argument("--json", action="store_true")
 
 
@@ -27,9 +28,9 @@ def run(args: argparse.Namespace) -> int:
     if args.tasks:
         if args.prefix or args.output_prefix:
             raise UsageError("merge: --tasks P names inputs and output; leave the others away")
-        made = merge_tasks(args.tasks, overwrite=args.overwrite)
+        made = merge_tasks(args.tasks, overwrite=args.overwrite, notice=notice)
     elif args.output_prefix:
-        made = [merge(args.prefix, args.output_prefix, overwrite=args.overwrite)]
+        made = [merge(args.prefix, args.output_prefix, overwrite=args.overwrite, notice=notice)]
     else:
         raise UsageError("merge: give prefixes and --output-prefix, or --tasks P")
     show(made, Path(args.tasks or args.output_prefix).parent, args.json)
@@ -39,8 +40,8 @@ def run(args: argparse.Namespace) -> int:
 def show(manifests: list, folder: Path, as_json: bool) -> None:
     """Print what was made: first the prefix, as training takes it."""
     if as_json:
-        print(json.dumps(manifests, indent=2))
+        say(json.dumps(manifests, indent=2))
         return
     for one in manifests:
         name = str(folder / next(iter(one["files"]))).removesuffix(".bin")
-        print(f"{name}: {one['num_documents']:,} documents, {one['num_tokens']:,} tokens")
+        say(f"{name}: {one['num_documents']:,} documents, {one['num_tokens']:,} tokens")

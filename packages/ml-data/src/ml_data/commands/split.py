@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ml_data.commands.merge import show
 from ml_data.errors import UsageError
+from ml_data.terminal import notice
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fractions", type=float, nargs="+", help="shares of the tokens, e.g. 98 2"
     )
-    parser.add_argument("--overwrite", action="store_true")
+    parser.add_argument("--overwrite", action="store_true", help="replace outputs of ml-data")
     parser.add_argument("--json", action="store_true")
 
 
@@ -28,6 +29,8 @@ def run(args: argparse.Namespace) -> int:
     if (args.parts is None) == (args.fractions is None) or (args.parts or 1) < 1:
         raise UsageError("split: give either --parts N (at least 1) or --fractions")
     fractions = args.fractions or [1.0] * args.parts
-    made = split(args.prefix, args.output_prefix, fractions, overwrite=args.overwrite)
+    made = split(
+        args.prefix, args.output_prefix, fractions, overwrite=args.overwrite, notice=notice
+    )
     show(made, Path(args.output_prefix).parent, args.json)
     return 0

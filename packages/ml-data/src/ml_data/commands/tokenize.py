@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-HELP = "text files to token files"
+from ml_data.terminal import ProgressLine, notice, say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +65,6 @@ def run(args: argparse.Namespace) -> int:
     """Run the command."""
     from ml_data.pipeline.options import TokenizeOptions
     from ml_data.pipeline.run import tokenize
-    from ml_data.terminal import ProgressLine
 
     options = TokenizeOptions(
         input=tuple(args.input),
@@ -95,19 +94,19 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         from ml_data.pipeline.estimate import estimate, explain
 
-        facts = estimate(options, _print_notice)
-        print(json.dumps(facts, indent=2) if args.json else explain(facts))
+        facts = estimate(options, notice)
+        say(json.dumps(facts, indent=2) if args.json else explain(facts))
         return 0
     progress = ProgressLine(sys.stderr)
     try:
-        manifests = tokenize(options, on_progress=progress.show, on_notice=_print_notice)
+        manifests = tokenize(options, on_progress=progress.show, on_notice=notice)
     finally:
         progress.end()
     if args.json:
-        print(json.dumps(manifests, indent=2))
+        say(json.dumps(manifests, indent=2))
         return 0
     for manifest in manifests:
-        print(summary(manifest, Path(options.output_prefix).parent))
+        say(summary(manifest, Path(options.output_prefix).parent))
     return 0
 
 
@@ -125,7 +124,3 @@ def summary(manifest: dict[str, Any], folder: Path) -> str:
         f"({manifest['dtype']}), dropped {dropped}{f' ({reasons})' if reasons else ''}, "
         f"{manifest['run'].get('seconds', 0):.1f} s"
     )
-
-
-def _print_notice(text: str) -> None:
-    print(f"ml-data: {text}", file=sys.stderr)

@@ -6,6 +6,8 @@ import argparse
 import json
 from dataclasses import asdict
 
+from ml_data.terminal import say
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of the command."""
@@ -20,19 +22,19 @@ def run(args: argparse.Namespace) -> int:
 
     reports = [verify(prefix, args.tokenizer_name_or_path) for prefix in args.prefix]
     if args.json:
-        print(json.dumps([{**asdict(one), "is_sound": one.is_sound} for one in reports], indent=2))
+        say(json.dumps([{**asdict(one), "is_sound": one.is_sound} for one in reports], indent=2))
     else:
         for one in reports:
             if not one.checked:
-                print(f"{one.prefix}: {'; '.join(one.faults)}")
+                say(f"{one.prefix}: {'; '.join(one.faults)}")
                 continue
             count = len(one.faults)
             state = "sound" if not count else f"{count} fault{'s' if count > 1 else ''}"
             note = "" if one.has_manifest else "; no manifest, so no checksums"
-            print(
+            say(
                 f"{one.prefix}: {state} ({one.num_documents:,} documents, {one.num_tokens:,} "
                 f"tokens, {one.dtype}; checked {', '.join(one.checked)}{note})"
             )
             for fault in one.faults:
-                print(f"  {fault}")
+                say(f"  {fault}")
     return 0 if all(one.is_sound for one in reports) else 1

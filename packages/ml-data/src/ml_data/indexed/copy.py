@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 from ml_data.errors import FormatError
 from ml_data.indexed import layout
-from ml_data.indexed.writer import IndexedDatasetWriter
+from ml_data.indexed.ownership import bin_bytes_of
+from ml_data.indexed.pair import read_header, require_pair
+from ml_data.indexed.pair_writer import PairWriter
 
 _CHUNK = 1 << 18
 
@@ -21,17 +23,18 @@ class IndexFile:
         self.prefix = str(prefix)
         self.path = layout.idx_path(prefix)
         self.bin_path = layout.bin_path(prefix)
-        for path in (self.path, self.bin_path):
-            if not path.is_file():
-                raise FormatError(f"{path} does not exist; a dataset is a pair of .bin and .idx")
-        with self.path.open("rb") as file:
-            header = file.read(layout.HEADER.size)
-        self.dtype, self.num_sequences, marks = layout.unpack_header(header, self.path)
+        require_pair(prefix)
+        self.dtype, self.num_sequences, marks = read_header(self.path)
         self.num_documents = marks - 1
-        expected = layout.HEADER.size + 12 * self.num_sequences + 8 * marks
-        size = self.path.stat().st_size
-        if size != expected or marks < 1:
-            raise FormatError(f"{self.path} has {size} bytes, its header needs {expected}: damaged")
+
+    def require_whole(self) -> None:
+        """Raise FormatError where the .bin does not have the size that the index needs."""
+        needed, size = bin_bytes_of(self.path), self.bin_path.stat().st_size
+        if size != needed:
+            raise FormatError(
+                f"{self.bin_path} has {size} bytes, its index needs {needed}: it was cut off, or "
+                "the two are not of one pair"
+            )
 
     def lengths(self, start: int, stop: int) -> NDArray[np.int32]:
         """Lengths in tokens of the sequences `start` to `stop`."""
@@ -60,7 +63,7 @@ class IndexFile:
 
 
 def copy_documents(
-    index: IndexFile, writer: IndexedDatasetWriter, start: int = 0, stop: int | None = None
+    index: IndexFile, writer: PairWriter, start: int = 0, stop: int | None = None
 ) -> None:
     """Append the documents `start` to `stop` (all by default) of `index` to `writer`."""
     stop = index.num_documents if stop is None else stop

@@ -1,11 +1,11 @@
-"""Durable files: checksums, syncing, and the renames that make an output valid."""
+"""Durable files: checksums, syncing, errors of the file system as sentences."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,15 @@ from typing import BinaryIO
 
 from ml_data.errors import OutputError
 
+Notice = Callable[[str], None]
+"""Takes a sentence for the user that is no error."""
+
 BLOCK_BYTES = 1 << 20
+# CIFS, several FUSE file systems and old NFS servers answer fsync with these. Errors of the disk
+# itself (EIO, ENOSPC) are not among them: those must end the run.
+_NO_SYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF}
+# A folder that may be written but not listed cannot be opened, and so not be synced.
+_NO_OPEN = {errno.EACCES, errno.EPERM, errno.EISDIR}
 _FIXES = {
     errno.ENOSPC: "the disk is full: free some space or choose another folder, then run again",
     errno.EDQUOT: "the quota is used up: free some space, then run again",
@@ -22,6 +30,9 @@ _FIXES = {
     errno.EACCES: "no permission to write there: choose another folder or change its owner",
     errno.EPERM: "no permission to write there: choose another folder or change its owner",
     errno.ENOTDIR: "a part of the path is a file: choose another folder",
+    errno.EEXIST: "a file of that name is in the way: choose another name or move it away",
+    errno.ENAMETOOLONG: "the file system takes no name that long: choose a shorter one",
+    errno.EXDEV: "the work folder lies on another file system: remove the link to it",
 }
 
 
@@ -58,38 +69,53 @@ def checksum(path: Path, limit: int | None = None) -> hashlib._Hash:
     return digest
 
 
-def sync_file(file: BinaryIO) -> None:
-    """Make what was written to `file` durable."""
+def ignore_notice(text: str) -> None:
+    """For callers that tell nobody."""
+
+
+def sync_file(file: BinaryIO, notice: Notice = ignore_notice) -> None:
+    """Make what was written to `file` durable.
+
+    A file system that cannot do so is named to `notice`, and the run goes on.
+    """
     file.flush()
-    os.fsync(file.fileno())
+    _sync(file.fileno(), str(file.name), notice)
+
+
+def sync_directory(directory: Path, notice: Notice = ignore_notice) -> None:
+    """Make renames in `directory` durable, where its file system can."""
+    try:
+        handle = os.open(directory, os.O_RDONLY)
+    except OSError as error:
+        if error.errno not in _NO_OPEN:
+            raise
+        notice(_no_sync(str(directory), error))
+        return
+    try:
+        _sync(handle, str(directory), notice)
+    finally:
+        os.close(handle)
+
+
+def _sync(handle: int, name: str, notice: Notice) -> None:
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
+        notice(_no_sync(name, error))
+
+
+def _no_sync(name: str, error: OSError) -> str:
+    # The folder stands for all its files, so that the sentence is told once.
+    folder = name if os.path.isdir(name) else os.path.dirname(name) or "."
+    return (
+        f"the file system of {folder} cannot sync ({error.strerror}): a power cut in the next "
+        "seconds may damage the output; ml-data verify would see it"
+    )
 
 
 def close_as_it_is(file: BinaryIO) -> None:
     """Close `file`; what is still in its buffer may be lost, as after a write to a full disk."""
     with suppress(OSError):
         file.close()
-
-
-def fsync_directory(directory: Path) -> None:
-    """Make renames in `directory` durable."""
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def publish(moves: list[tuple[Path, Path]]) -> None:
-    """Rename each (temporary, final) pair in order; the last one makes the output valid.
-
-    Safe to repeat after a crash: a pair whose temporary name is gone was renamed already. A file
-    left under the last name by an older run goes first, so that it never describes new data.
-    """
-    temporary, final = moves[-1]
-    if temporary.exists():
-        final.unlink(missing_ok=True)
-    for temporary, final in moves:
-        if temporary.exists():
-            temporary.replace(final)
-    for directory in {final.parent for _, final in moves}:
-        fsync_directory(directory)

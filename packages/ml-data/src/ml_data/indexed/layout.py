@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ml_data.errors import FormatError
+from ml_data.errors import FormatError, OutputError
 
 MAGIC = b"MMIDIDX\x00\x00"
 VERSION = 1
@@ -40,6 +40,18 @@ def best_dtype(vocab_size: int) -> np.dtype:
     return np.dtype("<u2") if vocab_size < UINT16_LIMIT else np.dtype("<i4")
 
 
+def token_dtype(dtype: object) -> np.dtype:
+    """`dtype` as the little-endian type of a .bin; OutputError where ids cannot be of it."""
+    try:
+        kind = np.dtype(dtype).newbyteorder("<")  # type: ignore[call-overload]
+    except TypeError as error:
+        raise OutputError(f"dtype {dtype!r} is none of numpy: {error}") from error
+    if kind.kind not in "iu" or kind not in CODE_OF_DTYPE:
+        known = ", ".join(one.name for one in CODE_OF_DTYPE if one.kind in "iu")
+        raise OutputError(f"dtype {kind.name}: the format knows {known} for ids")
+    return kind
+
+
 def bin_path(prefix: str | Path) -> Path:
     """`prefix` plus `.bin`; a dot in the prefix is kept."""
     return Path(f"{prefix}.bin")
@@ -53,6 +65,11 @@ def idx_path(prefix: str | Path) -> Path:
 def manifest_path(prefix: str | Path) -> Path:
     """`prefix` plus `.json`."""
     return Path(f"{prefix}.json")
+
+
+def idx_bytes(num_sequences: int, num_document_indices: int) -> int:
+    """Size of an .idx with these counts in its header."""
+    return HEADER.size + 12 * num_sequences + 8 * num_document_indices
 
 
 def pack_header(dtype: np.dtype, num_sequences: int, num_document_indices: int) -> bytes:

@@ -40,12 +40,16 @@ def map_file(path: Path) -> NDArray[np.uint8]:
         if os.name != "posix":
             return np.memmap(file, np.uint8, mode="r")
         system = _system()
-        place = system.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, file.fileno(), 0)
-        if place == _FAILED:
+        # Some FUSE file systems have private maps alone; for reading the two are the same.
+        for kind in (mmap.MAP_SHARED, mmap.MAP_PRIVATE):
+            address = system.mmap(None, size, mmap.PROT_READ, kind, file.fileno(), 0)
+            if address != _FAILED:
+                break
+        else:
             code = ctypes.get_errno()
             raise OSError(code, os.strerror(code), str(path))
-    memory = (ctypes.c_uint8 * size).from_address(place)
-    weakref.finalize(memory, system.munmap, place, size).atexit = False
+    memory = (ctypes.c_uint8 * size).from_address(address)
+    weakref.finalize(memory, system.munmap, address, size).atexit = False
     view: NDArray[np.uint8] = np.frombuffer(memoryview(memory), np.uint8)
     view.flags.writeable = False
     return view

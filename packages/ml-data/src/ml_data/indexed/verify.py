@@ -58,7 +58,7 @@ def verify_pair(
     _check_sequences(index, report)
     _check_documents(index, report)
     if id_bound is None and manifest is not None and "tokenizer" in manifest:
-        id_bound = manifest["tokenizer"]["vocab_size"]
+        id_bound = manifest["tokenizer"].get("vocab_size")
     _check_ids(index, report, id_bound)
     if manifest is not None:
         _check_manifest(Path(prefix), report, manifest, fingerprint)

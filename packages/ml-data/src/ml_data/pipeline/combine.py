@@ -7,52 +7,107 @@ tasks is byte-identical to a run in one piece, quarantine and manifest included.
 from __future__ import annotations
 
 import json
+import math
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from ml_data.errors import FormatError, OutputError, UsageError
+from ml_data.errors import FormatError, UsageError
 from ml_data.indexed import layout
 from ml_data.indexed.copy import IndexFile, copy_documents
-from ml_data.indexed.files import FileFacts, checksum, publish, reporting_output, sync_file
-from ml_data.indexed.writer import IndexedDatasetWriter
-from ml_data.pipeline.manifest import FORMAT, FORMAT_VERSION, read_manifest, versions
-from ml_data.pipeline.output import quarantine_path
+from ml_data.indexed.files import (
+    FileFacts,
+    Notice,
+    checksum,
+    ignore_notice,
+    reporting_output,
+    sync_file,
+)
+from ml_data.indexed.manifest import read_manifest
+from ml_data.indexed.ownership import QUARANTINE, quarantine_path
+from ml_data.indexed.pair_writer import PairWriter
+from ml_data.indexed.publication import Publication, temporary_path
+from ml_data.indexed.work import WorkFolder
+from ml_data.pipeline.provenance import (
+    add_ledgers,
+    combined_manifest,
+    common_facts,
+    origin,
+    unknown_tokenizers,
+)
 
 _TASK = re.compile(r"\.task-(\d{5})-of-(\d{5})_(.+)_document\.idx$")
 
 
-def merge(inputs: Sequence[str], output: str, *, overwrite: bool = False) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One output: ranges of documents (index, start, stop), one after the other."""
+
+    prefix: str
+    parts: list[tuple[IndexFile, int, int | None]]
+    facts: dict[str, Any]
+    quarantines: list[tuple[str, dict[str, int]]] = field(default_factory=list)
+    """Prefixes whose quarantine is kept, with the rows read before each, by input path."""
+
+
+def merge(
+    inputs: Sequence[str], output: str, *, overwrite: bool = False, notice: Notice = ignore_notice
+) -> dict[str, Any]:
     """Put the pairs `inputs` one after the other; the manifest of `output`."""
     if len(inputs) < 2:
         raise UsageError("merge: name at least two prefixes")
-    manifests = [read_manifest(prefix) for prefix in inputs]
-    _same_tokenizer(inputs, manifests)
-    facts: dict[str, Any] = {"merged_from": [_origin(prefix) for prefix in inputs]}
-    ledgers = [one["ledger"] for one in manifests if one and "ledger" in one]
-    if len(ledgers) == len(inputs):
-        facts["ledger"] = add_ledgers(ledgers)
+    _refuse_same_pair(inputs, [output])
     parts = [(IndexFile(prefix), 0, None) for prefix in inputs]
-    return _write(parts, output, manifests[0], facts, overwrite)
+    manifests = [read_manifest(prefix) for prefix in inputs]
+    facts = common_facts(inputs, manifests)
+    if unknown := unknown_tokenizers(inputs, manifests):
+        notice(
+            f"no manifest says what tokenizer made {unknown[0]}, so the merge names none: see to "
+            "it that all were made with the same"
+        )
+    facts["merged_from"] = [origin(prefix) for prefix in inputs]
+    recipe = Recipe(prefix=output, parts=[*parts], facts=facts)
+    return _write([recipe], f"{output}.work", overwrite, notice)[0]
 
 
-def split(prefix: str, output: str, fractions: Sequence[float], *, overwrite: bool = False) -> list:
+def split(
+    prefix: str, output: str, fractions: Sequence[float], *,
+    overwrite: bool = False, notice: Notice = ignore_notice,
+) -> list[dict[str, Any]]:  # fmt: skip
     """Cut `prefix` at documents into parts with these shares of the tokens; their manifests."""
-    if not fractions or min(fractions) <= 0:
+    if not fractions or not all(math.isfinite(one) and one > 0 for one in fractions):
         raise UsageError("split: each part needs a share above 0")
+    names = [
+        f"{output}.part-{number:05}-of-{len(fractions):05}" for number in range(len(fractions))
+    ]
+    _refuse_same_pair([prefix], names)
     index, manifest = IndexFile(prefix), read_manifest(prefix)
+    facts = common_facts([prefix], [manifest])
+    facts.pop("ledger", None)
     total = index.bin_path.stat().st_size
     shares = np.cumsum(fractions) / sum(fractions)
     cuts = [0, *(_document_at(index, total * share) for share in shares[:-1]), index.num_documents]
-    made = []
-    for number, (start, stop) in enumerate(zip(cuts[:-1], cuts[1:], strict=True)):
-        name = f"{output}.part-{number:05}-of-{len(fractions):05}"
-        facts = {"split_from": {**_origin(prefix), "documents": [int(start), int(stop)]}}
-        made.append(_write([(index, start, stop)], name, manifest, facts, overwrite))
-    return made
+    recipes = []
+    for name, start, stop in zip(names, cuts[:-1], cuts[1:], strict=True):
+        source = {"split_from": {**origin(prefix), "documents": [int(start), int(stop)]}}
+        recipes.append(Recipe(prefix=name, parts=[(index, start, stop)], facts={**facts, **source}))
+    return _write(recipes, f"{output}.work", overwrite, notice)
+
+
+def _refuse_same_pair(inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """UsageError where a pair is named twice, or is input and output, by whatever names."""
+    paths = [os.path.realpath(layout.idx_path(prefix)) for prefix in inputs]
+    for number, (prefix, path) in enumerate(zip(inputs, paths, strict=True)):
+        if path in paths[:number]:
+            raise UsageError(f"{prefix} is named twice: its documents would be doubled")
+        if path in [os.path.realpath(layout.idx_path(output)) for output in outputs]:
+            raise UsageError(f"{prefix} is both input and output: choose another --output-prefix")
 
 
 def _document_at(index: IndexFile, byte: float) -> int:
@@ -67,53 +122,70 @@ def _document_at(index: IndexFile, byte: float) -> int:
     return low
 
 
-def merge_tasks(prefix: str, *, overwrite: bool = False) -> list[dict[str, Any]]:
+def merge_tasks(
+    prefix: str, *, overwrite: bool = False, notice: Notice = ignore_notice
+) -> list[dict[str, Any]]:
     """Put the outputs of all tasks of P together, one per key; their manifests."""
-    folder, name = Path(prefix).parent, Path(prefix).name
-    found: dict[tuple[str, int], set[int]] = {}
-    for path in sorted(folder.glob(f"{name}.task-*.idx")):
-        match = _TASK.fullmatch(path.name.removeprefix(name))
-        if match:
-            index, count, key = int(match[1]), int(match[2]), match[3]
-            found.setdefault((key, count), set()).add(index)
-    if not found:
+    finished = _finished_tasks(prefix)
+    if not finished:
         raise UsageError(f"{prefix}.task-*: no finished task of --output-prefix {prefix}")
-    if len({count for _, count in found}) > 1:
+    if len({count for _, count in finished}) > 1:
         raise UsageError(f"{prefix}.task-*: outputs of several --num-tasks lie there: remove one")
-    made = []
-    for (key, count), indices in found.items():
+    recipes = []
+    for (key, count), indices in finished.items():
         missing = sorted(set(range(count)) - indices)
         if missing:
             raise FormatError(
                 f"{prefix}: {len(missing)} of {count} tasks have not finished {key!r}: "
                 f"{', '.join(map(str, missing[:10]))}; run them with --task-index"
             )
-        parts = [f"{prefix}.task-{one:05}-of-{count:05}_{key}_document" for one in range(count)]
-        made.append(_merge_task_outputs(parts, f"{prefix}_{key}_document", overwrite))
-    return made
+        parts = [f"{prefix}.task-{task:05}-of-{count:05}_{key}_document" for task in range(count)]
+        recipes.append(_recipe_of_tasks(parts, f"{prefix}_{key}_document"))
+    return _write(recipes, f"{prefix}.work", overwrite, notice)
 
 
-def _merge_task_outputs(parts: list[str], output: str, overwrite: bool) -> dict[str, Any]:
+def _finished_tasks(prefix: str) -> dict[tuple[str, int], set[int]]:
+    """Indices of the tasks of P that are there, by (key, number of tasks)."""
+    folder, name = Path(prefix).parent, Path(prefix).name
+    finished: dict[tuple[str, int], set[int]] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        # By hand rather than by glob, as a prefix may hold brackets.
+        if path.name.startswith(name) and (match := _TASK.fullmatch(path.name[len(name) :])):
+            finished.setdefault((match[3], int(match[2])), set()).add(int(match[1]))
+    return finished
+
+
+def _recipe_of_tasks(parts: list[str], output: str) -> Recipe:
     manifests = []
     for part in parts:
         manifest = read_manifest(part)
         if manifest is None:
             raise FormatError(f"{part}.json is missing: run that task again with --overwrite")
+        for name in ("tokenizer", "options", "versions", "ledger", "inputs"):
+            if name not in manifest:
+                raise FormatError(f"{part}.json has no {name!r}: it is not of ml-data tokenize")
         manifests.append(manifest)
     first = manifests[0]
-    for part, one in zip(parts, manifests, strict=True):
+    for part, manifest in zip(parts, manifests, strict=True):
         for name in ("tokenizer", "options", "versions", "dtype"):
-            if one[name] != first[name]:
-                raise FormatError(f"{part}.json: {name} differs from that of task 0: {one[name]}")
+            if manifest[name] != first[name]:
+                raise FormatError(
+                    f"{part}.json: {name} differs from that of task 0: {manifest[name]}"
+                )
     inputs, rows_before = _add_inputs(parts, manifests)
-    facts = {"ledger": add_ledgers([one["ledger"] for one in manifests]), "inputs": inputs}
-    quarantine = Path(f"{output}.quarantine.jsonl.tmp")
-    with reporting_output(quarantine), quarantine.open("wb") as file:
-        for part, before in zip(parts, rows_before, strict=True):
-            _copy_quarantine(part, before, file)
-        sync_file(file)
-    indexes = [(IndexFile(part), 0, None) for part in parts]
-    return _write(indexes, output, first, facts, overwrite, quarantine)
+    facts = {
+        "key": first["key"],
+        "tokenizer": first["tokenizer"],
+        "options": first["options"],
+        "ledger": add_ledgers([manifest["ledger"] for manifest in manifests]),
+        "inputs": inputs,
+    }
+    return Recipe(
+        prefix=output,
+        parts=[(IndexFile(part), 0, None) for part in parts],
+        facts=facts,
+        quarantines=list(zip(parts, rows_before, strict=True)),
+    )
 
 
 def _add_inputs(
@@ -133,7 +205,66 @@ def _add_inputs(
     return list(total.values()), before
 
 
-def _copy_quarantine(part: str, rows_before: dict[str, int], file: Any) -> None:
+@contextmanager
+def _publishing(
+    prefixes: Sequence[str], folder: str, overwrite: bool, notice: Notice
+) -> Iterator[WorkFolder]:
+    """Check all names, let the body seal its outputs in the work folder, publish them all."""
+    work = WorkFolder(Path(folder), notice)
+    try:
+        publication = Publication(prefixes, work.path, overwrite=overwrite, notice=notice)
+        publication.check()
+        work.clear()
+        yield work
+        publication.publish()
+    finally:
+        work.remove()
+
+
+def _write(
+    recipes: list[Recipe], folder: str, overwrite: bool, notice: Notice
+) -> list[dict[str, Any]]:
+    prefixes = [recipe.prefix for recipe in recipes]
+    with _publishing(prefixes, folder, overwrite, notice) as work:
+        return [_seal(recipe, work.path, notice) for recipe in recipes]
+
+
+def _seal(recipe: Recipe, work: Path, notice: Notice) -> dict[str, Any]:
+    """Write one output, complete, under its temporary names; its manifest."""
+    for index, _, _ in recipe.parts:
+        index.require_whole()
+    writer = PairWriter(recipe.prefix, recipe.parts[0][0].dtype, work, notice=notice)
+    try:
+        for index, start, stop in recipe.parts:
+            copy_documents(index, writer, start, stop)
+        sealed = writer.seal()
+    finally:
+        writer.close()
+    with reporting_output(quarantine_path(recipe.prefix)):
+        if facts := _seal_quarantine(recipe, work, notice):
+            sealed[QUARANTINE] = facts
+    made = combined_manifest(writer, recipe.facts, sealed)
+    with reporting_output(layout.manifest_path(recipe.prefix)):
+        with temporary_path(work, recipe.prefix, ".json").open("wb") as file:
+            file.write(json.dumps(made, indent=2).encode("ascii") + b"\n")
+            sync_file(file, notice)
+    return made
+
+
+def _seal_quarantine(recipe: Recipe, work: Path, notice: Notice) -> FileFacts | None:
+    temporary = temporary_path(work, recipe.prefix, QUARANTINE)
+    with temporary.open("wb") as file:
+        for part, rows_before in recipe.quarantines:
+            _copy_quarantine(part, rows_before, file)
+        sync_file(file, notice)
+        size = file.tell()
+    if not size:
+        temporary.unlink()
+        return None
+    return FileFacts(num_bytes=size, sha256=checksum(temporary).hexdigest())
+
+
+def _copy_quarantine(part: str, rows_before: dict[str, int], file: BinaryIO) -> None:
     """Rows of parquet count from the start of the file, those of JSON lines from the task's."""
     path = quarantine_path(part)
     if not path.exists():
@@ -144,111 +275,3 @@ def _copy_quarantine(part: str, rows_before: dict[str, int], file: Any) -> None:
             if not entry["source"].lower().endswith((".parquet", ".pq")):
                 entry["row"] += rows_before.get(entry["source"], 0)
             file.write(json.dumps(entry).encode("ascii") + b"\n")
-
-
-def add_ledgers(ledgers: list[dict[str, Any]]) -> dict[str, Any]:
-    """The sum of several ledgers."""
-    total: dict[str, Any] = {}
-    for ledger in ledgers:
-        for name, value in ledger.items():
-            if isinstance(value, dict):
-                into = total.setdefault(name, {})
-                for reason, count in value.items():
-                    into[reason] = into.get(reason, 0) + count
-                total[name] = dict(sorted(into.items()))
-            else:
-                total[name] = total.get(name, 0) + value
-    return total
-
-
-def _same_tokenizer(inputs: Sequence[str], manifests: Sequence[dict[str, Any] | None]) -> None:
-    known = [(p, m) for p, m in zip(inputs, manifests, strict=True) if m and "tokenizer" in m]
-    for prefix, manifest in known[1:]:
-        first, other = known[0]
-        if manifest["tokenizer"]["fingerprint"] != other["tokenizer"]["fingerprint"]:
-            raise FormatError(
-                f"{prefix} and {first} were made with different tokenizers: ids would mix"
-            )
-        for name in ("append_eod", "parse_special_tokens", "add_bos"):
-            # A manifest of 1.0.0 has no `add_bos`: it could not be asked for.
-            given = [one["options"].get(name, False) for one in (other, manifest)]
-            if given[0] != given[1]:
-                flag = f"--{name.replace('_', '-')}"
-                raise FormatError(
-                    f"{first} and {prefix} were made one with {flag}, one without: tokenize one "
-                    "of them again (or take its .json away to merge them all the same)"
-                )
-        _same_end(first, other, prefix, manifest)
-
-
-def _same_end(first: str, other: dict[str, Any], prefix: str, manifest: dict[str, Any]) -> None:
-    ends = [one["tokenizer"]["eod_id"] for one in (other, manifest)]
-    if other["options"]["append_eod"] and ends[0] != ends[1]:
-        raise FormatError(
-            f"{first} ends documents with the id {ends[0]}, {prefix} with {ends[1]}: tokenize one "
-            "of them again with the same --eod-token or --eod-id"
-        )
-
-
-def _origin(prefix: str) -> dict[str, Any]:
-    manifest = read_manifest(prefix)
-    return {"prefix": Path(prefix).name, "files": manifest["files"] if manifest else None}
-
-
-def _write(
-    parts: Sequence[tuple[IndexFile, int, int | None]],
-    output: str,
-    manifest: dict[str, Any] | None,
-    facts: dict[str, Any],
-    overwrite: bool,
-    quarantine: Path | None = None,
-) -> dict[str, Any]:
-    if layout.idx_path(output).exists() and not overwrite:
-        raise OutputError(f"{output}.idx exists: choose another prefix, or --overwrite")
-    with IndexedDatasetWriter(output, parts[0][0].dtype) as writer:
-        for index, start, stop in parts:
-            copy_documents(index, writer, start, stop)
-        sealed = writer.seal()
-        moves = writer.moves()
-        with reporting_output(output):
-            if quarantine is not None and (size := quarantine.stat().st_size):
-                digest = checksum(quarantine).hexdigest()
-                sealed[".quarantine.jsonl"] = FileFacts(num_bytes=size, sha256=digest)
-                moves.insert(1, (quarantine, quarantine_path(output)))
-            made = _manifest(writer, manifest, facts, sealed)
-            temporary = Path(f"{output}.json.tmp")
-            with temporary.open("wb") as file:
-                file.write(json.dumps(made, indent=2).encode("ascii") + b"\n")
-                sync_file(file)
-            moves.insert(-1, (temporary, layout.manifest_path(output)))
-            quarantine_path(output).unlink(missing_ok=True)
-            publish(moves)
-            writer.remove_side_files()
-            if quarantine is not None:
-                quarantine.unlink(missing_ok=True)
-    return made
-
-
-def _manifest(
-    writer: IndexedDatasetWriter,
-    origin: dict[str, Any] | None,
-    facts: dict[str, Any],
-    sealed: dict[str, FileFacts],
-) -> dict[str, Any]:
-    name = writer.prefix.name
-    made: dict[str, Any] = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "key": origin.get("key") if origin else None,
-        "dtype": writer.dtype.name,
-        "num_documents": writer.num_documents,
-        "num_sequences": writer.num_sequences,
-        "num_tokens": writer.num_tokens,
-    }
-    if origin:
-        made.update({one: origin[one] for one in ("tokenizer", "options") if one in origin})
-    made.update(facts)
-    made["files"] = {f"{name}{suffix}": one.to_dict() for suffix, one in sealed.items()}
-    made["versions"] = versions()
-    made["run"] = {}
-    return made

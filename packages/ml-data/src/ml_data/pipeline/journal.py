@@ -3,6 +3,7 @@
 `P.work/journal.jsonl` starts with what the run is (options, inputs, tokenizer); each further line
 says how far the input was read and how far each output was written at the end of a shard. A line
 is added only after the data that it speaks of is on the disk; a line cut off by a crash is ignored.
+Whether a run may go on from it is decided in `resume`.
 """
 
 from __future__ import annotations
@@ -13,9 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from ml_data.documents.batch import Position
-from ml_data.indexed.files import fsync_directory, reporting_output, sync_file
+from ml_data.indexed.files import (
+    Notice,
+    ignore_notice,
+    reporting_output,
+    sync_directory,
+    sync_file,
+)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(kw_only=True)
@@ -30,32 +37,34 @@ class Progress:
 
 
 class Journal:
-    """Append-only file of the shards of one run."""
+    """Append-only file of the shards of one run. `identity` is what that run is."""
 
-    def __init__(self, path: Path, identity: dict[str, Any]) -> None:
-        self._path = path
-        self._identity = json.loads(json.dumps({"format_version": FORMAT_VERSION, **identity}))
+    def __init__(
+        self, path: Path, identity: dict[str, Any], notice: Notice = ignore_notice
+    ) -> None:
+        self._path, self._notice = path, notice
+        self.identity = json.loads(json.dumps({"format_version": FORMAT_VERSION, **identity}))
         self._size = 0
         self.num_shards = 0
 
-    def read(self) -> Progress | None:
-        """The last shard of an earlier run of the same command; None when there is none."""
-        if not self._path.exists():
+    def read_identity(self) -> dict[str, Any] | None:
+        """What the run was that began the journal; None when there is none, or it is damaged."""
+        if not self._path.is_file():
             return None
+        with reporting_output(self._path), self._path.open("rb") as file:
+            first = self._parse(file.readline())
+        return first if first and "format_version" in first else None
+
+    def read(self) -> Progress | None:
+        """The last shard in the journal of an earlier run; None where it finished none."""
         progress: Progress | None = None
         rows: dict[int, int] = {}
-        self._size = 0
-        for number, line in enumerate(self._path.read_bytes().splitlines(keepends=True)):
-            try:
-                entry = json.loads(line) if line.endswith(b"\n") else None
-            except ValueError:
-                entry = None
-            if entry is None:
-                break
-            if number == 0:
-                if entry != self._identity:
-                    return None
-            else:
+        with reporting_output(self._path), self._path.open("rb") as file:
+            self._size = len(file.readline())
+            for line in file:
+                entry = self._parse(line)
+                if entry is None:
+                    break
                 rows.update({int(file): count for file, count in entry["rows"].items()})
                 progress = Progress(
                     shard=entry["shard"],
@@ -64,18 +73,27 @@ class Journal:
                     rows=rows,
                     sealed=entry["sealed"],
                 )
-            self._size += len(line)
-            self.num_shards = number
+                self._size += len(line)
+                self.num_shards += 1
         return progress
+
+    @staticmethod
+    def _parse(line: bytes) -> dict[str, Any] | None:
+        """The entry of a line; None for one that a crash cut off."""
+        try:
+            entry = json.loads(line) if line.endswith(b"\n") else None
+        except ValueError:
+            return None
+        return entry if isinstance(entry, dict) else None
 
     def start(self) -> None:
         """Begin a new journal in place of any other."""
         with reporting_output(self._path):
             with self._path.open("wb") as file:
-                file.write(json.dumps(self._identity).encode() + b"\n")
+                file.write(json.dumps(self.identity).encode() + b"\n")
                 self._size, self.num_shards = file.tell(), 0
-                sync_file(file)
-            fsync_directory(self._path.parent)
+                sync_file(file, self._notice)
+            sync_directory(self._path.parent, self._notice)
 
     def append(self, progress: Progress, new_rows: dict[int, int]) -> None:
         """Record a finished shard."""
@@ -92,5 +110,5 @@ class Journal:
                 file.truncate()
                 file.write(json.dumps(entry).encode() + b"\n")
                 self._size = file.tell()
-                sync_file(file)
+                sync_file(file, self._notice)
         self.num_shards += 1

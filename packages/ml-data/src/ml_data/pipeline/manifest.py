@@ -6,23 +6,19 @@ alone: any number of workers, kills and resumes gives the same bytes.
 
 from __future__ import annotations
 
-import json
 import platform
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import ml_data
-from ml_data.errors import FormatError
-from ml_data.indexed import layout
 from ml_data.indexed.files import FileFacts
+from ml_data.indexed.manifest import FORMAT, FORMAT_VERSION
 from ml_data.pipeline.options import TokenizeOptions
 from ml_data.pipeline.output import Output
 from ml_data.pipeline.plan import Plan
 from ml_data.tokenizers import Tokenizer
 
-FORMAT = "ml-data manifest"
-FORMAT_VERSION = 1
 _LIBRARIES = ("numpy", "pyarrow", "sentencepiece", "tokenizers")
 
 
@@ -63,13 +59,13 @@ def build_manifest(
 
 def versions() -> dict[str, str]:
     """This package, Python, and the libraries that the ids depend on."""
-    found = {"ml-data": ml_data.__version__, "python": platform.python_version()}
+    installed = {"ml-data": ml_data.__version__, "python": platform.python_version()}
     for name in _LIBRARIES:
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def describe_inputs(
@@ -86,22 +82,3 @@ def describe_inputs(
         }
         for file, source in enumerate(plan.sources)
     ]
-
-
-def read_manifest(prefix: str | Path) -> dict[str, Any] | None:
-    """The manifest beside `prefix`; None when there is none. Raises FormatError when damaged."""
-    path = layout.manifest_path(prefix)
-    if not path.is_file():
-        return None
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise FormatError(f"{path} is not a manifest: {error}. Tokenize again") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise FormatError(f"{path} is not a manifest of ml-data")
-    if manifest["format_version"] > FORMAT_VERSION:
-        raise FormatError(
-            f"{path} has format version {manifest['format_version']}, this ml-data reads up to "
-            f"{FORMAT_VERSION}: install a newer one"
-        )
-    return manifest

@@ -11,37 +11,47 @@ import numpy as np
 
 from ml_data.errors import InputError
 from ml_data.indexed import layout
-from ml_data.indexed.files import FileFacts, checksum, close_as_it_is, reporting_output, sync_file
-from ml_data.indexed.writer import IndexedDatasetWriter, Written
+from ml_data.indexed.files import (
+    FileFacts,
+    Notice,
+    checksum,
+    close_as_it_is,
+    ignore_notice,
+    reporting_output,
+    sync_file,
+)
+from ml_data.indexed.ownership import QUARANTINE, quarantine_path
+from ml_data.indexed.pair_writer import PairWriter, Written, temporary_files
+from ml_data.indexed.publication import temporary_path
 from ml_data.pipeline.encode import Encoded
 from ml_data.pipeline.ledger import Ledger
 
 
-def quarantine_path(prefix: str | Path) -> Path:
-    """`prefix` plus `.quarantine.jsonl`."""
-    return Path(f"{prefix}.quarantine.jsonl")
-
-
 class Output:
-    """Takes results in order; everything lies in the work folder until `moves` are made."""
+    """Takes results in order; everything lies in the work folder until it is published."""
 
     def __init__(
-        self, prefix: str, key: str, dtype: np.dtype, work: Path, on_error: str,
+        self,
+        prefix: str,
+        key: str,
+        dtype: np.dtype,
+        work: Path,
+        on_error: str,
         state: dict[str, Any] | None = None,
-    ) -> None:  # fmt: skip
-        self.prefix, self.key, self._on_error = prefix, key, on_error
-        work_prefix = work / Path(prefix).name
+        notice: Notice = ignore_notice,
+    ) -> None:
+        self.prefix, self.key, self._on_error, self._notice = prefix, key, on_error, notice
         written = Written(**state["written"]) if state else None
-        self.writer = IndexedDatasetWriter(prefix, dtype, work_prefix=work_prefix, resume=written)
+        self.writer = PairWriter(prefix, dtype, work, resume=written, notice=notice)
         self.ledger = Ledger(**state["ledger"]) if state else Ledger()
-        self._quarantine = Path(f"{work_prefix}.quarantine.tmp")
-        self._manifest = Path(f"{work_prefix}.json.tmp")
+        self._quarantine = temporary_path(work, prefix, QUARANTINE)
+        self._manifest = temporary_path(work, prefix, ".json")
         with reporting_output(quarantine_path(prefix)):
-            if state and self._quarantine.exists():
-                os.truncate(self._quarantine, state["quarantine_bytes"])
-            else:
-                self._quarantine.write_bytes(b"")
-            self._quarantine_file = self._quarantine.open("ab")
+            # A run that was killed while it sealed has taken an empty one away.
+            kept_bytes = state["quarantine_bytes"] if state else 0
+            if kept_bytes:
+                os.truncate(self._quarantine, kept_bytes)
+            self._quarantine_file = self._quarantine.open("ab" if kept_bytes else "wb")
 
     def add(self, source: str, encoded: Encoded) -> None:
         """Append one batch of `source`. Raises InputError for a bad row under `stop`."""
@@ -63,7 +73,7 @@ class Output:
         """Make everything so far durable; the state to resume from."""
         self.writer.sync()
         with reporting_output(quarantine_path(self.prefix)):
-            sync_file(self._quarantine_file)
+            sync_file(self._quarantine_file, self._notice)
         return {
             "written": self.writer.written.to_dict(),
             "ledger": self.ledger.to_dict(),
@@ -74,12 +84,14 @@ class Output:
         """Complete the files under their temporary names; facts by suffix."""
         facts = self.writer.seal()
         with reporting_output(quarantine_path(self.prefix)):
-            sync_file(self._quarantine_file)
+            sync_file(self._quarantine_file, self._notice)
             size = self._quarantine_file.tell()
             self._quarantine_file.close()
         if size:
             digest = checksum(self._quarantine).hexdigest()
-            facts[".quarantine.jsonl"] = FileFacts(num_bytes=size, sha256=digest)
+            facts[QUARANTINE] = FileFacts(num_bytes=size, sha256=digest)
+        else:
+            self._quarantine.unlink()
         return facts
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:
@@ -87,7 +99,7 @@ class Output:
         with reporting_output(layout.manifest_path(self.prefix)):
             with self._manifest.open("wb") as file:
                 file.write(json.dumps(manifest, indent=2).encode("ascii") + b"\n")
-                sync_file(file)
+                sync_file(file, self._notice)
 
     def close(self) -> None:
         """Give the files back without finishing them; a later run goes on with them."""
@@ -95,13 +107,15 @@ class Output:
         close_as_it_is(self._quarantine_file)
 
 
-def moves_of(prefix: str, work: Path) -> list[tuple[Path, Path]]:
-    """(temporary, final) names of a sealed output, the .idx last."""
-    base = work / Path(prefix).name
-    quarantine = Path(f"{base}.quarantine.tmp")
-    moves = [(Path(f"{base}.bin.tmp"), layout.bin_path(prefix))]
-    if quarantine.exists() and quarantine.stat().st_size:
-        moves.append((quarantine, quarantine_path(prefix)))
-    moves.append((Path(f"{base}.json.tmp"), layout.manifest_path(prefix)))
-    moves.append((Path(f"{base}.idx.tmp"), layout.idx_path(prefix)))
-    return moves
+def missing_of(prefix: str, dtype: np.dtype, work: Path, state: dict[str, Any]) -> str | None:
+    """Why an output cannot go on from `state` of an earlier process; None when it can."""
+    needed = {
+        temporary_files(work, prefix)[name]: size
+        for name, size in Written(**state["written"]).file_bytes(dtype).items()
+    }
+    needed[temporary_path(work, prefix, QUARANTINE)] = state["quarantine_bytes"]
+    for path, size in needed.items():
+        present = path.stat().st_size if path.is_file() else 0
+        if present < size:
+            return f"{path} has {present} of the {size} bytes that its journal says"
+    return None

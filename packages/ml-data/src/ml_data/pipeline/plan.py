@@ -55,7 +55,7 @@ class Plan:
         }
 
     def identity_digest(self) -> str:
-        """sha256 of the identity."""
+        """sha256 of the identity; the libraries' versions are not part of it."""
         return hashlib.sha256(json.dumps(self.identity()).encode()).hexdigest()
 
 

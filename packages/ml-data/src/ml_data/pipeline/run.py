@@ -16,19 +16,22 @@ from typing import Any
 
 from ml_data.documents.batch import Batch
 from ml_data.documents.read import read_source
-from ml_data.documents.sources import source_checksum
-from ml_data.errors import InputError, OutputError
-from ml_data.indexed import layout
-from ml_data.indexed.files import publish, reporting_output
+from ml_data.documents.sources import Source, source_checksum
+from ml_data.documents.state import require_unchanged
+from ml_data.errors import ChangedInputError, InputError
+from ml_data.indexed.files import Notice
 from ml_data.indexed.layout import best_dtype
+from ml_data.indexed.manifest import read_manifest
+from ml_data.indexed.publication import Publication
+from ml_data.indexed.work import JOURNAL, WorkFolder
 from ml_data.pipeline.executors import make_executor
 from ml_data.pipeline.journal import Journal, Progress
-from ml_data.pipeline.manifest import build_manifest, describe_inputs, read_manifest
+from ml_data.pipeline.manifest import build_manifest, describe_inputs, versions
 from ml_data.pipeline.options import TokenizeOptions
-from ml_data.pipeline.output import Output, moves_of, quarantine_path
+from ml_data.pipeline.output import Output
 from ml_data.pipeline.plan import OnNotice, Plan, make_plan
 from ml_data.pipeline.progress import Meter, OnProgress
-from ml_data.pipeline.work import locked_work
+from ml_data.pipeline.resume import earlier_progress, finished_before
 
 
 def tokenize(
@@ -38,71 +41,93 @@ def tokenize(
     on_notice: OnNotice = lambda text: None,
 ) -> list[dict[str, Any]]:
     """Run, or go on with, the whole job; the manifests of the outputs, one per key."""
-    plan = make_plan(options, on_notice)
-    journal = Journal(plan.work / "journal.jsonl", plan.identity())
-    with locked_work(plan.work, journal):
-        progress = journal.read()
+    notice = _once(on_notice)
+    plan = make_plan(options, notice)
+    work = WorkFolder(plan.work, notice, keeps_journal=True)
+    journal = Journal(plan.work / JOURNAL, {**plan.identity(), "versions": versions()}, notice)
+    publication = Publication(plan.prefixes, plan.work, overwrite=options.overwrite, notice=notice)
+    try:
+        progress, reason = earlier_progress(plan, journal, publication)
         if progress is None or not progress.sealed:
-            finished = _finished_before(plan)
+            publication.refuse_strangers()
+            finished = finished_before(plan, notice)
             if finished is not None:
-                on_notice("the output is complete already (--overwrite makes it again)")
+                notice("the output is complete already (--overwrite makes it again)")
+                if reason:
+                    notice(f"{work.path} is left as it is: {reason}")
+                    work.release()
+                else:
+                    work.remove()
                 return finished
+            publication.check()
             if progress is None:
+                if reason:
+                    notice(f"starting over, as {work.path} cannot be gone on with: {reason}")
+                work.clear()
                 journal.start()
                 progress = Progress()
             else:
-                on_notice(f"going on after shard {progress.shard} of an earlier run")
-            _write(plan, journal, progress, on_progress)
-        for prefix in plan.prefixes:
-            publish_output(plan, prefix)
+                notice(f"going on after shard {progress.shard} of an earlier run")
+            _write(plan, journal, progress, on_progress, notice)
+        publication.publish()
+    except ChangedInputError:
+        # No later run can go on from a mixture.
+        work.remove()
+        raise
+    except BaseException as error:
+        _leave(work, journal, error, notice)
+        raise
+    work.remove()
     manifests = [read_manifest(prefix) for prefix in plan.prefixes]
     return [one for one in manifests if one is not None]
 
 
-def publish_output(plan: Plan, prefix: str) -> None:
-    """Give a sealed output its final names; safe to repeat after a crash in the middle."""
-    with reporting_output(prefix):
-        moves = moves_of(prefix, plan.work)
-        if moves[0][0].exists():  # nothing of this run is published yet
-            quarantine_path(prefix).unlink(missing_ok=True)
-        publish(moves)
+def _once(notice: Notice) -> Notice:
+    """Tell each sentence once, however often it is found to be so."""
+    told: set[str] = set()
+
+    def tell(text: str) -> None:
+        if text not in told:
+            told.add(text)
+            notice(text)
+
+    return tell
 
 
-def _finished_before(plan: Plan) -> list[dict[str, Any]] | None:
-    """Manifests when the same command has finished before; OutputError when another one has."""
-    existing = [one for one in plan.prefixes if layout.idx_path(one).exists()]
-    if not existing or plan.options.overwrite:
-        return None
-    manifests = [read_manifest(prefix) for prefix in plan.prefixes]
-    wanted = plan.identity_digest()
-    found = [one for one in manifests if one and one["run"].get("identity") == wanted]
-    if len(found) == len(plan.prefixes):
-        return found
-    raise OutputError(
-        f"{existing[0]}.idx exists and was made by another command: choose another "
-        "--output-prefix, or replace it with --overwrite"
-    )
+def _leave(work: WorkFolder, journal: Journal, error: BaseException, notice: Notice) -> None:
+    """Keep what a later run can go on from; remove what it cannot."""
+    if journal.num_shards == 0:
+        work.remove()
+        return
+    work.release()
+    if not isinstance(error, Exception):  # Ctrl-C or SIGTERM: there is nothing to mend first
+        notice(f"stopped after shard {journal.num_shards}: the same command goes on from there")
 
 
-def _write(plan: Plan, journal: Journal, progress: Progress, on_progress: OnProgress) -> None:
+def _write(
+    plan: Plan, journal: Journal, progress: Progress, on_progress: OnProgress, notice: Notice
+) -> None:
     """Everything from the first row to sealed files and manifests in the work folder."""
     started, options = time.time(), plan.options
     dtype = best_dtype(plan.tokenizer.vocab_size)
     states: list[dict[str, Any] | None] = [*progress.outputs] or [None] * len(plan.prefixes)
     outputs = [
-        Output(prefix, key, dtype, plan.work, options.on_error, state)
+        Output(prefix, key, dtype, plan.work, options.on_error, state, notice)
         for prefix, key, state in zip(plan.prefixes, options.json_keys, states, strict=True)
     ]
     sums = ThreadPoolExecutor(1, thread_name_prefix="checksums")
     try:
         # Of the tasks that share a file, the one that starts it takes its checksum.
         digests = {
-            one.file: sums.submit(source_checksum, plan.sources[one.file], options.input_checksums)
+            one.file: sums.submit(_checksum, plan.sources[one.file], options.input_checksums)
             for one in plan.segments
             if one.start.row == one.start.offset == 0
         }
         _encode_all(plan, journal, progress, outputs, on_progress)
         _require_tokens(plan, outputs)
+        for segment in plan.segments:
+            if plan.sources[segment.file].is_local:
+                require_unchanged(plan.sources[segment.file])
         inputs = describe_inputs(
             plan, progress.rows, {file: one.result() for file, one in digests.items()}
         )
@@ -125,6 +150,13 @@ def _write(plan: Plan, journal: Journal, progress: Progress, on_progress: OnProg
         sums.shutdown(wait=True, cancel_futures=True)
         for output in outputs:
             output.close()
+
+
+def _checksum(source: Source, which: str) -> str | None:
+    digest = source_checksum(source, which)
+    if digest is not None:
+        require_unchanged(source)
+    return digest
 
 
 def _require_tokens(plan: Plan, outputs: list[Output]) -> None:
@@ -176,9 +208,24 @@ def _batches(plan: Plan, progress: Progress) -> Iterator[Batch]:
         if resumed and segment.file == done.file:
             segment = replace(segment, start=done)
         source = plan.sources[segment.file]
-        for batch in read_source(source, segment, plan.columns, options.batch_bytes):
+        for batch in _unchanged(
+            source, read_source(source, segment, plan.columns, options.batch_bytes)
+        ):
             shard_bytes += batch.num_bytes
             ends = shard_bytes >= options.shard_bytes
             yield replace(batch, shard=shard, ends_shard=ends)
             if ends:
                 shard, shard_bytes = shard + 1, 0
+
+
+def _unchanged(source: Source, batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The batches of a file that is the same after the last of them as when it was planned with.
+
+    Also where it could not be read: that it changed is then the reason.
+    """
+    try:
+        yield from batches
+    except InputError:
+        require_unchanged(source)
+        raise
+    require_unchanged(source)

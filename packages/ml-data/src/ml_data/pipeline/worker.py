@@ -19,6 +19,9 @@ from ml_data.pipeline import frames
 from ml_data.pipeline.encode import Encoded, Job, encode_batch
 
 _START = (
+    # Ctrl-C and a scheduler's SIGTERM reach the whole group; the run ends its workers itself.
+    "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+    "signal.signal(signal.SIGTERM, signal.SIG_IGN); "
     "import sys; sys.path[:] = sys.argv[2:]; "
     "from ml_data.pipeline.worker import main; sys.exit(main())"
 )
@@ -89,7 +92,6 @@ class WorkerProcess:
 
 def main() -> int:
     """Entry point of the process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         serve(Connection(int(sys.argv[1])))
     except (BrokenPipeError, ConnectionResetError, EOFError):

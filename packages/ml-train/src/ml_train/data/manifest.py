@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ml_data.errors import MlDataError
-from ml_data.pipeline.manifest import read_manifest
+from ml_data.indexed.manifest import read_manifest
 from ml_train.config.tokenizer import TokenizerSection
 from ml_train.data.config import DataConfig, parse_blend
 from ml_train.errors import DataError
@@ -66,7 +66,10 @@ def check_manifests(
             logger.info("%s has no manifest: tokenizer and checksums are not checked", prefix)
             continue
         _check_sizes(prefix, manifest)
-        tokenizer = manifest["tokenizer"]
+        tokenizer = manifest.get("tokenizer")
+        if tokenizer is None:
+            logger.info("%s.json does not say what tokenizer made it: it is not checked", prefix)
+            continue
         _check_tokenizer(prefix, tokenizer, vocab_size, eod_id, fingerprint)
         eod = tokenizer.get("eod_id")
         if found is not None and eod is not None and eod != found:

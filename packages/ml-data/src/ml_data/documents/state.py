@@ -1,0 +1,45 @@
+"""Inputs that move: a file must be the same from the first look at it until the output is made.
+
+Size and time of change are compared, as nothing else is cheap; a file whose bytes change while
+both stay is not noticed here (its recorded sha256 tells later).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ml_data.documents.sources import Source, reporting_input
+from ml_data.errors import ChangedInputError, InputError
+
+
+def require_unchanged(source: Source) -> None:
+    """Raise ChangedInputError where `source` is no longer the file that was planned with."""
+    try:
+        num_bytes, modified_ns = _state_of(source)
+    except (InputError, FileNotFoundError) as error:
+        raise ChangedInputError(
+            f"input {source.name} cannot be looked at any more, so it may have changed while it "
+            f"was read: {error}"
+        ) from error
+    if num_bytes != source.num_bytes:
+        how = f"{source.num_bytes} bytes at the start, {num_bytes} now"
+    elif modified_ns != source.modified_ns:
+        how = "it was modified; its size is the same"
+    else:
+        return
+    raise ChangedInputError(
+        f"input {source.name} changed while it was read ({how}): the output would mix two states "
+        "of it. Wait until it is complete, then run again"
+    )
+
+
+def _state_of(source: Source) -> tuple[int, int]:
+    """(size in bytes, time of change in ns) now, as when the source was found."""
+    if source.is_local:
+        facts = Path(source.path).stat()
+        return facts.st_size, facts.st_mtime_ns
+    with reporting_input(lambda: f"input {source.name}", is_local=False):
+        info = source.filesystem.get_file_info(source.path)
+        if not info.is_file:
+            raise InputError(f"input {source.name} is gone")
+    return info.size or 0, info.mtime_ns or 0

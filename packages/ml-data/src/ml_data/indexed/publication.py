@@ -1,0 +1,119 @@
+"""Output files get their final names together, and replace nothing that is not this package's own.
+
+Every writer goes this way: tokenize, merge, split, and `IndexedDatasetWriter` from Python.
+
+    check      before the first byte: every final name is free, or its file may be replaced
+    (write)    everything lies under temporary names in the work folder
+    publish    check again; remove the output that is replaced; rename, the .idx last
+
+A pair is valid when its .idx is there, so a reader never meets half of one. A process that dies in
+`publish` leaves the rest in the work folder: `publish` goes on from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ml_data.errors import OutputError
+from ml_data.indexed.files import Notice, ignore_notice, reporting_output, sync_directory
+from ml_data.indexed.ownership import QUARANTINE, SUFFIXES, exists, stranger
+
+# The old .bin goes while the files that prove it to be our own are still there; the old .idx goes
+# last, as it is known by itself. So a removal that was cut off can be finished.
+_REMOVED_IN_ORDER = (QUARANTINE, ".bin", ".json", ".idx")
+
+
+class Publication:
+    """The outputs `prefixes` of one command, whose temporary files lie in the folder `work`.
+
+    `has_manifest` is whether each gets a manifest, whose temporary file is then the first to go.
+    """
+
+    def __init__(
+        self,
+        prefixes: Sequence[str | Path],
+        work: Path,
+        *,
+        overwrite: bool,
+        has_manifest: bool = True,
+        notice: Notice = ignore_notice,
+    ) -> None:
+        self._prefixes, self._work = [str(prefix) for prefix in prefixes], work
+        self._overwrite, self._notice = overwrite, notice
+        self._first = ".json" if has_manifest else ".bin"
+
+    def check(self) -> None:
+        """Raise OutputError where a final name is taken by a file that may not be replaced."""
+        self.refuse_strangers()
+        if self._overwrite:
+            return
+        for prefix in self._prefixes:
+            self._refuse_existing(prefix)
+
+    def refuse_strangers(self) -> None:
+        """Raise OutputError where a final name is taken by a file that is not our own."""
+        for prefix in self._prefixes:
+            self._refuse_strangers(prefix)
+
+    def temporary(self, prefix: str | Path, suffix: str) -> Path:
+        """Where the file `prefix` + `suffix` lies until it is published."""
+        return temporary_path(self._work, prefix, suffix)
+
+    def is_sealed(self) -> bool:
+        """Whether every output is published, or has what it takes: for a run that goes on."""
+        return all(
+            exists(self.temporary(prefix, suffix)) or exists(Path(f"{prefix}{suffix}"))
+            for prefix in self._prefixes
+            for suffix in (self._first, ".bin", ".idx")
+        )
+
+    def publish(self) -> None:
+        """Give every output its final names; may be repeated after a crash in the middle."""
+        for prefix in self._prefixes:
+            with reporting_output(prefix):
+                self._publish(prefix)
+
+    def _publish(self, prefix: str) -> None:
+        if exists(self.temporary(prefix, self._first)):
+            # Nothing of this output has its final name: what is there is older.
+            self._refuse_strangers(prefix)
+            if not self._overwrite:
+                self._refuse_existing(prefix)
+            for suffix in _REMOVED_IN_ORDER:
+                if exists(Path(f"{prefix}{suffix}")):
+                    Path(f"{prefix}{suffix}").unlink()
+        for suffix in SUFFIXES:
+            temporary, final = self.temporary(prefix, suffix), Path(f"{prefix}{suffix}")
+            if not temporary.exists():
+                continue
+            if exists(final):
+                raise OutputError(
+                    f"{final} appeared while the output was written: it is kept. Move it away and "
+                    "run the same command again"
+                )
+            temporary.replace(final)
+        sync_directory(Path(prefix).parent, self._notice)
+
+    def _refuse_strangers(self, prefix: str) -> None:
+        for suffix in SUFFIXES:
+            with reporting_output(f"{prefix}{suffix}"):
+                reason = stranger(prefix, suffix, self.temporary(prefix, ".idx"))
+            if reason is not None:
+                raise OutputError(
+                    f"{prefix}{suffix} exists and is not an output of ml-data that may be "
+                    f"replaced ({reason}): choose another prefix, or move it away"
+                )
+
+    def _refuse_existing(self, prefix: str) -> None:
+        for suffix in SUFFIXES:
+            if exists(Path(f"{prefix}{suffix}")):
+                raise OutputError(
+                    f"{prefix}{suffix} exists: choose another prefix, or replace the output that "
+                    "it belongs to with --overwrite (overwrite=True in Python)"
+                )
+
+
+def temporary_path(work: Path, prefix: str | Path, suffix: str) -> Path:
+    """Where the file `prefix` + `suffix` lies in the folder `work` until it is published."""
+    return work / f"{Path(prefix).name}{suffix}.tmp"

@@ -1,0 +1,179 @@
+"""May a run go on from what an earlier one left? If it may not, why not?
+
+An earlier run is the same when options, inputs, tokenizer, task and library versions are. A file
+that changed since is an error, as the output would mix two states of it. Anything else that
+differs makes it another command, whose progress is of no use: the run says so and starts over.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+
+from ml_data.documents.sources import Source, source_checksum
+from ml_data.errors import InputError, OutputError
+from ml_data.indexed.files import Notice
+from ml_data.indexed.layout import idx_path
+from ml_data.indexed.manifest import read_manifest
+from ml_data.indexed.publication import Publication
+from ml_data.pipeline.journal import Journal, Progress
+from ml_data.pipeline.output import missing_of
+from ml_data.pipeline.plan import Plan
+
+_Inputs = list[tuple[str, int, int]]
+
+
+def earlier_progress(
+    plan: Plan, journal: Journal, publication: Publication
+) -> tuple[Progress | None, str | None]:
+    """Where an earlier run of the same command stopped, or why what is left cannot be gone on with.
+
+    Raises InputError where an input changed since, unless --overwrite starts over.
+    """
+    before = journal.read_identity()
+    progress = journal.read() if before is not None else None
+    if before is None or progress is None:
+        return None, None
+    reason = other_command(before, journal.identity)
+    if reason is None and (changed := changed_inputs(before, journal.identity)):
+        if not plan.options.overwrite:
+            raise InputError(
+                f"{changed} since an earlier run read it and was stopped after shard "
+                f"{progress.shard}: going on would mix two states of it. Restore the file, or "
+                "start over with --overwrite"
+            )
+        reason = changed
+    if reason is None:
+        reason = _missing(plan, progress, publication)
+    return (progress, None) if reason is None else (None, reason)
+
+
+def other_command(before: dict[str, Any], now: dict[str, Any]) -> str | None:
+    """How the command of a journal differs; None where at most the state of its inputs does."""
+    if before["format_version"] != now["format_version"]:
+        return "its journal is of another version of ml-data"
+    differing = different_names(before["options"], now["options"])
+    if differing:
+        return f"it belongs to a command with other options ({differing})"
+    if before["tokenizer"] != now["tokenizer"]:
+        return "it belongs to a command with another tokenizer"
+    if before["task"] != now["task"]:
+        return "it belongs to another task"
+    differing = different_names(before["versions"], now["versions"])
+    if differing:
+        return f"the libraries are others since ({differing})"
+    return different_inputs([one[0] for one in before["inputs"]], [one[0] for one in now["inputs"]])
+
+
+def different_names(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """The values that differ, for people."""
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    return ", ".join(f"{name}: {before.get(name)} then, {now.get(name)} now" for name in names)
+
+
+def different_inputs(before: list[str], now: list[str]) -> str | None:
+    """How two lists of inputs differ; None when they are the same, in the same order."""
+    if before == now:
+        return None
+    new, gone = set(now) - set(before), set(before) - set(now)
+    if new:
+        return f"the inputs are others: {min(new)} is new"
+    return f"the inputs are others: {min(gone)} is gone" if gone else "the inputs are reordered"
+
+
+def changed_inputs(before: dict[str, Any], now: dict[str, Any]) -> str | None:
+    """The first input whose size or time of change is another one; None when all are as before."""
+    for (name, old_bytes, old_time), (_, new_bytes, new_time) in zip(
+        before["inputs"], now["inputs"], strict=True
+    ):
+        if old_bytes != new_bytes:
+            return f"input {name} changed ({old_bytes} bytes then, {new_bytes} now)"
+        if old_time != new_time:
+            return f"input {name} was modified (its size is the same)"
+    return None
+
+
+def _missing(plan: Plan, progress: Progress, publication: Publication) -> str | None:
+    if progress.sealed:
+        return None if publication.is_sealed() else f"files in {plan.work} are missing"
+    dtype = np.dtype(plan.job.dtype)
+    for prefix, state in zip(plan.prefixes, progress.outputs, strict=True):
+        if reason := missing_of(prefix, dtype, plan.work, state):
+            return reason
+    return None
+
+
+def finished_before(plan: Plan, notice: Notice) -> list[dict[str, Any]] | None:
+    """Manifests when the same command has finished before; None when nothing is in the way.
+
+    Raises OutputError, with the reason, when the output that is there is another one.
+    """
+    existing = [prefix for prefix in plan.prefixes if idx_path(prefix).exists()]
+    if not existing or plan.options.overwrite:
+        return None
+    return [_finished_output(plan, prefix, notice) for prefix in plan.prefixes]
+
+
+def _finished_output(plan: Plan, prefix: str, notice: Notice) -> dict[str, Any]:
+    manifest = read_manifest(prefix)
+    reason = _other_output(plan, manifest, notice)
+    if manifest is None or reason:
+        raise OutputError(
+            f"{prefix}.idx exists, but {reason}: choose another --output-prefix, or replace it "
+            "with --overwrite"
+        )
+    return manifest
+
+
+def _other_output(plan: Plan, manifest: dict[str, Any] | None, notice: Notice) -> str | None:
+    """Why the finished output with this manifest is not the one that `plan` makes."""
+    if manifest is None:
+        return "it was made by another command: no manifest is beside it"
+    if manifest.get("run", {}).get("identity") == plan.identity_digest():
+        return None
+    # An older version did not know every option of today: it did what the default does.
+    defaults = {field.name: field.default for field in fields(plan.options)}
+    options = plan.options.that_shape_the_output()
+    before = {name: manifest.get("options", {}).get(name, defaults[name]) for name in options}
+    differing = different_names(_as_json(before), _as_json(options))
+    if differing:
+        return f"it was made by another command ({differing})"
+    if manifest.get("tokenizer", {}).get("fingerprint") != plan.tokenizer.fingerprint:
+        return "it was made by another command, with another tokenizer"
+    if "inputs" not in manifest:
+        return "it was made by another command"
+    inputs = manifest["inputs"]
+    if reason := different_inputs(
+        [one["path"] for one in inputs], [source.name for source in plan.sources]
+    ):
+        return f"it was made by another command: {reason}"
+    for one, source in zip(inputs, plan.sources, strict=True):
+        if one["bytes"] != source.num_bytes:
+            return (
+                f"input {source.name} changed since it was made ({one['bytes']} bytes then, "
+                f"{source.num_bytes} now)"
+            )
+    return _changed_content(inputs, plan.sources, notice)
+
+
+def _changed_content(
+    inputs: list[dict[str, Any]], sources: list[Source], notice: Notice
+) -> str | None:
+    """Inputs of the same size that were modified or touched: their checksums decide."""
+    for one, source in zip(inputs, sources, strict=True):
+        if not one["sha256"]:
+            return f"an input, perhaps {source.name}, was modified since it was made"
+    notice("an input was modified or touched since the output was made: comparing checksums")
+    for one, source in zip(inputs, sources, strict=True):
+        if source_checksum(source, "all") != one["sha256"]:
+            return f"input {source.name} was modified since it was made (its size is the same)"
+    return None
+
+
+def _as_json(options: dict[str, Any]) -> dict[str, Any]:
+    """Tuples as the lists that a manifest has."""
+    return {
+        name: list(value) if isinstance(value, tuple) else value for name, value in options.items()
+    }
