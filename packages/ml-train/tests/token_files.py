@@ -14,7 +14,7 @@ def write_tokens(
     prefix: Path, *, lengths: Sequence[int], first: int = 0, dtype: str = "<i4"
 ) -> str:
     """A pair whose ids count up from `first`, so that a token says where it is from."""
-    with IndexedDatasetWriter(prefix, np.dtype(dtype)) as writer:
+    with IndexedDatasetWriter(prefix, np.dtype(dtype), overwrite=True) as writer:
         ids = np.arange(first, first + sum(lengths))
         writer.add_batch(ids, np.asarray(lengths))
         writer.finalize()
@@ -23,7 +23,7 @@ def write_tokens(
 
 def write_ids(prefix: Path, ids: Sequence[int]) -> str:
     """A pair of one document."""
-    with IndexedDatasetWriter(prefix, np.dtype("<i4")) as writer:
+    with IndexedDatasetWriter(prefix, np.dtype("<i4"), overwrite=True) as writer:
         writer.add_batch(np.asarray(ids), np.asarray([len(ids)]))
         writer.finalize()
     return str(prefix)

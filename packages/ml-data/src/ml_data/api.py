@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ml_data.errors import FormatError
-from ml_data.indexed.manifest import read_manifest
+from ml_data.indexed.manifest import known_manifest
 from ml_data.indexed.verify import Report, verify_pair
 from ml_data.pipeline.options import BATCH_BYTES, SHARD_BYTES, TokenizeOptions
 from ml_data.pipeline.plan import OnNotice
@@ -83,7 +83,7 @@ def verify(prefix: str | Path, tokenizer: str | Path | None = None) -> Report:
     loaded = load_tokenizer(tokenizer) if tokenizer is not None else None
     given = (loaded.fingerprint, loaded.vocab_size) if loaded else (None, None)
     try:
-        manifest = read_manifest(prefix)
+        manifest = known_manifest(prefix)
     except FormatError as error:
         report = verify_pair(prefix, None, *given)
         report.faults.append(str(error))

@@ -25,14 +25,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Inspect."""
     from ml_data.errors import MlDataError, UsageError
-    from ml_data.indexed.manifest import read_manifest
+    from ml_data.indexed.manifest import known_manifest
     from ml_data.indexed.reader import IndexedDataset
     from ml_data.tokenizers import load_tokenizer
 
     for name in ("samples", "tokens"):
         if getattr(args, name) < 0:
             raise UsageError(f"--{name} {getattr(args, name)}: must be at least 0")
-    data, manifest = IndexedDataset(args.prefix), read_manifest(args.prefix)
+    data, manifest = IndexedDataset(args.prefix), known_manifest(args.prefix)
     known = (manifest or {}).get("tokenizer", {})
     path = args.tokenizer_name_or_path or known.get("path")
     tokenizer = None

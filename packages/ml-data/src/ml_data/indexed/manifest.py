@@ -1,7 +1,8 @@
 """P.json, the manifest beside a pair: how one is told from any other file, and read.
 
 A manifest that this package wrote says so in its first field. Any other file of that name, such as
-a raw `corpus.json` beside `corpus.bin`, is somebody's data and counts as no manifest.
+a raw `corpus.json` beside `corpus.bin`, is somebody's data: it is never replaced, and `inspect`,
+`verify`, `merge` and `split` pass it over.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ _HEAD_BYTES = 4096
 # A manifest that another program wrote again may have its fields in any order; one with a million
 # inputs is still below this.
 _MOST_BYTES = 256 << 20
-_FIELDS: dict[str, type | tuple[type, ...]] = {
+_WAY_OUT = "Copy it again from where it is whole, or move it away to use the pair without it"
+_KINDS: dict[str, type] = {
     "format_version": int, "dtype": str, "num_documents": int, "num_sequences": int,
-    "num_tokens": int, "files": dict,
+    "num_tokens": int, "files": dict, "tokenizer": dict, "options": dict, "ledger": dict,
+    "inputs": list, "run": dict,
 }  # fmt: skip
-_OPTIONAL = {"tokenizer": dict, "options": dict, "ledger": dict, "inputs": list, "run": dict}
+_REQUIRED = ("format_version", "files")
 
 
 def is_manifest(path: Path) -> bool:
@@ -46,33 +49,37 @@ def is_manifest(path: Path) -> bool:
 
 
 def read_manifest(prefix: str | Path) -> dict[str, Any] | None:
-    """The manifest beside `prefix`; None when there is none, or a file that is not of this package.
+    """The manifest beside `prefix`; None when there is no file of that name.
 
-    The fields of a pair (`dtype`, the counts, `files`) are there and of their kind; the sections
+    `format_version` and `files` are there, and every field that is there is of its kind;
     `tokenizer`, `options`, `ledger`, `inputs` and `run` are absent where nothing is known.
-    Raises FormatError for a damaged manifest and for one of a later format version.
+    Raises FormatError for a file that is no manifest, is damaged, or is of a later version.
     """
     path = layout.manifest_path(prefix)
+    if not path.exists():
+        return None
     try:
         if not is_manifest(path):
-            return None
+            raise FormatError(f"{path} is not a manifest of ml-data")
         values = json.loads(path.read_bytes())
     except OSError as error:
         raise FormatError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{path} is a damaged manifest: {error}. {_WAY_OUT}") from error
-    if not isinstance(values, dict):
-        raise FormatError(f"{path} is a damaged manifest: it holds no object. {_WAY_OUT}")
     _check_fields(values, path)
     return {name: value for name, value in values.items() if value is not None or name == "key"}
 
 
-_WAY_OUT = "Copy it again from where it is whole, or move it away to use the pair without it"
+def known_manifest(prefix: str | Path) -> dict[str, Any] | None:
+    """As `read_manifest`, but None where somebody else's file has that name."""
+    return read_manifest(prefix) if is_manifest(layout.manifest_path(prefix)) else None
 
 
 def _check_fields(values: dict[str, Any], path: Path) -> None:
-    for name, kind in _FIELDS.items():
+    for name, kind in _KINDS.items():
         value = values.get(name)
+        if value is None and name not in _REQUIRED:
+            continue
         if not isinstance(value, kind) or isinstance(value, bool):
             raise FormatError(
                 f"{path} is a damaged manifest: its field {name!r} is {value!r}. {_WAY_OUT}"
@@ -82,14 +89,10 @@ def _check_fields(values: dict[str, Any], path: Path) -> None:
             f"{path} has format version {values['format_version']}, this ml-data reads up to "
             f"{FORMAT_VERSION}: install a newer one"
         )
-    for name, kind in _OPTIONAL.items():
-        if not isinstance(values.get(name), (kind, type(None))):
-            raise FormatError(f"{path} is a damaged manifest: its field {name!r} is no {kind}")
     for name, facts in values["files"].items():
-        if not isinstance(facts, dict) or not {"bytes", "sha256"} <= set(facts):
+        if not isinstance(facts, dict) or not isinstance(facts.get("bytes"), int):
             raise FormatError(
-                f"{path} is a damaged manifest: size and checksum of {name!r} are missing. "
-                f"{_WAY_OUT}"
+                f"{path} is a damaged manifest: the size of {name!r} is missing. {_WAY_OUT}"
             )
 
 
@@ -99,6 +102,6 @@ def listed_bytes(manifest: dict[str, Any], suffix: str) -> int | None:
     By the suffix, as a pair that was renamed keeps its manifest.
     """
     for name, facts in manifest["files"].items():
-        if name.endswith(suffix) and isinstance(facts["bytes"], int):
+        if name.endswith(suffix):
             return int(facts["bytes"])
     return None

@@ -23,7 +23,7 @@ from typing import Any
 
 from ml_data.errors import FormatError
 from ml_data.indexed import layout
-from ml_data.indexed.manifest import is_manifest, listed_bytes, read_manifest
+from ml_data.indexed.manifest import is_manifest, known_manifest, listed_bytes
 
 QUARANTINE = ".quarantine.jsonl"
 SUFFIXES = (".json", QUARANTINE, ".bin", ".idx")
@@ -79,7 +79,7 @@ def _differs(size: int, stated: int | None, by: str) -> str:
 
 def _manifest_or_none(prefix: str | Path) -> dict[str, Any] | None:
     try:
-        return read_manifest(prefix)
+        return known_manifest(prefix)
     except FormatError:
         return None
 

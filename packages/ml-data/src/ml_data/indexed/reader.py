@@ -91,8 +91,8 @@ class IndexedDataset:
             raise FormatError(f"{bin_} has {size} bytes, not a multiple of {self.dtype.itemsize}")
         if size != needed:
             raise FormatError(
-                f"{bin_} has {size} bytes, its index needs {needed}: it was cut off, or the two "
-                "are not of one pair"
+                f"{bin_} holds {size // self.dtype.itemsize} tokens, but its index describes "
+                f"{needed // self.dtype.itemsize}: it was cut off, or the two are not of one pair"
             )
         self._num_tokens = size // self.dtype.itemsize
         first, last = int(self.document_indices[0]), int(self.document_indices[-1])

@@ -10,7 +10,6 @@ last. An exception in the block removes what was written.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -107,7 +106,7 @@ class IndexedDatasetWriter(PairWriter):
             raise OutputError(
                 f"{self.prefix}: {what} have the shape {array.shape}: give a flat array or list"
             )
-        if array.size == 0 and isinstance(values, Sequence):
+        if array.size == 0:
             return np.empty(0, np.int64)  # numpy makes an empty list an array of floats
         if array.dtype.kind not in "iu":
             raise OutputError(

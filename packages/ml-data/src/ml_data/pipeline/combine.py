@@ -29,7 +29,7 @@ from ml_data.indexed.files import (
     reporting_output,
     sync_file,
 )
-from ml_data.indexed.manifest import read_manifest
+from ml_data.indexed.manifest import known_manifest
 from ml_data.indexed.ownership import QUARANTINE, quarantine_path
 from ml_data.indexed.pair_writer import PairWriter
 from ml_data.indexed.publication import Publication, temporary_path
@@ -64,7 +64,7 @@ def merge(
         raise UsageError("merge: name at least two prefixes")
     _refuse_same_pair(inputs, [output])
     parts = [(IndexFile(prefix), 0, None) for prefix in inputs]
-    manifests = [read_manifest(prefix) for prefix in inputs]
+    manifests = [known_manifest(prefix) for prefix in inputs]
     facts = common_facts(inputs, manifests)
     if unknown := unknown_tokenizers(inputs, manifests):
         notice(
@@ -87,7 +87,7 @@ def split(
         f"{output}.part-{number:05}-of-{len(fractions):05}" for number in range(len(fractions))
     ]
     _refuse_same_pair([prefix], names)
-    index, manifest = IndexFile(prefix), read_manifest(prefix)
+    index, manifest = IndexFile(prefix), known_manifest(prefix)
     facts = common_facts([prefix], [manifest])
     facts.pop("ledger", None)
     total = index.bin_path.stat().st_size
@@ -158,7 +158,7 @@ def _finished_tasks(prefix: str) -> dict[tuple[str, int], set[int]]:
 def _recipe_of_tasks(parts: list[str], output: str) -> Recipe:
     manifests = []
     for part in parts:
-        manifest = read_manifest(part)
+        manifest = known_manifest(part)
         if manifest is None:
             raise FormatError(f"{part}.json is missing: run that task again with --overwrite")
         for name in ("tokenizer", "options", "versions", "ledger", "inputs"):

@@ -11,7 +11,7 @@ from typing import Any
 
 from ml_data.errors import FormatError
 from ml_data.indexed.files import FileFacts
-from ml_data.indexed.manifest import FORMAT, FORMAT_VERSION, read_manifest
+from ml_data.indexed.manifest import FORMAT, FORMAT_VERSION, known_manifest
 from ml_data.indexed.pair_writer import PairWriter
 from ml_data.pipeline.manifest import versions
 
@@ -20,7 +20,7 @@ _SHAPING = ("append_eod", "parse_special_tokens", "add_bos")
 
 def origin(prefix: str) -> dict[str, Any]:
     """A part as the manifest of a whole names it."""
-    manifest = read_manifest(prefix)
+    manifest = known_manifest(prefix)
     return {"prefix": Path(prefix).name, "files": manifest["files"] if manifest else None}
 
 

@@ -16,7 +16,7 @@ from ml_data.documents.sources import Source, source_checksum
 from ml_data.errors import InputError, OutputError
 from ml_data.indexed.files import Notice
 from ml_data.indexed.layout import idx_path
-from ml_data.indexed.manifest import read_manifest
+from ml_data.indexed.manifest import known_manifest
 from ml_data.indexed.publication import Publication
 from ml_data.pipeline.journal import Journal, Progress
 from ml_data.pipeline.output import missing_of
@@ -117,7 +117,7 @@ def finished_before(plan: Plan, notice: Notice) -> list[dict[str, Any]] | None:
 
 
 def _finished_output(plan: Plan, prefix: str, notice: Notice) -> dict[str, Any]:
-    manifest = read_manifest(prefix)
+    manifest = known_manifest(prefix)
     reason = _other_output(plan, manifest, notice)
     if manifest is None or reason:
         raise OutputError(
