@@ -1,5 +1,8 @@
 """Distributed checkpoints that stock megatron-core modules write, as Megatron-LM does."""
 
+import io
+import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +56,7 @@ def test_args_that_contradict_and_none(tmp_path: Path, group4: Group) -> None:
     folder = tmp_path / "it"
     folder.mkdir()
     group4.run(legacy.save_stock_distributed, folder, (1, 1, 4, 1), IDS, None)
-    with pytest.raises(WeightError, match=r"common\.pt: its args say num_layers 8"):
+    with pytest.raises(WeightError, match=r"common(\.pt|_state\S*): its args say num_layers 8"):
         open_source("megatron", folder, name="mixtral-tiny")
     for changes, message in (
         ({"vocab_size": None}, "do not say vocab_size"),
@@ -66,5 +69,59 @@ def test_args_that_contradict_and_none(tmp_path: Path, group4: Group) -> None:
         with pytest.raises(WeightError, match=message):
             open_source("megatron", folder)
     torch.save({}, folder / "common.pt")
+    with pytest.raises(WeightError, match="name the model with --model or --config"):
+        open_source("megatron", folder)
+
+
+class _Runs:
+    """What a hostile pickle says: call a function on loading."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.file),)
+
+
+def _keep_in_object(folder: Path, kept: Any) -> None:
+    """Put what is not sharded where megatron-core 0.19 has it, whatever line wrote the folder."""
+    from torch.distributed.checkpoint.filesystem import _StorageInfo
+    from torch.distributed.checkpoint.metadata import BytesStorageMetadata, MetadataIndex
+
+    (folder / "common.pt").unlink(missing_ok=True)
+    stream, key, file = io.BytesIO(), "common_state/shard_0_1", "__0_0.distcp"
+    torch.save([kept], stream)
+    offset = (folder / file).stat().st_size
+    with (folder / file).open("ab") as end:
+        end.write(stream.getvalue())
+    metadata = pickle.loads((folder / ".metadata").read_bytes())
+    metadata.state_dict_metadata[key] = BytesStorageMetadata()
+    metadata.storage_data = {i: s for i, s in metadata.storage_data.items() if i.fqn != key}
+    place = _StorageInfo(file, offset, len(stream.getvalue()))
+    metadata.storage_data[MetadataIndex(key)] = place
+    (folder / ".metadata").write_bytes(pickle.dumps(metadata))
+
+
+def test_args_in_an_object_beside_the_tensors(tmp_path: Path, group4: Group) -> None:
+    folder = tmp_path / "it"
+    folder.mkdir()
+    group4.run(legacy.save_stock_distributed, folder, (1, 1, 4, 1), IDS, None)
+    args = arguments((1, 1, 4, 1), post_norm=False)
+    _keep_in_object(folder, {"args": args, "iteration": 7})
+    source = open_source("megatron", folder)
+    assert source.model.vocab_size == VOCABULARY
+    check_weights(source, ours(whole(post_norm=False)))
+    assert not any("common_state" in note for note in source.notes)
+    with pytest.raises(
+        WeightError, match=r"__0_0\.distcp \(common_state/shard_0_1\): its args say"
+    ):
+        open_source("megatron", folder, name="mixtral-tiny")
+
+    made = tmp_path / "made"
+    _keep_in_object(folder, {"args": _Runs(made)})
+    with pytest.raises(WeightError, match=r"common_state/shard_0_1.*mkdir"):
+        open_source("megatron", folder)
+    assert not made.exists()
+    _keep_in_object(folder, "neither list nor args")
     with pytest.raises(WeightError, match="name the model with --model or --config"):
         open_source("megatron", folder)

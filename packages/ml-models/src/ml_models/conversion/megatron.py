@@ -5,6 +5,9 @@
 __R_N.distcp      one torch.save archive per chunk, one after the other
 common.pt         torch.save of what is not sharded; metadata.json names the format
 ```
+From 0.19 on megatron-core writes no common.pt: what is not sharded is the object `common_state` of
+the first .distcp file, a torch.save of a list that holds it. common.pt goes first where both are
+there, as in megatron-core.
 The keys are ours (one per parameter and layer) or a stock Megatron model's, see stock.py.
 No model is built. A chunk's numbers lie uncompressed in its archive and are read block by block.
 """
@@ -44,6 +47,7 @@ from ml_models.conversion.stock import is_stock, stock_map
 from ml_models.errors import WeightError
 
 COMMON = "common.pt"
+COMMON_OBJECT = "common_state/shard_0_1"
 MODEL_PREFIXES = ("embedding.", "decoder.", "output_layer.")
 VOCABULARY = ("embedding.word_embeddings.weight", "output_layer.weight")
 TRACKER = "latest_checkpointed_iteration.txt"
@@ -81,7 +85,7 @@ class MegatronSource:
         stock = is_stock(names)
         self.model = model or (self._args_model() if stock else read_model_config(folder))
         if stock and (settings := self._settings()) is not None:
-            check_model(settings, self.model, folder / COMMON)
+            check_model(settings, self.model, self._place_of_common())
         shapes = registry.architecture(self.model).weights().shapes(self.model)
         self.weights = stock_map(shapes, names) if stock else identity_map(shapes)
         wanted = self.weights.theirs_shapes
@@ -90,28 +94,48 @@ class MegatronSource:
         self._opened: dict[tuple[str, Shape], Any] = {}
 
     def _settings(self) -> Settings | None:
-        """The args of a run of Megatron-LM, which common.pt keeps."""
+        """The args of a run of Megatron-LM, from what it keeps beside the tensors."""
+        place = self._place_of_common()
         common = self._folder / COMMON
-        if not common.is_file():
+        if common.is_file():
+            with common.open("rb") as stream:
+                kept = inspect_torch_zip(stream, place, RANK_FILE)[0]
+        elif (info := self._common_object()) is not None:
+            path = self._folder / info.relative_path
+            with open_slice(path, int(info.offset), int(info.length)) as stream:
+                kept = inspect_torch_zip(stream, place, RANK_FILE)[0]
+            kept = kept[0] if isinstance(kept, list) and kept else None
+        else:
             return None
-        with common.open("rb") as stream:
-            value = mapping_of(inspect_torch_zip(stream, str(common), RANK_FILE)[0])
+        value = mapping_of(kept)
         args = value.get("args") if value is not None else None
-        return None if args is None else settings_of(args, common)
+        return None if args is None else settings_of(args, place)
+
+    def _common_object(self) -> Any:
+        """Where `.metadata` says that the object is, or None."""
+        places = self._metadata.storage_data
+        return next((info for index, info in places.items() if index.fqn == COMMON_OBJECT), None)
+
+    def _place_of_common(self) -> str:
+        """What errors name."""
+        info = None if (self._folder / COMMON).is_file() else self._common_object()
+        if info is None:
+            return str(self._folder / COMMON)
+        return f"{self._folder / info.relative_path} ({COMMON_OBJECT})"
 
     def _args_model(self) -> ModelConfig:
         """The model of a stock checkpoint, from its own file or from the run's args."""
         settings = self._settings()
         if settings is None or (self._folder / MODEL_CONFIG).is_file():
             return read_model_config(self._folder)
-        return derive_model(settings, self._folder / COMMON)
+        return derive_model(settings, self._place_of_common())
 
     def _list(self, shapes: Mapping[str, Shape]) -> dict[str, TensorInfo]:
         found, others = {}, set()
         for name, entry in self._metadata.state_dict_metadata.items():
             size = getattr(entry, "size", None)
-            if size is None and "._extra_state" in name:  # of TransformerEngine; no weights
-                continue
+            if size is None and ("._extra_state" in name or name == COMMON_OBJECT):
+                continue  # of TransformerEngine, and what `_settings` reads: no weights
             if size is None or not name.startswith(MODEL_PREFIXES):
                 others.add(name.split(".")[0].split("/")[0])
                 continue

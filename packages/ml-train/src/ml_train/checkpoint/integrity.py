@@ -51,7 +51,8 @@ def foreign_weights(path: Path) -> str | None:
     None for a checkpoint of ours, a directory of checkpoints, and a folder without weights.
     """
     folder = path.parent if path.is_file() else path
-    own = (COMPLETE, INTEGRITY, MODEL_CONFIG)
+    # Not integrity.json: megatron-core 0.19 writes one of its own by that name.
+    own = (COMPLETE, MODEL_CONFIG)
     if any((folder / name).exists() for name in own) or any(folder.glob("iter_*")):
         return None
     formats = formats_of(folder)
