@@ -2,12 +2,11 @@
 
 import argparse
 import sys
-import warnings
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from types import MappingProxyType
 
-from ml_models import __version__, terminal
+from ml_models import __version__, notices, terminal
 from ml_models.command_line import fault_of_words, run_command, unknown_flag
 from ml_models.errors import EXIT_CODES
 
@@ -30,9 +29,6 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
     }
 )
 """Help and an example of each."""
-
-# From megatron-core's import, about kernels of other devices: no user can act on them.
-_NOT_FOR_USERS = (r".*(Apex|Transformer Engine).*not installed", r".*full scope is deprecated")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,9 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(given)
 
     def command_itself() -> int:
-        with warnings.catch_warnings():
-            for text in _NOT_FOR_USERS:
-                warnings.filterwarnings("ignore", text)
+        with notices.hidden():
             return int(import_module(f"ml_models.commands.{args.command}").run(args))
 
     with terminal.speaking(args.logging_level):

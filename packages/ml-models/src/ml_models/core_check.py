@@ -12,7 +12,6 @@ import ast
 import functools
 import importlib
 import inspect
-import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ml_models import core_line
+from ml_models import core_line, terminal
 from ml_models.errors import MlModelsError, RequirementError
 
 SHOWN_FAULTS = 3
@@ -74,11 +73,10 @@ def check_unknown_line(*packages: str) -> None:
             f"Run: {command}"
         )
     if os.environ.get("RANK", "0") == "0":
-        logging.getLogger(__name__).warning(
-            "megatron-core %s is newer than the lines that %s was tested on. It has every name "
-            "that is used, with fitting arguments; its numbers were not compared. For a tested "
-            "release run: %s",
-            *(version, names, command),
+        terminal.warning(
+            f"megatron-core {version} is newer than the lines that {names} was tested on. It has "
+            "every name that is used, with fitting arguments; its numbers were not compared. For a "
+            f"tested release run: {command}"
         )
 
 

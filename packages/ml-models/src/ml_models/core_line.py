@@ -218,6 +218,43 @@ def expert_groups(pg_collection: Any) -> tuple[Any, Any, Any]:
     )
 
 
+def record_router_loss(name: str, loss: Any, router: Any, *, reduce_group: Any = None) -> None:
+    """Add to the sums that core keeps of a loss per layer; 0.18 has a class for them.
+
+    The true loss is the sum over the ranks of `reduce_group`, where there is one.
+    """
+    from megatron.core.transformer.moe import moe_utils
+
+    if _here(last="0.17"):
+        moe_utils.save_to_aux_losses_tracker(
+            name, loss, router.layer_number, router.config.num_layers, reduce_group=reduce_group
+        )
+        return
+    from megatron.core.transformer.moe.moe_logging import get_moe_metrics_tracker
+
+    get_moe_metrics_tracker().record(
+        name, loss, router.layer_number, router.config.num_layers, reduce_group=reduce_group
+    )
+
+
+def router_losses() -> dict[str, dict[str, Any]]:
+    """The sums of record_router_loss by name: {"values": [layers], "reduce_group": ...}."""
+    if _here(last="0.12"):
+        from megatron.core import parallel_state
+
+        return dict(parallel_state.get_moe_layer_wise_logging_tracker())
+    if _here(last="0.17"):
+        from megatron.core.transformer.moe import moe_utils
+
+        return dict(moe_utils.get_moe_layer_wise_logging_tracker())
+    from megatron.core.transformer.moe.moe_logging import get_moe_metrics_tracker
+
+    return {
+        name: {"values": entry.values, "reduce_group": entry.reduce_group}
+        for name, entry in get_moe_metrics_tracker().metrics.items()
+    }
+
+
 def sequence_group(router: Any) -> Any:
     """The group over which a sequence is divided (TP and CP); 0.12's router does not hold it."""
     from megatron.core import parallel_state

@@ -6,11 +6,11 @@ Exit codes are those of errors.py. A mistake is one message, from rank 0 if it h
 import importlib
 import sys
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from ml_models import notices
 from ml_models.command_line import run_command
 from ml_train import terminal
 from ml_train.errors import BAD_USAGE, DONE, EXIT_CODES, MlTrainError
@@ -32,14 +32,6 @@ _USAGE = "usage: ml-train COMMAND [flags]\n\ncommands:\n" + "".join(
 )
 
 _RANK_0_SPEAKS_FIRST_SECONDS = 3
-
-_NOT_FOR_USERS = (
-    r".*(Apex|Transformer Engine).*not installed",
-    r".*CUDA_DEVICE_MAX_CONNECTIONS",
-    r".*(all_gather_into_tensor|reduce_scatter_tensor|load_state_dict).* is deprecated",
-    r".*full scope is deprecated",
-    r"The .grad attribute of a Tensor that is not a leaf",  # read by the pipeline schedule
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,10 +64,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(name: str, words: list[str]) -> int:
     from ml_train.config.flags import FlagParser
 
-    # From every process, about megatron-core's own calls and kernels of other devices: no user can
-    # act on them.
-    for text in _NOT_FOR_USERS:
-        warnings.filterwarnings("ignore", text)
     module = "ml_train.commands." + name.replace("-", "_")
     try:
         command: Any = importlib.import_module(module)
@@ -85,7 +73,8 @@ def _run(name: str, words: list[str]) -> int:
         raise MlTrainError(f"ml-train {name} is not part of this version.") from error
     parser = FlagParser(f"ml-train {name}", command.DESCRIPTION)
     command.add_arguments(parser)
-    code: int = command.run(parser.parse_args(words))
+    with notices.hidden():
+        code: int = command.run(parser.parse_args(words))
     return code
 
 

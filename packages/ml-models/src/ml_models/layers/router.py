@@ -19,10 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from megatron.core.transformer.moe.moe_utils import (
-    MoEAuxLossAutoScaler,
-    save_to_aux_losses_tracker,
-)
+from megatron.core.transformer.moe.moe_utils import MoEAuxLossAutoScaler
 from megatron.core.transformer.moe.router import TopKRouter
 from torch import Tensor
 
@@ -100,19 +97,13 @@ class FusedRouter(TopKRouter):
         tokens = scores.shape[0] * group.size()
         factor = scores.shape[1] / (self.topk * tokens * tokens)
         loss = (scores.sum(dim=0) * counts).sum() * factor
-        save_to_aux_losses_tracker(
-            "load_balancing_loss",
-            loss,
-            self.layer_number,
-            self.config.num_layers,
-            reduce_group=group,
-        )
+        core_line.record_router_loss("load_balancing_loss", loss, self, reduce_group=group)
         return self._attach(probs, loss * coefficient)
 
     def _attach_z_loss(self, logits: Tensor) -> Tensor:
         """Mean of logsumexp squared (ST-MoE, arXiv 2202.08906), scaled as megatron-core does."""
         loss = torch.logsumexp(logits, dim=-1).square().mean()
-        save_to_aux_losses_tracker("z_loss", loss, self.layer_number, self.config.num_layers)
+        core_line.record_router_loss("z_loss", loss, self)
         size = core_line.sequence_group(self).size()
         return self._attach(logits, loss * (self.config.moe_z_loss_coeff / size))
 

@@ -5,7 +5,6 @@ import dataclasses
 import json
 import sys
 import tempfile
-import warnings
 from pathlib import Path
 
 from ml_train.config.flags import add_config_flags, given_flags
@@ -49,7 +48,6 @@ def run(args: argparse.Namespace) -> int:
     config = _shortened(loaded)
     from ml_train.diagnosis import layouts, verify_layouts
 
-    warnings.filterwarnings("ignore", "torch.distributed is disabled")  # one process reads here
     model = loaded.model.replace(seq_length=config.training.seq_length)
     names = list(dict.fromkeys(args.layouts or layouts.DEFAULT_LAYOUTS))
     plans, left_out = layouts.plan(config, model, names, skip_illegal=not args.layouts)

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from ml_models import core_line
+
 
 @dataclass(frozen=True, kw_only=True)
 class StepMetrics:
@@ -127,9 +129,5 @@ class RouterMeter:
 
 
 def _tracker() -> Any:
-    """megatron-core's sums of auxiliary losses per layer; its place depends on the version."""
-    from megatron.core import parallel_state
-    from megatron.core.transformer.moe import moe_utils
-
-    owner = moe_utils if hasattr(moe_utils, "get_moe_layer_wise_logging_tracker") else None
-    return (owner or parallel_state).get_moe_layer_wise_logging_tracker()
+    """megatron-core's sums of auxiliary losses per layer."""
+    return core_line.router_losses()
