@@ -100,18 +100,23 @@ def tests_core(session: nox.Session, core: str) -> None:
 
 
 @nox.session
-@nox.parametrize("package", PACKAGES)
+@nox.parametrize("package", ["ml-data", "ml-train"])
 def isolation(session: nox.Session, package: str) -> None:
-    """Build each wheel, install it by path in a fresh environment, import it."""
-    needed = {"ml-data": ("ml-data",), "ml-models": ("ml-models",), "ml-train": PACKAGES}[package]
+    """Build each wheel, install it by path in a fresh environment, import it.
+
+    The session of ml-train checks ml-models on its way, before ml-data and ml-train are installed:
+    torch is then unpacked once for both.
+    """
+    steps = [["ml-data"]] if package == "ml-data" else [["ml-models"], ["ml-data", "ml-train"]]
     wheels = Path(tempfile.mkdtemp(dir=session.create_tmp()))
-    for name in needed:
-        session.run(
-            "python", "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(wheels), PATHS[name]
-        )
-    built = sorted(str(wheel) for wheel in wheels.glob("*.whl"))
-    session.install("-c", "constraints/default.txt", *built)
-    session.run("python", "tools/check_isolation.py", MODULE[package])
+    session.run("python", "-m", "pip", "uninstall", "-q", "-y", *PACKAGES)
+    for names in steps:
+        for name in names:
+            command = ("wheel", "-q", "--no-deps", "-w", str(wheels), PATHS[name])
+            session.run("python", "-m", "pip", *command)
+        built = sorted(str(wheel) for wheel in wheels.glob("*.whl"))
+        session.install("-c", "constraints/default.txt", *built)
+        session.run("python", "tools/check_isolation.py", MODULE[names[-1]])
 
 
 @nox.session(venv_backend="none")
