@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Pre-trains Grok-1 40B (8 layers) on 2 nodes of 8 devices. Run it on every node, NODE_RANK counting up.
-# Every variable can be set from the environment; arguments are passed on and win over this file.
+# Every variable can be set from the environment; arguments are passed on behind `--` and win over this file.
 #   MODEL=grok1-40b         xAI's architecture (tanh GELU, soft cap, tied embedding)
 #   MODEL=grok1-40b-guide   the ModelLink guide's own variant, to go on with runs begun there
 set -euo pipefail
@@ -63,4 +63,4 @@ exec ml-train-launch --nproc-per-node "$GPUS_PER_NODE" --nnodes "$NNODES" --node
     --eval-iters 100 \
     --save "$CKPT_SAVE_DIR" \
     --load "$CKPT_SAVE_DIR" \
-    "${MULTI_NODE_ARGS[@]}" "$@"
+    "${MULTI_NODE_ARGS[@]}" -- "$@"

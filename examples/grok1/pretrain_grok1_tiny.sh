@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The launcher of grok1-40b scaled to a CPU: 8 processes, every parallelism of the 16-device run.
-# Every variable can be set from the environment; arguments are passed on and win over this file.
+# Every variable can be set from the environment; arguments are passed on behind `--` and win over this file.
 set -euo pipefail
 
 CKPT_SAVE_DIR=${CKPT_SAVE_DIR:-./run/grok1-tiny}
@@ -57,4 +57,4 @@ exec ml-train-launch --nproc-per-node "$GPUS_PER_NODE" --nnodes "$NNODES" --node
     --eval-iters 2 \
     --save "$CKPT_SAVE_DIR" \
     --load "$CKPT_SAVE_DIR" \
-    "$@"
+    -- "$@"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Pre-trains Mixtral 8x7B on 2 nodes of 8 devices. Run it on every node, NODE_RANK counting up.
-# Every variable can be set from the environment; arguments are passed on and win over this file.
+# Every variable can be set from the environment; arguments are passed on behind `--` and win over this file.
 set -euo pipefail
 
 CKPT_SAVE_DIR=${CKPT_SAVE_DIR:-./ckpt/mixtral-8x7b/}
@@ -61,4 +61,4 @@ exec ml-train-launch --nproc-per-node "$GPUS_PER_NODE" --nnodes "$NNODES" --node
     --eval-iters 100 \
     --save "$CKPT_SAVE_DIR" \
     --load "$CKPT_SAVE_DIR" \
-    "${MULTI_NODE_ARGS[@]}" "$@"
+    "${MULTI_NODE_ARGS[@]}" -- "$@"

@@ -51,6 +51,15 @@ def test_a_repeated_flag_is_refused_unless_nothing_is_lost() -> None:
     assert "gives num_layers twice" in message("--model-override", "num_layers=2", "num_layers=4")
 
 
+def test_flags_behind_two_dashes_win_over_a_scripts_own() -> None:
+    given = flags.parse(
+        ["--train-iters", "3", "--lr", "1e-3", "--bf16", "--", "--train-iters", "4"]
+    )
+    assert given.values["train_iters"] == 4
+    assert given.values["lr"] == 1e-3
+    assert "given twice" in message("--", "--lr", "1e-3", "--lr", "2e-3")
+
+
 def test_unknown_flag_names_the_nearest() -> None:
     assert message("--tensor-model-paralel-size", "2") == (
         "Unknown flag --tensor-model-paralel-size. Did you mean --tensor-model-parallel-size?"

@@ -17,6 +17,7 @@ from ml_train.config.fields import Setting, settings
 from ml_train.config.megatron_flags import REFUSED, STATEMENTS
 from ml_train.errors import ConfigError
 
+OVERRIDES = "--"
 _NEGATIVE_NUMBER = re.compile(r"-(inf|nan|(\d+\.?\d*|\.\d+)(e[-+]?\d+)?)$", re.IGNORECASE)
 
 
@@ -56,12 +57,18 @@ class FlagParser(argparse.ArgumentParser):
     ) -> argparse.Namespace:
         """Like argparse's, but nothing is lost in silence.
 
-        Raises ConfigError for an unknown flag, an empty value, and a flag given twice.
+        A script that passes its arguments on separates its own flags from them by `--`: the flags
+        behind it win. Raises ConfigError for an unknown flag, an empty value, and a flag given
+        twice on one side.
         """
         words = list(sys.argv[1:] if args is None else args)
-        fault = fault_of_words(self, words, ignored=REFUSED)
-        if fault is not None:
-            raise ConfigError(fault)
+        end = words.index(OVERRIDES) if OVERRIDES in words else len(words)
+        sides = (words[:end], words[end + 1 :])
+        for side in sides:
+            fault = fault_of_words(self, side, ignored=REFUSED)
+            if fault is not None:
+                raise ConfigError(fault)
+        words = [*sides[0], *sides[1]]
         parsed, unknown = self.parse_known_args(words, namespace)
         if unknown:
             known = [option for action in self._actions for option in action.option_strings]
