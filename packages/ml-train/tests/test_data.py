@@ -8,39 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_loaders import SEQUENCE, firsts, loaders
 from token_files import write_tokens
 
 from ml_data.pipeline.manifest import FORMAT
 from ml_train.data.config import DataConfig
-from ml_train.data.index_job import build_indexes, read_stamp, stamp_path
-from ml_train.data.loaders import build_dataloaders, cache_directory
-from ml_train.data.spec import IndexSpec, make_spec, read_token_files
+from ml_train.data.files import read_token_files
 from ml_train.errors import DataError
 
 LENGTHS = [17, 40, 3, 25, 60, 9, 31, 12] * 5
-SEQUENCE = 16
 
 
 @pytest.fixture
 def prefix(tmp_path: Path) -> str:
     return write_tokens(tmp_path / "tokens", lengths=LENGTHS)
-
-
-def loaders(data: DataConfig, **changes):
-    settings = {
-        "sequence_length": SEQUENCE, "micro_batch_size": 2, "global_batch_size": 8,
-        "train_samples": 64, "valid_samples": 0, "test_samples": 0, "dp_rank": 0, "dp_size": 1,
-        "consumed_train_samples": 0, "seed": 7, "vocab_size": 10_000,
-    }  # fmt: skip
-    return build_dataloaders(data=data, **{**settings, **changes})
-
-
-def firsts(iterator, count: int) -> list[int]:
-    """The first token of each of the next `count` sequences."""
-    rows: list[int] = []
-    while len(rows) < count:
-        rows += next(iterator)["tokens"][:, 0].tolist()
-    return rows
 
 
 def test_a_batch_is_consecutive_tokens_with_labels_one_ahead(prefix: str) -> None:
@@ -69,11 +50,9 @@ def test_the_global_batches_are_the_same_for_any_number_of_ranks(prefix: str) ->
 def test_resume_goes_on_where_the_run_stopped(prefix: str) -> None:
     data = DataConfig(data_path=(prefix,), split="1,0,0")
     whole = firsts(loaders(data).train, 64)
-    assert firsts(loaders(data, consumed_train_samples=24).train, 40) == whole[24:]
+    assert firsts(loaders(data, consumed=24).train, 40) == whole[24:]
     # With another number of data-parallel ranks as well.
-    parts = [
-        iter(loaders(data, consumed_train_samples=24, dp_rank=r, dp_size=2).train) for r in (0, 1)
-    ]
+    parts = [iter(loaders(data, consumed=24, dp_rank=r, dp_size=2).train) for r in (0, 1)]
     assert [row for _ in range(10) for part in parts for row in firsts(part, 2)] == whole[24:]
 
 
@@ -98,7 +77,7 @@ def test_the_seed_changes_the_order(prefix: str) -> None:
 
 def test_splits_share_no_document(prefix: str) -> None:
     data = DataConfig(data_path=(prefix,), split="8,1,1")
-    built = loaders(data, valid_samples=8, test_samples=8)
+    built = loaders(data, samples=(64, 8, 8))
     bounds = np.cumsum([0, *LENGTHS])
     train_end, valid_end = int(bounds[32]), int(bounds[36])
     for iterator, low, high in (
@@ -122,7 +101,7 @@ def test_end_of_document_can_be_left_out_of_the_loss(prefix: str) -> None:
 
 
 def share_of_second(data: DataConfig) -> float:
-    rows = firsts(loaders(data, train_samples=400, vocab_size=200_000).train, 400)
+    rows = firsts(loaders(data, samples=(400, 0, 0), vocab_size=200_000).train, 400)
     return sum(row >= 100_000 for row in rows) / len(rows)
 
 
@@ -141,63 +120,13 @@ def test_per_split_blends(tmp_path: Path) -> None:
     two = write_tokens(tmp_path / "two", lengths=[40] * 10, first=100_000)
     three = write_tokens(tmp_path / "three", lengths=[40] * 10, first=200_000)
     data = DataConfig(train_data_path=(one,), valid_data_path=("1", two, "3", three))
-    built = loaders(data, valid_samples=80, vocab_size=300_000)
+    built = loaders(data, samples=(64, 80, 0), vocab_size=300_000)
     assert max(firsts(built.train, 40)) < 100_000
     valid = firsts(built.valid, 80)
     assert min(valid) >= 100_000
     assert sum(row >= 200_000 for row in valid) == 60
     with pytest.raises(DataError, match="give --test-data-path as well"):
-        loaders(data, test_samples=8)
-
-
-def test_indexes_are_built_once_and_again_when_damaged(prefix: str) -> None:
-    data = DataConfig(data_path=(prefix,), split="1,0,0")
-    spec = make_spec(data, samples=(8, 0, 0), sequence_length=16, seed=1, eod_id=-1)
-    assert IndexSpec.from_json(spec.to_json()) == spec
-    cache = cache_directory(data, prefix)
-    assert cache == Path(prefix).parent / "index_cache"
-    loaders(data, train_samples=8, seed=1)
-    files = read_stamp(spec, cache)
-    assert files is not None and len(files) >= 3
-    times = {path.name: path.stat().st_mtime_ns for path in cache.iterdir()}
-    assert not [name for name in times if "tmp" in name or "building" in name]
-    loaders(data, train_samples=8, seed=1)
-    assert {path.name: path.stat().st_mtime_ns for path in cache.iterdir()} == times
-    damaged = next(cache / name for name in files if name.endswith(".npy"))
-    damaged.write_bytes(damaged.read_bytes()[:-1])
-    assert read_stamp(spec, cache) is None
-    loaders(data, train_samples=8, seed=1)
-    assert read_stamp(spec, cache) == files
-
-
-def test_other_data_has_other_indexes(tmp_path: Path, prefix: str) -> None:
-    def spec(**changes) -> IndexSpec:
-        settings = {"samples": (8, 0, 0), "sequence_length": 16, "seed": 1, "eod_id": -1}
-        data = DataConfig(data_path=(prefix,), split="1,0,0")
-        return make_spec(data, **{**settings, **changes})
-
-    first = spec()
-    names = {s.name() for s in (first, spec(seed=2), spec(sequence_length=8), spec(eod_id=2))}
-    write_tokens(Path(prefix), lengths=[*LENGTHS, 5])
-    assert len(names | {spec().name()}) == 5
-
-
-def test_a_failed_build_leaves_nothing_under_a_final_name(
-    prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from ml_train.data import index_job
-
-    def fail(spec, cache):
-        (cache / "half.npy").write_bytes(b"x")
-        raise OSError("disk full")
-
-    monkeypatch.setattr(index_job, "build_datasets", fail)
-    data = DataConfig(data_path=(prefix,), split="1,0,0")
-    spec = make_spec(data, samples=(8, 0, 0), sequence_length=16, seed=1, eod_id=-1)
-    with pytest.raises(OSError, match="disk full"):
-        build_indexes(spec, tmp_path / "cache")
-    assert list((tmp_path / "cache").iterdir()) == []
-    assert not stamp_path(spec, tmp_path / "cache").exists()
+        loaders(data, samples=(64, 0, 8))
 
 
 def test_damaged_token_files(tmp_path: Path, prefix: str) -> None:
@@ -221,7 +150,7 @@ def test_damaged_token_files(tmp_path: Path, prefix: str) -> None:
 def test_what_the_loaders_refuse(prefix: str, tmp_path: Path) -> None:
     data = DataConfig(data_path=(prefix,), split="999,1,0")
     with pytest.raises(DataError, match="leaves no document of .* for the valid split"):
-        loaders(data, valid_samples=8)
+        loaders(data, samples=(64, 8, 0))
     with pytest.raises(DataError, match="not divisible by micro batch size 2 x data-parallel"):
         loaders(data, dp_size=3)
     with pytest.raises(DataError, match="give --data-path PREFIX"):
@@ -253,7 +182,7 @@ def test_a_manifest_that_does_not_fit_stops_the_run(prefix: str, changes, words:
     write_manifest(prefix, **changes)
     data = DataConfig(data_path=(prefix,), split="1,0,0")
     with pytest.raises(DataError, match=words):
-        loaders(data, eod_id=2, tokenizer_fingerprint="a" * 64)
+        loaders(data, eod_id=2, fingerprint="a" * 64)
 
 
 def test_files_of_two_tokenizers_do_not_blend(prefix: str, tmp_path: Path) -> None:
@@ -270,39 +199,8 @@ def test_files_of_two_tokenizers_do_not_blend(prefix: str, tmp_path: Path) -> No
 def test_a_manifest_that_fits_gives_the_end_of_document_id(prefix: str) -> None:
     write_manifest(prefix, eod_id=int(np.cumsum(LENGTHS)[4]))
     data = DataConfig(data_path=(prefix,), split="1,0,0", eod_mask_loss=True)
-    built = loaders(data, tokenizer_fingerprint="a" * 64)
+    built = loaders(data, fingerprint="a" * 64)
     assert any((batch["loss_mask"] == 0).any() for batch in islice(built.train, 32))
-
-
-def test_indexes_can_be_built_ahead_of_the_run(
-    prefix: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from ml_train.commands import index
-    from ml_train.config.flags import FlagParser, parse
-    from ml_train.config.load import load_config
-    from ml_train.data.samples import planned_samples
-    from ml_train.errors import ConfigError
-
-    flags = ["--recipe", "grok1-tiny", "--seq-length", "16", "--data-path", prefix]
-    flags += ["--eval-iters", "1", "--eval-interval", "5", "--split", "8,2"]
-    parser = FlagParser("ml-train index", "")
-    index.add_arguments(parser)
-    assert index.run(parser.parse_args(flags)) == 0
-    assert "are now in" in capsys.readouterr().out
-    config = load_config(parse(flags)).config
-    train, valid, test = planned_samples(config, 8)
-    assert (train, valid, test) == (160, 40, 0)
-    cache = Path(prefix).parent / "index_cache"
-    before = {path: path.stat().st_mtime_ns for path in cache.iterdir()}
-    loaders(
-        config.data, train_samples=train, valid_samples=valid, seed=config.training.seed,
-        vocab_size=131_072,
-    )  # fmt: skip
-    assert {path: path.stat().st_mtime_ns for path in cache.iterdir()} == before
-    assert index.run(parser.parse_args(flags)) == 0
-    assert " were in " in capsys.readouterr().out
-    with pytest.raises(ConfigError, match="--global-batch-size is unset"):
-        index.run(parser.parse_args(["--data-path", prefix]))
 
 
 def test_the_tokenizer_that_a_run_names() -> None:

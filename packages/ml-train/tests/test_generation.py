@@ -92,7 +92,7 @@ def test_evaluation_sums_over_files(tmp_path: Path) -> None:
     found = evaluate_files(losses, [prefix], **settings)
     assert found == {prefix: Evaluation(loss_sum=136.0, num_tokens=16)}
     assert found[prefix].loss == 8.5 and found[prefix].perplexity == pytest.approx(4914.77, 1e-5)
-    with pytest.raises(DataError, match="holds token 16, .* only 16 entries"):
+    with pytest.raises(DataError, match="document 2 holds the token id 16 at offset 3, .* 0 to 15"):
         evaluate_files(losses, [prefix], **{**settings, "vocab_size": 16})
     one = write_tokens(tmp_path / "one", lengths=[1])
     with pytest.raises(DataError, match="no token to predict"):

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from itertools import islice
 from pathlib import Path
 
 import pytest
+import small_loaders
 import torch
+from small_loaders import sequences
 
 from ml_train.config import flags
 from ml_train.config.load import load_config
 from ml_train.data.config import DataConfig
-from ml_train.data.loaders import build_dataloaders
 from ml_train.data.mock import MockSequences
 from ml_train.diagnosis import layouts, runs, verify_resume
 from ml_train.errors import ConfigError, DataError
@@ -21,26 +21,17 @@ MOCK = DataConfig(mock_data=True)
 
 
 def loaders(data: DataConfig = MOCK, **changes):
-    settings = {
-        "sequence_length": 16, "micro_batch_size": 2, "global_batch_size": 8,
-        "train_samples": 64, "valid_samples": 8, "test_samples": 0, "dp_rank": 0, "dp_size": 1,
-        "consumed_train_samples": 0, "seed": 7, "vocab_size": 500,
-    }  # fmt: skip
-    return build_dataloaders(data=data, **{**settings, **changes})
-
-
-def rows(stream, count: int) -> list[tuple[int, ...]]:
-    return [tuple(row.tolist()) for batch in islice(stream, count // 2) for row in batch["tokens"]]
+    return small_loaders.loaders(data, **{"samples": (64, 8, 0), "vocab_size": 500, **changes})
 
 
 def test_sequences_are_made_alike_everywhere_and_never_come_twice() -> None:
-    alone = rows(loaders().train, 64)
+    alone = sequences(loaders().train, 64)
     assert len(set(alone)) == 64
     parts = [iter(loaders(dp_rank=rank, dp_size=2).train) for rank in (0, 1)]
-    assert [row for _ in range(16) for part in parts for row in rows(part, 2)] == alone
-    assert rows(loaders(consumed_train_samples=24).train, 40) == alone[24:]
-    assert set(rows(loaders().valid, 8)).isdisjoint(alone)
-    assert set(rows(loaders(seed=8).train, 8)).isdisjoint(alone)
+    assert [row for _ in range(16) for part in parts for row in sequences(part, 2)] == alone
+    assert sequences(loaders(consumed=24).train, 40) == alone[24:]
+    assert set(sequences(loaders().valid, 8)).isdisjoint(alone)
+    assert set(sequences(loaders(seed=8).train, 8)).isdisjoint(alone)
 
 
 def test_a_sequence_has_labels_one_ahead_and_covers_the_vocabulary() -> None:
@@ -62,7 +53,7 @@ def test_the_global_random_state_is_left_alone() -> None:
 def test_contradictions_are_refused() -> None:
     with pytest.raises(ConfigError, match="--mock-data makes tokens up"):
         DataConfig(mock_data=True, data_path=("x",))
-    with pytest.raises(DataError, match="--mock-data with --eod-mask-loss needs"):
+    with pytest.raises(DataError, match="--eod-mask-loss needs the end-of-document id"):
         loaders(dataclasses.replace(MOCK, eod_mask_loss=True))
 
 

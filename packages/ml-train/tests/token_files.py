@@ -27,3 +27,13 @@ def write_ids(prefix: Path, ids: Sequence[int]) -> str:
         writer.add_batch(np.asarray(ids), np.asarray([len(ids)]))
         writer.finalize()
     return str(prefix)
+
+
+def write_documents(prefix: Path, documents: Sequence[Sequence[int]], dtype: str = "<i4") -> str:
+    """A pair of the given documents; replaces one that is there."""
+    prefix.parent.mkdir(parents=True, exist_ok=True)
+    with IndexedDatasetWriter(prefix, np.dtype(dtype)) as writer:
+        ids = np.concatenate([np.asarray(document) for document in documents])
+        writer.add_batch(ids, np.asarray([len(document) for document in documents]))
+        writer.finalize()
+    return str(prefix)

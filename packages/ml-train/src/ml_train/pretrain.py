@@ -33,6 +33,7 @@ def pretrain(loaded: LoadedConfig) -> "Trainer | None":
     _refuse_for_the_core_line(config)
 
     from ml_train.checkpoint.manager import CheckpointManager
+    from ml_train.data.open import open_data
     from ml_train.health.watch import watching
     from ml_train.parallel.groups import process_groups
     from ml_train.training.callbacks.base import Callback
@@ -93,7 +94,7 @@ def pretrain(loaded: LoadedConfig) -> "Trainer | None":
         trainer = Trainer(
             config=config,
             train_module=train_module,
-            loaders=_loaders(loaded, layout, iteration, consumed),
+            loaders=open_data(config, model, layout, state),
             platform=platform,
             timers=timers,
             callbacks=callbacks,
@@ -151,33 +152,3 @@ def start_platform(name: str, world: World) -> Any:
     import ml_models.layers.model  # noqa: F401
 
     return platform
-
-
-def _loaders(loaded: LoadedConfig, layout: Any, iteration: int, consumed: int) -> Any:
-    from megatron.core import parallel_state
-
-    from ml_train.data.loaders import build_dataloaders
-    from ml_train.data.manifest import tokenizer_facts
-    from ml_train.data.samples import planned_samples
-
-    config = loaded.config
-    facts = tokenizer_facts(config.tokenizer)
-    train, valid, test = planned_samples(config, layout.global_batch_size)
-    rounds = iteration // config.training.eval_interval
-    return build_dataloaders(
-        data=config.data,
-        sequence_length=loaded.model.seq_length,
-        micro_batch_size=config.training.micro_batch_size,
-        global_batch_size=layout.global_batch_size,
-        train_samples=train,
-        valid_samples=valid,
-        test_samples=test,
-        dp_rank=parallel_state.get_data_parallel_rank(),
-        dp_size=layout.dp,
-        consumed_train_samples=consumed,
-        consumed_valid_samples=rounds * config.training.eval_iters * layout.global_batch_size,
-        seed=config.training.seed,
-        vocab_size=loaded.model.vocab_size,
-        eod_id=facts.eod_id if facts else None,
-        tokenizer_fingerprint=facts.fingerprint if facts else None,
-    )

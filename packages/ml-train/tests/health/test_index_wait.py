@@ -3,7 +3,6 @@
 import json
 import threading
 import time
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ import torch
 from ml_train.data import indexes
 from ml_train.errors import DataError
 
-SPEC: Any = SimpleNamespace(name=lambda: "spec")
+PURPOSE = "to build the sample indexes"
 
 
 @pytest.fixture
@@ -33,7 +32,7 @@ def test_a_slow_builder_is_waited_for(store: Any) -> None:
 
     thread = threading.Thread(target=build)
     thread.start()
-    assert indexes._wait("key", SPEC, True) == {"files": {}}
+    assert indexes._wait("key", PURPOSE, True) == {"files": {}}
     thread.join()
     before = store.add("key/alive", 0)
     assert before > 10
@@ -46,4 +45,4 @@ def test_a_silent_builder_ends_the_wait(store: Any, signs: int) -> None:
     for _ in range(signs):
         store.add("key/alive", 1)
     with pytest.raises(DataError, match="this node's first rank was to build .* hangs or is gone"):
-        indexes._wait("key", SPEC, False)
+        indexes._wait("key", PURPOSE, False)

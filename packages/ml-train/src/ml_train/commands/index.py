@@ -2,6 +2,7 @@
 
 import argparse
 
+from ml_train import terminal
 from ml_train.config.flags import add_config_flags, given_flags
 from ml_train.config.load import load_config
 from ml_train.errors import ConfigError
@@ -28,27 +29,35 @@ def run(args: argparse.Namespace) -> int:
     from ml_models.platforms import make_core_importable
 
     make_core_importable()
-    from ml_train.data.index_job import read_stamp
     from ml_train.data.indexes import ensure_indexes
-    from ml_train.data.loaders import cache_directory, checked_spec
-    from ml_train.data.manifest import tokenizer_facts
-    from ml_train.data.samples import planned_samples
+    from ml_train.data.loaders import cache_directory, settle_orders
+    from ml_train.data.open import token_facts
+    from ml_train.data.pieces import pieces_of, read_stamps
+    from ml_train.data.samples import demand
 
-    facts = tokenizer_facts(config.tokenizer)
-    spec = checked_spec(
+    wanted = demand(config, config.training.global_batch_size)
+    settled = settle_orders(
         config.data,
-        samples=planned_samples(config, config.training.global_batch_size),
+        wanted,
         sequence_length=loaded.model.seq_length,
         seed=config.training.seed,
-        vocab_size=loaded.model.vocab_size,
-        eod_id=facts.eod_id if facts else None,
-        tokenizer_fingerprint=facts.fingerprint if facts else None,
+        global_batch_size=config.training.global_batch_size,
+        facts=token_facts(config, loaded.model),
     )
-    cache = cache_directory(config.data, spec.files[0][0])
-    there = read_stamp(spec, cache) is not None
-    ensure_indexes(spec, cache, shared=True)
-    files = read_stamp(spec, cache) or {}
-    print(f"{len(files)} files of {spec.name()} {'were' if there else 'are now'} in {cache}")
+    for text in settled.warnings:
+        terminal.warning(text)
+    for text in settled.notes:
+        terminal.notice(text)
+    cache = cache_directory(config.data, settled.first_prefix)
+    pieces = [
+        piece
+        for order, total in zip(settled.orders, wanted.total, strict=True)
+        for piece in pieces_of(order, total)
+    ]
+    there = read_stamps(pieces, cache) is not None
+    ensure_indexes(pieces, cache, shared=True)
+    files = read_stamps(pieces, cache) or {}
+    terminal.result(f"{len(files)} files {'were' if there else 'are now'} in {cache}")
     for name, digest in files.items():
-        print(f"{digest[:16]}  {name}")
+        terminal.result(f"{digest[:16]}  {name}")
     return 0

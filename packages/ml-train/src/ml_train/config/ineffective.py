@@ -109,6 +109,11 @@ RULES: tuple[_Rule, ...] = (
         ),
         "without --load, --save and --pretrained-checkpoint nothing is loaded",
     ),
+    (
+        "data.new_data_order",
+        lambda c: not (c.checkpoint.load or c.checkpoint.save),
+        "without --load and --save there is no checkpoint whose order it could change",
+    ),
     ("logging.profile_step_start", lambda c: not c.logging.profile, _NO_PROFILE),
     ("logging.profile_step_end", lambda c: not c.logging.profile, _NO_PROFILE),
     ("logging.profile_ranks", lambda c: not c.logging.profile, _NO_PROFILE),

@@ -18,6 +18,7 @@ OUR_OWN = frozenset(
         "model_override",
         "device",
         "shared_storage",
+        "new_data_order",
         "keep_last",
         "keep_every",
         "no_verify_checksums",

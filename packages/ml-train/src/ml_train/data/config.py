@@ -39,6 +39,10 @@ class DataConfig(Section):
     shared_storage: bool | None = None
     """Whether all nodes see the same files. Unset: found out by a probe file."""
 
+    new_data_order: bool = False
+    """Go on although data, split, sequence length or seed are not the checkpoint's: a new order of
+    the data begins, which may repeat what was seen. Without it such a resume is refused."""
+
     num_workers: Annotated[int, NUMBER_OR_NONE, PerNode(reason="it changes no batch")] = 0
     """Processes per rank that read ahead; 0 reads in the training process."""
 

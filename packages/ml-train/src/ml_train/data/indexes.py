@@ -1,13 +1,12 @@
-"""Sample indexes for all ranks: one rank builds (one per node on private storage), others wait.
+"""Work that leading ranks do for all: check the token files, build the sample indexes.
 
-Nobody waits in a collective. The builder runs a child process and publishes done or failed in
-the job's key-value store; the others poll that key and say every half minute what they wait for,
-so a build of hours neither runs into a group's timeout nor hides a dead builder: the child's end,
-good or bad, always becomes a word in the store, and a builder that gives no sign of life any more
-ends the wait.
+Nobody waits in a collective. A leader (rank 0, or the first rank of each node on private storage)
+publishes its answer or its error in the job's key-value store; the others poll that key and say
+every half minute what they wait for, so work of hours neither runs into a group's timeout nor
+hides a dead leader: the end of the work, good or bad, always becomes a word in the store, and a
+leader that gives no sign of life any more ends the wait.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -17,7 +16,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +24,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 
-from ml_train.data.index_job import build_indexes, read_stamp
-from ml_train.data.spec import IndexSpec
+from ml_train.data.pieces import Piece, build_pieces, read_stamps, to_json
 from ml_train.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -37,7 +35,7 @@ _POLL_SECONDS = 0.2
 _SAY_SECONDS = 30.0
 _ALIVE_SECONDS = 2.0
 _SILENCE_SECONDS = 120.0
-"""A builder without a sign of life for this long is taken for dead."""
+"""A leader without a sign of life for this long is taken for dead."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,28 +119,89 @@ def _visible(path: Path) -> bool:
     return False
 
 
-def ensure_indexes(spec: IndexSpec, cache: Path, *, shared: bool | None) -> None:
-    """Return when this node's cache has the spec's indexes, equal on all nodes.
+def by_leaders(
+    work: Callable[[], dict[str, Any]], *, purpose: str, shared: bool
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """(answer of this node's leader to `work`, those of all ranks' leaders). Collective.
+
+    shared: rank 0 works for all nodes; else the first rank of each node does. purpose: what the
+    others wait for, "to check the token files". work returns JSON values. Raises DataError on every
+    rank where it failed on any node.
+    """
+    place = Placement.current()
+    if place.world_size == 1:
+        own = _answer(work, place)
+        if "error" in own:
+            raise DataError(own["error"])
+        return own, [own]
+    leads = place.rank == 0 if shared else place.local_rank == 0
+    # Every rank counts its calls alike, so the key is the same everywhere and never used twice.
+    call = _store().add(f"ml_train/index/calls/{place.rank}", 1)
+    key = f"ml_train/index/{call}/{0 if shared else place.node}"
+    if leads:
+        with signs_of_life(key):
+            answer = _answer(work, place)
+        _store().set(key, json.dumps(answer))
+    own = _wait(key, purpose, shared)
+    answers: list[Any] = [None] * place.world_size
+    torch.distributed.all_gather_object(answers, own)
+    for other in answers:
+        if "error" in other:
+            raise DataError(f"Node {other['node']} ({other['host']}): {other['error']}")
+    return own, answers
+
+
+def _answer(work: Callable[[], dict[str, Any]], place: Placement) -> dict[str, Any]:
+    where = {"host": socket.gethostname(), "node": place.node}
+    try:
+        return {**work(), **where}
+    except (DataError, OSError) as error:
+        return {"error": str(error), **where}
+
+
+def compare_nodes(answers: list[dict[str, Any]], key: str, what: str) -> None:
+    """Raise DataError where two nodes' answers differ in a key; `what` names what differs."""
+    for other in answers:
+        if other[key] != answers[0][key]:
+            raise DataError(
+                f"The {what} of node {other['node']} ({other['host']}) differ from those of "
+                f"node {answers[0]['node']} ({answers[0]['host']}). Copy the .bin and .idx "
+                "again, delete the index cache there, and retry."
+            )
+
+
+def ensure_indexes(pieces: Sequence[Piece], cache: Path, *, shared: bool | None) -> None:
+    """Return when this node's cache has all pieces, equal on all nodes.
 
     Collective over the default group. Raises DataError on every rank when a build failed.
     """
     place = Placement.current()
-    if place.world_size == 1:
-        if read_stamp(spec, cache) is None:
-            _make(cache)
-            build_indexes(spec, cache)
-        return
-    if shared is None:
-        shared = storage_is_shared(cache, place)
-    builds = place.rank == 0 if shared else place.local_rank == 0
-    # Every rank counts its calls alike, so the key is the same everywhere and never used twice.
-    call = _store().add(f"ml_train/index/calls/{place.rank}", 1)
-    key = f"ml_train/index/{call}/{0 if shared else place.node}"
-    if builds:
-        with signs_of_life(key):
-            answer = _build(spec, cache, place)
-        _store().set(key, json.dumps(answer))
-    _compare(_wait(key, spec, shared), place)
+    if shared is None and place.num_nodes > 1:
+        # A cache that is whole everywhere needs no writing, not even of the probe's file.
+        whole: list[Any] = [None] * place.world_size
+        own = read_stamps(pieces, cache) if place.local_rank == 0 else {}
+        torch.distributed.all_gather_object(whole, own is not None)
+        shared = not all(whole) and storage_is_shared(cache, place)
+    _, answers = by_leaders(
+        lambda: {"files": _build(pieces, cache, in_child=place.world_size > 1)},
+        purpose="to build the sample indexes",
+        shared=shared is not False,
+    )
+    compare_nodes(answers, "files", "sample indexes")
+
+
+def _build(pieces: Sequence[Piece], cache: Path, *, in_child: bool) -> dict[str, str]:
+    if read_stamps(pieces, cache) is None:
+        _make(cache)
+        logger.info("building sample indexes in %s", cache)
+        try:
+            (_run_child if in_child else build_pieces)(pieces, cache)
+        except OSError as error:
+            raise DataError(f"The sample indexes cannot be built in {cache}: {error}.") from error
+    files = read_stamps(pieces, cache)
+    if files is None:
+        raise DataError(f"no indexes appeared in {cache}.")
+    return files
 
 
 @contextmanager
@@ -165,40 +224,12 @@ def signs_of_life(key: str) -> Iterator[None]:
         thread.join()
 
 
-def _build(spec: IndexSpec, cache: Path, place: Placement) -> dict[str, Any]:
-    host = socket.gethostname()
-    try:
-        if read_stamp(spec, cache) is None:
-            _make(cache)
-            logger.info("building sample indexes in %s", cache)
-            _run_child(spec, cache)
-        files = read_stamp(spec, cache)
-    except (DataError, OSError) as error:
-        return {"host": host, "node": place.node, "error": str(error)}
-    if files is None:
-        return {"host": host, "node": place.node, "error": f"no indexes appeared in {cache}."}
-    tokens = {prefix: token_digest(prefix) for prefix, *_ in spec.files}
-    return {"host": host, "node": place.node, "files": files, "tokens": tokens}
-
-
-def token_digest(prefix: str, blocks: int = 64) -> str:
-    """SHA-256 over 4 KiB blocks spread evenly over P.bin: same data on all nodes, in no time."""
-    digest = hashlib.sha256()
-    path = Path(f"{prefix}.bin")
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        for block in range(blocks):
-            file.seek(max(size - 4096, 0) * block // max(blocks - 1, 1))
-            digest.update(file.read(4096))
-    return digest.hexdigest()
-
-
-def _run_child(spec: IndexSpec, cache: Path) -> None:
+def _run_child(pieces: Sequence[Piece], cache: Path) -> None:
     # torchrun's variables would make the child take part in the job.
     dropped = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "GROUP_RANK")
     clean = {k: v for k, v in os.environ.items() if k not in dropped}
     command = [sys.executable, "-m", "ml_train.data.index_job", str(cache)]
-    done = subprocess.run(command, input=spec.to_json(), env=clean, text=True, capture_output=True)
+    done = subprocess.run(command, input=to_json(pieces), env=clean, text=True, capture_output=True)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise DataError(
@@ -207,7 +238,7 @@ def _run_child(spec: IndexSpec, cache: Path) -> None:
         )
 
 
-def _wait(key: str, spec: IndexSpec, shared: bool) -> dict[str, Any]:
+def _wait(key: str, purpose: str, shared: bool) -> dict[str, Any]:
     start = said = heard = time.monotonic()
     where, count = "rank 0" if shared else "this node's first rank", -1
     while not _store().check([key]):
@@ -217,37 +248,15 @@ def _wait(key: str, spec: IndexSpec, shared: bool) -> dict[str, Any]:
             count, heard = counted, now
         if now - heard > _SILENCE_SECONDS:
             raise DataError(
-                f"{where} was to build the sample indexes and has given no sign of life for "
-                f"{now - heard:.0f} s: it hangs or is gone. Start again; ml-train index builds "
-                "them ahead of a run."
+                f"{where} was {purpose} and has given no sign of life for {now - heard:.0f} s: it "
+                "hangs or is gone. Start again; ml-train index builds the sample indexes ahead of "
+                "a run."
             )
         if now - said > _SAY_SECONDS:
             said = now
-            logger.warning(
-                "waiting since %.0f s for %s to build the sample indexes %s",
-                said - start,
-                where,
-                spec.name(),
-            )
+            logger.warning("waiting since %.0f s for %s %s", said - start, where, purpose)
     answer: dict[str, Any] = json.loads(_store().get(key))
     return answer
-
-
-def _compare(answer: dict[str, Any], place: Placement) -> None:
-    """All nodes' answers must agree. Collective; raises DataError on every rank."""
-    answers: list[Any] = [None] * place.world_size
-    torch.distributed.all_gather_object(answers, answer)
-    for other in answers:
-        if "error" in other:
-            raise DataError(f"Node {other['node']} ({other['host']}): {other['error']}")
-    for other in answers:
-        for kind, name in (("tokens", "token files"), ("files", "sample indexes")):
-            if other[kind] != answers[0][kind]:
-                raise DataError(
-                    f"The {name} of node {other['node']} ({other['host']}) differ from those of "
-                    f"node {answers[0]['node']} ({answers[0]['host']}). Copy the .bin and .idx "
-                    "again, delete the index cache there, and retry."
-                )
 
 
 def _make(cache: Path) -> None:

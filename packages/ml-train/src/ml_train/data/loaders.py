@@ -1,123 +1,79 @@
-"""Batches in one global order that does not depend on the number of data-parallel ranks.
+"""The data of a run: files checked, orders settled, indexes built, streams opened."""
 
-Sample i of the order belongs to global batch i // global_batch_size. Inside it, slices of
-micro_batch_size go to the ranks in turn, so the same sequences make up the same global batch
-(and, at equal micro batch size, the same micro batches) for any number of ranks.
-"""
-
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ml_train.data.config import DataConfig
-from ml_train.data.indexes import ensure_indexes, together
+from ml_train.data.datasets import OrderedSequences
+from ml_train.data.epochs import describe_epochs
+from ml_train.data.indexes import by_leaders, compare_nodes, ensure_indexes
 from ml_train.data.manifest import check_manifests
-from ml_train.data.mock import NUM_SEQUENCES, MockSequences
-from ml_train.data.spec import IndexSpec, build_datasets, make_spec
+from ml_train.data.mock import MockSequences
+from ml_train.data.order import Order
+from ml_train.data.pieces import pieces_of
+from ml_train.data.resume import Demand, plan_orders, state_of
+from ml_train.data.samples import ValidationPosition
+from ml_train.data.selection import SPLITS, repeated, selected_parts
+from ml_train.data.stream import SampleStream
 from ml_train.errors import DataError
 
-Batch = dict[str, torch.Tensor]
-"""tokens, labels, position_ids: int64; loss_mask: float32; all [micro_batch, sequence]."""
 
-_KEYS = ("tokens", "labels", "loss_mask", "position_ids")
+def ignore(text: str) -> None:
+    """For ranks that say nothing."""
+
+
+@dataclass(kw_only=True)
+class DataLoaders:
+    """Endless streams of a run; None where no samples were asked for."""
+
+    train: SampleStream | None
+    valid: SampleStream | None
+    test: SampleStream | None
+    orders: list[Order] = field(default_factory=list)
+    """Of train, valid and test, as far as this run reaches."""
+    global_batch_size: int = 1
+    validation: ValidationPosition | None = None
+    _open: Callable[[int, Order, int], Any] | None = None
+
+    def state(self, iteration: int) -> dict[str, Any]:
+        """What a checkpoint keeps of the data, besides the training sequences taken."""
+        kept = dict(zip(SPLITS[:2], self.orders, strict=False))
+        valid = self.validation.at(iteration) if self.validation else 0
+        return state_of(kept, global_batch_size=self.global_batch_size, valid=valid)
+
+    def go_back(self, iteration: int, *, consumed: int, total: int) -> None:
+        """After a rollback: training data from `consumed` on, up to `total`. Collective.
+
+        Validation takes the sequences of that step again.
+        """
+        assert self.train is not None
+        self.reserve(total)
+        self.train.seek(consumed)
+        if self.valid is not None and self.validation is not None:
+            self.valid.seek(self.validation.at(iteration))
+
+    def reserve(self, total: int) -> None:
+        """See that the training data reaches to sequence `total` of the run. Collective.
+
+        A rollback takes more sequences than the run was planned with.
+        """
+        order = self.orders[0].reaching(total)
+        if self.train is not None and self._open is not None and order.parts:
+            self.orders[0] = order
+            self.train.dataset = self._open(0, order, total)
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataLoaders:
-    """Endless streams; None where no samples were asked for."""
+class TokenFacts:
+    """What the files are held against; None where nothing is known."""
 
-    train: "SampleStream | None"
-    valid: "SampleStream | None"
-    test: "SampleStream | None"
-
-
-class GlobalOrder:
-    """Yields lists of sample numbers, one list per micro batch of this rank; wraps at the end."""
-
-    def __init__(
-        self,
-        *,
-        num_samples: int,
-        consumed: int,
-        micro_batch_size: int,
-        dp_rank: int,
-        dp_size: int,
-    ):
-        self._num_samples = num_samples
-        self._next = consumed + dp_rank * micro_batch_size
-        self._micro_batch_size = micro_batch_size
-        self._stride = micro_batch_size * dp_size
-
-    def __iter__(self) -> Iterator[list[int]]:
-        start = self._next
-        while True:
-            yield [(start + i) % self._num_samples for i in range(self._micro_batch_size)]
-            start += self._stride
-
-
-class _Samples(torch.utils.data.Dataset[Batch]):
-    """megatron-core's dataset, reduced to the tensors that a step reads."""
-
-    def __init__(self, dataset: Any):
-        self._dataset = dataset
-
-    def __getitem__(self, index: int) -> Batch:
-        sample = self._dataset[index]
-        return {key: sample[key] for key in _KEYS}
-
-
-class SampleStream:
-    """Endless micro batches of one split for this rank, from any position of the global order."""
-
-    def __init__(
-        self,
-        dataset: Any,
-        *,
-        num_samples: int,
-        num_workers: int,
-        consumed: int,
-        micro_batch_size: int,
-        dp_rank: int,
-        dp_size: int,
-    ):
-        self.dataset = dataset
-        """megatron-core's."""
-        self._num_workers = num_workers
-        self._order = {
-            "num_samples": num_samples,
-            "micro_batch_size": micro_batch_size,
-            "dp_rank": dp_rank,
-            "dp_size": dp_size,
-        }
-        self._batches: Iterator[Batch]
-        self.seek(consumed)
-
-    def __iter__(self) -> "SampleStream":
-        return self
-
-    def __next__(self) -> Batch:
-        return next(self._batches)
-
-    def seek(self, consumed: int) -> None:
-        """Go on as if this many samples had been taken, by all ranks together."""
-        loader: torch.utils.data.DataLoader[Batch] = torch.utils.data.DataLoader(
-            _Samples(self.dataset),
-            batch_sampler=GlobalOrder(consumed=consumed, **self._order),  # type: ignore[arg-type]
-            num_workers=self._num_workers,
-            # An own generator: the loader draws a base seed, which must not move the global state.
-            generator=torch.Generator().manual_seed(0),
-            multiprocessing_context="spawn" if self._num_workers else None,
-            persistent_workers=self._num_workers > 0,
-        )
-        self._batches = iter(loader)
-
-    def numbers(self, consumed: int, num_microbatches: int) -> list[list[int]]:
-        """Numbers in the dataset of this rank's samples, per micro batch, from a position on."""
-        return list(islice(GlobalOrder(consumed=consumed, **self._order), num_microbatches))
+    vocab_size: int | None = None
+    """The model's, without padding."""
+    eod_id: int | None = None
+    """Of the tokenizer; unset: the manifests'."""
+    tokenizer_fingerprint: str | None = None
 
 
 def build_dataloaders(
@@ -126,119 +82,158 @@ def build_dataloaders(
     sequence_length: int,
     micro_batch_size: int,
     global_batch_size: int,
-    train_samples: int,
-    valid_samples: int,
-    test_samples: int,
+    demand: Demand,
     dp_rank: int,
     dp_size: int,
-    consumed_train_samples: int,
-    consumed_valid_samples: int = 0,
     seed: int,
-    vocab_size: int | None = None,
-    eod_id: int | None = None,
-    tokenizer_fingerprint: str | None = None,
+    facts: TokenFacts | None = None,
+    saved: Mapping[str, Any] | None = None,
+    say: Callable[[str], None] = ignore,
+    warn: Callable[[str], None] = ignore,
 ) -> DataLoaders:
-    """Check the files, get the sample indexes built, and open the loaders. Collective.
+    """Check the files, get the sample indexes built, and open the streams. Collective.
 
-    The *_samples count sequences over the whole run, all ranks together. vocab_size is the
-    model's unpadded vocabulary. eod_id defaults to the manifest's. Raises DataError.
+    saved: DataLoaders.state() of the checkpoint that the run goes on from. say, warn: called on
+    every rank with each sentence for the user. Raises DataError.
     """
     if global_batch_size % (micro_batch_size * dp_size):
         raise DataError(
             f"--global-batch-size {global_batch_size} is not divisible by micro batch size "
             f"{micro_batch_size} x data-parallel size {dp_size}."
         )
-
-    def check() -> IndexSpec:
-        return checked_spec(
-            data,
-            samples=(train_samples, valid_samples, test_samples),
-            sequence_length=sequence_length,
-            seed=seed,
-            vocab_size=vocab_size,
-            eod_id=eod_id,
-            tokenizer_fingerprint=tokenizer_fingerprint,
-        )
-
-    if data.mock_data:
-        return _mock_loaders(
-            data,
-            samples=(train_samples, valid_samples, test_samples),
-            consumed=(consumed_train_samples, consumed_valid_samples, 0),
-            sequence_length=sequence_length,
-            seed=seed,
-            vocab_size=vocab_size,
-            eod_id=eod_id,
-            order=(micro_batch_size, dp_rank, dp_size),
-        )
-    spec = together(check)
-    cache = cache_directory(data, spec.files[0][0])
-    ensure_indexes(spec, cache, shared=data.shared_storage)
-    consumed = (consumed_train_samples, consumed_valid_samples, 0)
-    loaders = [
-        _loader(dataset, data, wanted, done, micro_batch_size, dp_rank, dp_size)
-        for dataset, wanted, done in zip(
-            build_datasets(spec, cache), spec.samples, consumed, strict=True
-        )
-    ]
-    return DataLoaders(train=loaders[0], valid=loaders[1], test=loaders[2])
-
-
-def _mock_loaders(
-    data: DataConfig,
-    *,
-    samples: tuple[int, int, int],
-    consumed: tuple[int, int, int],
-    sequence_length: int,
-    seed: int,
-    vocab_size: int | None,
-    eod_id: int | None,
-    order: tuple[int, int, int],
-) -> DataLoaders:
-    if vocab_size is None or (data.eod_mask_loss and eod_id is None):
-        raise DataError(
-            "--mock-data with --eod-mask-loss needs the end-of-document id: give "
-            "--tokenizer-name-or-path."
-        )
-    loaders = [
-        _loader(
-            MockSequences(
-                vocab_size=vocab_size,
-                sequence_length=sequence_length,
-                seed=seed,
-                split=split,
-                masked_id=eod_id if data.eod_mask_loss else None,
-            ),
-            data,
-            NUM_SEQUENCES if wanted else 0,
-            done,
-            *order,
-        )
-        for split, (wanted, done) in enumerate(zip(samples, consumed, strict=True))
-    ]
-    return DataLoaders(train=loaders[0], valid=loaders[1], test=loaders[2])
-
-
-def checked_spec(
-    data: DataConfig,
-    *,
-    samples: tuple[int, int, int],
-    sequence_length: int,
-    seed: int,
-    vocab_size: int | None = None,
-    eod_id: int | None = None,
-    tokenizer_fingerprint: str | None = None,
-) -> IndexSpec:
-    """The spec of a run after its manifests were checked. Raises DataError."""
-    found = check_manifests(
-        data, vocab_size=vocab_size, eod_id=eod_id, fingerprint=tokenizer_fingerprint
-    )
-    return make_spec(
+    facts = facts or TokenFacts()
+    settled = settle_orders(
         data,
-        samples=samples,
+        demand,
         sequence_length=sequence_length,
         seed=seed,
-        eod_id=eod_id if eod_id is not None else found,
+        global_batch_size=global_batch_size,
+        facts=facts,
+        saved=saved,
+    )
+    for text in settled.warnings:
+        warn(text)
+    for text in settled.notes:
+        say(text)
+
+    def open_split(split: int, order: Order, total: int) -> Any:
+        if data.mock_data:
+            return _mock_sequences(data, sequence_length, seed, split, facts)
+        cache = cache_directory(data, settled.first_prefix)
+        ensure_indexes(pieces_of(order, total), cache, shared=data.shared_storage)
+        return OrderedSequences(
+            order,
+            total,
+            cache,
+            mmap=not data.no_mmap_bin_files,
+            eod_id=settled.eod_id,
+            eod_mask_loss=data.eod_mask_loss,
+        )
+
+    streams = [
+        SampleStream(
+            open_split(split, order, total),
+            num_workers=data.num_workers,
+            consumed=consumed,
+            micro_batch_size=micro_batch_size,
+            dp_rank=dp_rank,
+            dp_size=dp_size,
+            vocab_size=facts.vocab_size,
+        )
+        if total > consumed
+        else None
+        for split, (order, total, consumed) in enumerate(
+            zip(settled.orders, demand.total, demand.consumed, strict=True)
+        )
+    ]
+    return DataLoaders(
+        train=streams[0],
+        valid=streams[1],
+        test=streams[2],
+        orders=settled.orders,
+        global_batch_size=global_batch_size,
+        _open=open_split,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettledOrders:
+    """What the leading ranks have found out about the data."""
+
+    orders: list[Order]
+    notes: list[str]
+    warnings: list[str]
+    first_prefix: str
+    """Beside which the index cache is."""
+    eod_id: int | None
+
+
+def settle_orders(
+    data: DataConfig,
+    demand: Demand,
+    *,
+    sequence_length: int,
+    seed: int,
+    global_batch_size: int,
+    facts: TokenFacts,
+    saved: Mapping[str, Any] | None = None,
+) -> SettledOrders:
+    """Check and hash the files, once a node, and settle the order of each split. Collective.
+
+    Raises DataError on every rank.
+    """
+
+    def work() -> dict[str, Any]:
+        eod_id = facts.eod_id
+        selected: Sequence[Any] = ([], [], [])
+        if not data.mock_data:
+            found = check_manifests(
+                data,
+                vocab_size=facts.vocab_size,
+                eod_id=facts.eod_id,
+                fingerprint=facts.tokenizer_fingerprint,
+            )
+            eod_id = eod_id if eod_id is not None else found
+            selected = selected_parts(
+                data,
+                samples=demand.total,
+                sequence_length=sequence_length,
+                seed=seed,
+                vocab_size=facts.vocab_size,
+            )
+        if eod_id is None and data.eod_mask_loss:
+            raise DataError(
+                "--eod-mask-loss needs the end-of-document id, which neither a manifest nor a "
+                "tokenizer tells: give --tokenizer-name-or-path."
+            )
+        plan = plan_orders(
+            selected,
+            demand,
+            saved=saved,
+            global_batch_size=global_batch_size,
+            new_data_order=data.new_data_order,
+        )
+        for order, name, total in zip(plan.orders, SPLITS, demand.total, strict=True):
+            plan.warnings.extend(repeated(order.parts))
+            plan.notes.extend(describe_epochs(name, order, total))
+        return {
+            "orders": [order.to_dict() for order in plan.orders],
+            "content": [[(part.identity, part.weight) for part in o.parts] for o in plan.orders],
+            "notes": plan.notes,
+            "warnings": plan.warnings,
+            "eod_id": eod_id,
+        }
+
+    own, answers = by_leaders(work, purpose="to check the token files", shared=False)
+    compare_nodes(answers, "content", "token files")
+    orders = [Order.from_dict(raw) for raw in own["orders"]]
+    prefixes = [part.prefix for order in orders for part in order.parts]
+    return SettledOrders(
+        orders=orders,
+        notes=own["notes"],
+        warnings=own["warnings"],
+        first_prefix=prefixes[0] if prefixes else "",
+        eod_id=own["eod_id"],
     )
 
 
@@ -249,23 +244,14 @@ def cache_directory(data: DataConfig, first_prefix: str) -> Path:
     return Path(first_prefix).parent / "index_cache"
 
 
-def _loader(
-    dataset: Any,
-    data: DataConfig,
-    wanted: int,
-    consumed: int,
-    micro_batch_size: int,
-    dp_rank: int,
-    dp_size: int,
-) -> SampleStream | None:
-    if dataset is None or not wanted:
-        return None
-    return SampleStream(
-        dataset,
-        num_samples=min(wanted, len(dataset)),
-        num_workers=data.num_workers,
-        consumed=consumed,
-        micro_batch_size=micro_batch_size,
-        dp_rank=dp_rank,
-        dp_size=dp_size,
+def _mock_sequences(
+    data: DataConfig, sequence_length: int, seed: int, split: int, facts: TokenFacts
+) -> MockSequences:
+    assert facts.vocab_size is not None  # the model's, which every run has
+    return MockSequences(
+        vocab_size=facts.vocab_size,
+        sequence_length=sequence_length,
+        seed=seed,
+        split=split,
+        masked_id=facts.eod_id if data.eod_mask_loss else None,
     )

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ml_data.indexed.reader import IndexedDataset
-from ml_train.data.spec import read_token_files
+from ml_train.data.files import open_token_files
+from ml_train.data.origin import check_ids
 from ml_train.errors import DataError
 
 
@@ -58,14 +58,9 @@ def evaluate_files(
     """prefix -> evaluation. Raises DataError for files that do not fit the model."""
     found = {}
     for prefix in prefixes:
-        read_token_files(prefix)
-        found[prefix] = _evaluate(
-            losses_of,
-            windows(IndexedDataset(prefix).tokens, sequence_length, max_tokens),
-            prefix=prefix,
-            vocab_size=vocab_size,
-            batch_size=batch_size,
-        )
+        pieces = windows(open_token_files(prefix).tokens, sequence_length, max_tokens)
+        checked = _checked(pieces, prefix, sequence_length, vocab_size)
+        found[prefix] = _evaluate(losses_of, checked, prefix=prefix, batch_size=batch_size)
     return found
 
 
@@ -74,22 +69,25 @@ def _evaluate(
     pieces: Iterator[np.ndarray],
     *,
     prefix: str,
-    vocab_size: int,
     batch_size: int,
 ) -> Evaluation:
     total, count = 0.0, 0
     for batch in _batches(pieces, batch_size):
         rows = torch.from_numpy(np.stack(batch).astype(np.int64))
-        if int(rows.max()) >= vocab_size:
-            raise DataError(
-                f"{prefix} holds token {int(rows.max())}, but the model's vocabulary has only "
-                f"{vocab_size} entries: it was made with another tokenizer."
-            )
         total += float(losses_of(rows[:, :-1], rows[:, 1:]).double().sum())
         count += rows[:, 1:].numel()
     if count == 0:
         raise DataError(f"{prefix} has no token to predict: it holds a single one.")
     return Evaluation(loss_sum=total, num_tokens=count)
+
+
+def _checked(
+    pieces: Iterator[np.ndarray], prefix: str, sequence_length: int, vocab_size: int
+) -> Iterator[np.ndarray]:
+    for number, piece in enumerate(pieces):
+        first = number * sequence_length
+        check_ids(piece, prefix=prefix, first_token=first, vocab_size=vocab_size)
+        yield piece
 
 
 def _batches(pieces: Iterator[np.ndarray], size: int) -> Iterator[list[np.ndarray]]:

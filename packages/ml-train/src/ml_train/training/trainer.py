@@ -8,7 +8,8 @@ import torch
 
 from ml_train.checkpoint.run_state import RunState
 from ml_train.config.run import RunConfig
-from ml_train.data.loaders import DataLoaders, SampleStream
+from ml_train.data.loaders import DataLoaders
+from ml_train.data.stream import SampleStream
 from ml_train.training.callbacks.base import Callback
 from ml_train.training.flops import model_tflops_per_device
 from ml_train.training.metrics import RouterMeter, StepMetrics
@@ -101,6 +102,7 @@ class Trainer:
             state.update(callback.state())
         return {
             **state,
+            "data": self._loaders.state(self.iteration),
             "iteration": self.iteration,
             "consumed_samples": self.consumed_samples,
         }
@@ -139,10 +141,12 @@ class Trainer:
         self._meter.collect(num_microbatches=layout.num_microbatches, device=self._platform.device)
         self._timers.collect()
         left, self.iteration = self.iteration, load().iteration
-        self.train_data.seek(self.consumed_samples)
-        if self._loaders.valid is not None:
-            rounds = self.iteration // training.eval_interval
-            self._loaders.valid.seek(rounds * training.eval_iters * layout.global_batch_size)
+        left_samples = (training.train_iters - self.iteration) * layout.global_batch_size
+        self._loaders.go_back(
+            self.iteration,
+            consumed=self.consumed_samples,
+            total=self.consumed_samples + left_samples,
+        )
         self._call("on_rollback", left)
 
     def _measure(self, result: StepResult, seconds: float) -> StepMetrics:

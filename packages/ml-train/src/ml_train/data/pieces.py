@@ -1,0 +1,226 @@
+"""Pieces: sample indexes as they lie in the index cache, each in a folder that its content names.
+
+    CACHE/<hash>/...npy        what megatron-core computes of a leg, or the index of a blend
+    CACHE/<hash>/ready.json    size and SHA-256 of each file; without it the folder does not count
+
+The hash is over all that decides the arrays, the SHA-256 of the .idx among it, and not over the
+path of the data: other documents under the same prefix never meet an old index, and runs that
+share a cache, or a longer run over the same data, share the pieces that are equal. A folder is
+built under another name and renamed, so two runs that build the same piece do not disturb each
+other.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ml_train.data.files import sha256_of
+from ml_train.data.order import Leg, Order, Part, blend_index
+
+STAMP = "ready.json"
+_NO_PAD = int(np.iinfo(np.int64).min)
+"""No id is padding, as documents are packed without gaps; this one is in no file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LegPiece:
+    """megatron-core's document, sample and shuffle index of one leg."""
+
+    prefix: str
+    idx_sha256: str
+    first: int
+    end: int
+    sequence_length: int
+    samples: int
+    seed: int
+
+    @staticmethod
+    def of(part: Part, leg: Leg) -> "LegPiece":
+        """The piece of a part's leg."""
+        return LegPiece(
+            prefix=part.prefix,
+            idx_sha256=part.idx_sha256,
+            first=part.first,
+            end=part.end,
+            sequence_length=part.sequence_length,
+            samples=leg.samples,
+            seed=leg.seed,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlendPiece:
+    """Which part each sequence of a blend is from, and which sequence of it."""
+
+    weights: tuple[float, ...]
+    samples: int
+
+
+Piece = LegPiece | BlendPiece
+
+
+def pieces_of(order: Order, total: int) -> list[Piece]:
+    """What a run needs of the cache to take its sequences up to number `total`."""
+    found: list[Piece] = [LegPiece.of(part, leg) for part in order.parts for leg in part.legs]
+    if len(order.parts) > 1:
+        found.append(BlendPiece(weights=order.weights, samples=total - order.begin))
+    return found
+
+
+def name_of(piece: Piece) -> str:
+    """The hash that names a piece of this megatron-core."""
+    import megatron.core
+
+    values = dataclasses.asdict(piece)
+    values.pop("prefix", None)
+    text = json.dumps([type(piece).__name__, megatron.core.__version__, values], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def to_json(pieces: Iterable[Piece]) -> str:
+    """One line."""
+    return json.dumps([[type(each).__name__, dataclasses.asdict(each)] for each in pieces])
+
+
+def from_json(text: str) -> list[Piece]:
+    """The inverse of to_json."""
+    return [
+        LegPiece(**raw)
+        if kind == "LegPiece"
+        else BlendPiece(**{**raw, "weights": tuple(raw["weights"])})
+        for kind, raw in json.loads(text)
+    ]
+
+
+def read_stamp(piece: Piece, cache: Path) -> dict[str, str] | None:
+    """File -> SHA-256 of a piece; None unless all its files are there in full size."""
+    folder = cache / name_of(piece)
+    try:
+        files = json.loads((folder / STAMP).read_text(encoding="utf-8"))["files"]
+        whole = all((folder / n).stat().st_size == f["bytes"] for n, f in files.items())
+        digests = {f"{folder.name}/{name}": str(file["sha256"]) for name, file in files.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return digests if whole else None
+
+
+def read_stamps(pieces: Sequence[Piece], cache: Path) -> dict[str, str] | None:
+    """Those of all pieces together; None where one of them is not whole."""
+    found: dict[str, str] = {}
+    for piece in pieces:
+        files = read_stamp(piece, cache)
+        if files is None:
+            return None
+        found.update(files)
+    return found
+
+
+def build_pieces(pieces: Iterable[Piece], cache: Path) -> None:
+    """Build what the cache lacks. Raises OSError."""
+    cache.mkdir(parents=True, exist_ok=True)
+    for piece in pieces:
+        if read_stamp(piece, cache) is None:
+            _build(piece, cache)
+
+
+def _build(piece: Piece, cache: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix=".building-", dir=cache) as scratch:
+        folder = Path(scratch) / "piece"
+        folder.mkdir()
+        _compute(piece, folder)
+        files = {}
+        for path in sorted(folder.iterdir()):
+            files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+            _sync(path)
+        stamp = {"piece": dataclasses.asdict(piece), "files": files}
+        (folder / STAMP).write_text(json.dumps(stamp, indent=1), encoding="utf-8")
+        _sync(folder / STAMP)
+        final = cache / name_of(piece)
+        if final.exists() and read_stamp(piece, cache) is None:
+            # Cut off or half deleted. Renamed first, so that nobody opens half of it.
+            os.rename(final, Path(scratch) / "damaged")
+        try:
+            os.rename(folder, final)
+        except OSError:
+            # Another run has built the same piece meanwhile: its files have the same content.
+            if read_stamp(piece, cache) is None:
+                raise
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _compute(piece: Piece, folder: Path) -> None:
+    if isinstance(piece, BlendPiece):
+        which, number = blend_index(piece.weights, piece.samples)
+        np.save(folder / "dataset_index.npy", which)
+        np.save(folder / "dataset_sample_index.npy", number)
+        return
+    open_leg(piece, folder, documents=open_documents(piece.prefix, mmap=True))
+
+
+def open_blend(piece: BlendPiece, cache: Path) -> tuple[Any, Any]:
+    """Its two arrays, as memory maps."""
+    folder = cache / name_of(piece)
+    names = ("dataset_index.npy", "dataset_sample_index.npy")
+    which, number = (np.load(folder / name, mmap_mode="r") for name in names)
+    return which, number
+
+
+def open_documents(prefix: str, *, mmap: bool) -> Any:
+    """megatron-core's reader of a pair; several legs share one."""
+    from megatron.core.datasets.indexed_dataset import IndexedDataset
+
+    return IndexedDataset(prefix, mmap=mmap)
+
+
+def open_leg(
+    piece: LegPiece, folder: Path, *, documents: Any, eod_id: int = -1, eod_mask_loss: bool = False
+) -> Any:
+    """megatron-core's dataset of a leg, with the indexes of a folder, which are built if absent.
+
+    The dataset calls the hash of the .idx its path, so that the names of its files, too, depend
+    on the content alone. Document ids that the loss leaves out change no index.
+    """
+    from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
+    from megatron.core.datasets.utils import Split
+
+    config = GPTDatasetConfig(
+        random_seed=piece.seed,
+        sequence_length=piece.sequence_length,
+        blend=([piece.idx_sha256], None),
+        split="1",
+        path_to_cache=str(folder),
+        tokenizer=_Tokenizer(eod_id),
+        reset_position_ids=False,
+        reset_attention_mask=False,
+        eod_mask_loss=eod_mask_loss,
+        create_attention_mask=False,
+    )
+    indices = np.arange(piece.first, piece.end, dtype=np.int32)
+    return GPTDataset(documents, piece.idx_sha256, indices, piece.samples, Split.train, config)
+
+
+class _Tokenizer:
+    """The little that megatron-core's datasets ask of a tokenizer."""
+
+    def __init__(self, eod: int):
+        self.eod = eod
+        self.vocab_size = None
+        self.unique_identifiers: dict[str, Any] = {}
+
+    @property
+    def pad(self) -> int:
+        return _NO_PAD
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
