@@ -160,6 +160,7 @@ def test_a_failed_build_leaves_nothing_and_is_one_sentence(
 def test_indexes_can_be_built_ahead_of_the_run(
     prefix: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    from ml_train import terminal
     from ml_train.commands import index
     from ml_train.config.flags import FlagParser, parse
     from ml_train.config.load import load_config
@@ -170,9 +171,10 @@ def test_indexes_can_be_built_ahead_of_the_run(
     flags += ["--eval-iters", "1", "--eval-interval", "5", "--split", "8,2"]
     parser = FlagParser("ml-train index", "")
     index.add_arguments(parser)
-    assert index.run(parser.parse_args(flags)) == 0
-    said = capsys.readouterr().out
-    assert "are now in" in said and f"valid data: {prefix}: " in said
+    with terminal.speaking():
+        assert index.run(parser.parse_args(flags)) == 0
+    said = capsys.readouterr()
+    assert "are now in" in said.out and f"valid data: {prefix}: " in said.err
     run = load_config(parse(flags)).config
     wanted = demand(run, 8)
     assert wanted.total == wanted.begun_with == (160, 40, 0)

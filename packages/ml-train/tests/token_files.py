@@ -32,7 +32,7 @@ def write_ids(prefix: Path, ids: Sequence[int]) -> str:
 def write_documents(prefix: Path, documents: Sequence[Sequence[int]], dtype: str = "<i4") -> str:
     """A pair of the given documents; replaces one that is there."""
     prefix.parent.mkdir(parents=True, exist_ok=True)
-    with IndexedDatasetWriter(prefix, np.dtype(dtype)) as writer:
+    with IndexedDatasetWriter(prefix, np.dtype(dtype), overwrite=True) as writer:
         ids = np.concatenate([np.asarray(document) for document in documents])
         writer.add_batch(ids, np.asarray([len(document) for document in documents]))
         writer.finalize()
