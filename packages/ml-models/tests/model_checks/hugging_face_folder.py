@@ -17,12 +17,12 @@ LAYER = "model.layers.{}."
 INDEX = "model.safetensors.index.json"
 
 
-def copy_of_reference(place: Path) -> Path:
+def copy_of_reference(folder: Path) -> Path:
     """config.json and model.safetensors of the small Grok-1 hf_a."""
-    place.mkdir()
+    folder.mkdir()
     for name in ("config.json", "model.safetensors"):
-        shutil.copy(DATA / "hf_a" / name, place)
-    return place
+        shutil.copy(DATA / "hf_a" / name, folder)
+    return folder
 
 
 def weights() -> dict[str, Tensor]:

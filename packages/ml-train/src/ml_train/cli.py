@@ -25,6 +25,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "index": "build a run's sample indexes ahead of time",
         "verify-layouts": "show that layouts give the same numbers",
         "verify-resume": "show that a resumed run equals an uninterrupted one",
+        "verify-upgrade": "show that a run goes on under another environment",
     }
 )
 _USAGE = "usage: ml-train COMMAND [flags]\n\ncommands:\n" + "".join(

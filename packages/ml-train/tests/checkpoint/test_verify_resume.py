@@ -41,7 +41,7 @@ def test_half_runs_are_refused() -> None:
 
 
 def test_differences_are_counted_by_kind() -> None:
-    rows = verify_resume._grouped(
+    rows = verify_resume.grouped(
         [
             Comparison(key="a.weight", equal=True, elements=10),
             Comparison(key="b.weight", equal=False, elements=5, differing=2, max_difference=0.5),

@@ -4,8 +4,6 @@ import argparse
 import dataclasses
 import json
 import sys
-import tempfile
-from pathlib import Path
 
 from ml_train.config.flags import add_config_flags, given_flags
 from ml_train.config.load import LoadedConfig, load_config
@@ -38,7 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="Print JSON instead of a table.")
     parser.add_argument(
-        "--work-dir", default=None, help="Keep logs and checkpoints here. Default: thrown away."
+        "--work-dir",
+        default=None,
+        help="Keep logs and checkpoints here. Default: thrown away, but for a run that fails.",
     )
 
 
@@ -47,16 +47,14 @@ def run(args: argparse.Namespace) -> int:
     loaded = load_config(given_flags(args))
     config = _shortened(loaded)
     from ml_train.diagnosis import layouts, verify_layouts
+    from ml_train.diagnosis.work_folder import work_folder
 
     model = loaded.model.replace(seq_length=config.training.seq_length)
     names = list(dict.fromkeys(args.layouts or layouts.DEFAULT_LAYOUTS))
     plans, left_out = layouts.plan(config, model, names, skip_illegal=not args.layouts)
     for text in left_out:
         _tell(f"left out, as this model has no such layout: {text}")
-    with tempfile.TemporaryDirectory(prefix="verify-layouts-") as temporary:
-        folder = Path(args.work_dir or temporary).absolute()
-        if folder.is_dir() and any(folder.iterdir()):
-            raise ConfigError(f"--work-dir {folder} is not empty.")
+    with work_folder(args.work_dir, "verify-layouts-") as folder:
         results = verify_layouts.verify_layouts(plans, folder=folder, progress=_tell)
     if args.json:
         document = {"results": [each.to_dict() for each in results], "left_out": left_out}

@@ -1,8 +1,6 @@
 """ml-train verify-resume: show that a resumed run equals an uninterrupted one, to the bit."""
 
 import argparse
-import tempfile
-from pathlib import Path
 
 from ml_train.config.flags import add_config_flags, given_flags
 from ml_train.config.load import load_config
@@ -26,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--num-processes", type=int, default=None, help="Default: the fewest for the layout."
     )
     parser.add_argument(
-        "--work-dir", default=None, help="Keep logs and checkpoints here. Default: thrown away."
+        "--work-dir",
+        default=None,
+        help="Keep logs and checkpoints here. Default: thrown away, but for a run that fails.",
     )
 
 
@@ -36,12 +36,9 @@ def run(args: argparse.Namespace) -> int:
     check_number("--num-processes", args.num_processes, COUNT)
     loaded = load_config(given_flags(args))
     from ml_train.diagnosis import runs, verify_resume
+    from ml_train.diagnosis.work_folder import work_folder
 
-    with tempfile.TemporaryDirectory(prefix="verify-resume-") as temporary:
-        folder = Path(args.work_dir or temporary).absolute()
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise ConfigError(f"--work-dir {folder} is not empty.")
+    with work_folder(args.work_dir, "verify-resume-") as folder:
         rows = verify_resume.verify_resume(
             loaded.config,
             steps=args.verify_steps,

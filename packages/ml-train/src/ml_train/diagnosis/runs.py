@@ -13,6 +13,7 @@ from ml_train.config.fields import settings
 from ml_train.config.run import RunConfig
 from ml_train.config.tokenizer import TokenizerSection
 from ml_train.data.config import DataConfig
+from ml_train.diagnosis.environments import own_variables
 from ml_train.errors import MlTrainError
 
 CHANGED = frozenset({"save", "load", "save_interval", "keep_last", "keep_every", "metrics_file"})
@@ -56,19 +57,22 @@ def words_of(config: RunConfig) -> list[str]:
     return words
 
 
-def start(words: list[str], num_processes: int, log: Path) -> None:
-    """ml-train pretrain under torchrun, its output into a log. Raises MlTrainError if it fails."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+def start(words: list[str], num_processes: int, log: Path, *, python: str = sys.executable) -> None:
+    """ml-train pretrain under torchrun, its output into a log. Raises MlTrainError if it fails.
+
+    python: another environment's, which runs the ml-train that is installed there.
+    """
+    command = [python, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", str(num_processes), "-m", "ml_train.cli", "pretrain", *words]
     threads = os.environ.get("OMP_NUM_THREADS", "1")
+    variables = {**own_variables(), "OMP_NUM_THREADS": threads}
     with log.open("w", encoding="utf-8") as stream:
-        done = subprocess.run(
-            command,
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "OMP_NUM_THREADS": threads},
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                command, stdout=stream, stderr=subprocess.STDOUT, env=variables, check=False
+            )
+        except OSError as error:
+            raise MlTrainError(f"{python} cannot be started: {error.strerror}.") from error
     if done.returncode:
         text = log.read_text(encoding="utf-8", errors="replace")
         errors = [line for line in text.splitlines() if "ml-train: error:" in line]
@@ -85,3 +89,10 @@ def numbers(path: Path) -> dict[int, tuple[float, ...]]:
             names = ("loss", "aux_loss", "grad_norm")
             found[int(entry["iteration"])] = tuple(float(entry.get(n) or 0.0) for n in names)
     return found
+
+
+def relative(one: float, two: float) -> float:
+    """How far `two` is from `one`, relative to it; infinite where one of them is not finite."""
+    if not (math.isfinite(one) and math.isfinite(two)):
+        return math.inf
+    return abs(one - two) / max(abs(one), sys.float_info.min) if one != two else 0.0

@@ -8,7 +8,6 @@ ml_train.diagnosis.layouts says what a layout's name means.
 
 import dataclasses
 import math
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from ml_train.checkpoint.compare import Comparison, compare
 from ml_train.checkpoint.store import folder_of
 from ml_train.diagnosis.choices import CLOSE, compare_choices
 from ml_train.diagnosis.layouts import LEARNING_RATE, STEPS, Plan
-from ml_train.diagnosis.runs import Start, numbers, start, words_of
+from ml_train.diagnosis.runs import Start, numbers, relative, start, words_of
 from ml_train.errors import MlTrainError
 
 TOLERANCE = 1e-5
@@ -162,7 +161,7 @@ def _metrics(first: Path, second: Path) -> dict[str, Any]:
     if any(number not in ours or number not in theirs for number in steps):
         raise MlTrainError(f"{first} and {second} do not both have steps 1 to {STEPS}.")
     return {
-        name: max(_relative(ours[number][at], theirs[number][at]) for number in steps)
+        name: max(relative(ours[number][at], theirs[number][at]) for number in steps)
         for at, name in enumerate(_METRICS)
     }
 
@@ -170,12 +169,6 @@ def _metrics(first: Path, second: Path) -> dict[str, Any]:
 def _choices(first: Path, second: Path, topk: int) -> dict[str, Any]:
     found = compare_choices(first, second, steps=STEPS, topk=topk)
     return {"choices": found.differing, "choice_margin": found.largest_margin}
-
-
-def _relative(one: float, two: float) -> float:
-    if not (math.isfinite(one) and math.isfinite(two)):
-        return math.inf
-    return abs(one - two) / max(abs(one), sys.float_info.min) if one != two else 0.0
 
 
 def _parameters(comparisons: Iterable[Comparison]) -> dict[str, Any]:

@@ -9,14 +9,14 @@ parameter, optimizer moment, random state and counter of every rank) and the los
 that both took. Costs 3N steps and three checkpoints.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ml_train.checkpoint.compare import Comparison, compare
 from ml_train.checkpoint.store import folder_of
 from ml_train.config.run import RunConfig
-from ml_train.diagnosis.runs import Start, numbers, on_some_data, start, words_of
+from ml_train.diagnosis.runs import Start, numbers, on_some_data, relative, start, words_of
 from ml_train.errors import ConfigError
 
 
@@ -29,18 +29,18 @@ class Row:
     differing: int
     largest: float
     """Largest absolute difference of an element."""
+    relative: float = 0.0
+    """Largest difference of a tensor in L2 norm, or of a number, relative to the first run's."""
     note: str = ""
 
 
-def check(config: RunConfig) -> None:
-    """Raises ConfigError for a recipe that cannot be verified as it is."""
+def check(config: RunConfig, command: str = "verify-resume") -> None:
+    """Raises ConfigError for a recipe that `command` cannot verify as it is."""
     for name in ("no_save_optim", "no_load_optim", "no_load_rng"):
         if getattr(config.checkpoint, name):
-            raise ConfigError(
-                f"verify-resume compares whole runs: drop --{name.replace('_', '-')}."
-            )
+            raise ConfigError(f"{command} compares whole runs: drop --{name.replace('_', '-')}.")
     if config.checkpoint.load is not None:
-        raise ConfigError("verify-resume starts from the seed: drop --load.")
+        raise ConfigError(f"{command} starts from the seed: drop --load.")
 
 
 def verify_resume(
@@ -48,18 +48,48 @@ def verify_resume(
 ) -> list[Row]:
     """Both runs and the comparison. Raises MlTrainError where a run fails."""
     check(config)
+    runs = {"uninterrupted": start, "resumed": start}
+    comparisons, losses = two_runs(
+        config,
+        steps=steps,
+        num_processes=num_processes,
+        folder=folder,
+        runs=runs,
+        progress=lambda text: print(text, flush=True),
+    )
+    return [*grouped(comparisons), losses]
+
+
+def two_runs(
+    config: RunConfig,
+    *,
+    steps: int,
+    num_processes: int,
+    folder: Path,
+    runs: Mapping[str, Start],
+    progress: Callable[[str], None],
+) -> tuple[list[Comparison], Row]:
+    """An uninterrupted run, and one that goes on from its checkpoint in the middle.
+
+    `runs`: the name of each, the uninterrupted one first, and what starts it. Returns every tensor
+    and document of the last checkpoints compared, and the numbers of the steps that both took.
+    Raises MlTrainError where a run fails.
+    """
     config = on_some_data(config)
     words = [*words_of(config), "--train-iters", str(2 * steps)]
-    one, two = folder / "uninterrupted", folder / "resumed"
-    for name, place, more in (
-        ("uninterrupted", one, ["--save-interval", str(steps)]),
-        ("resumed", two, ["--load", str(folder_of(one, steps))]),
-    ):
-        print(f"{name} run: {num_processes} processes, {2 * steps} steps", flush=True)
-        run_words = [*words, "--save", str(place), "--metrics-file", str(folder / f"{name}.jsonl")]
-        start([*run_words, *more], num_processes, folder / f"{name}.log")
-    rows = _grouped(compare(folder_of(one, 2 * steps), folder_of(two, 2 * steps)))
-    return [*rows, _losses(folder / "uninterrupted.jsonl", folder / "resumed.jsonl", steps)]
+    uninterrupted, resumed = runs
+    more = {
+        uninterrupted: ["--save-interval", str(steps)],
+        resumed: ["--load", str(folder_of(folder / uninterrupted, steps))],
+    }
+    for name, start_run in runs.items():
+        progress(f"{name} run: {num_processes} processes, {2 * steps} steps")
+        run_words = [*words, "--save", str(folder / name), *more[name]]
+        run_words += ["--metrics-file", str(folder / f"{name}.jsonl")]
+        start_run(run_words, num_processes, folder / f"{name}.log")
+    comparisons = compare(*(folder_of(folder / name, 2 * steps) for name in runs))
+    losses = _losses(folder / f"{uninterrupted}.jsonl", folder / f"{resumed}.jsonl", steps)
+    return list(comparisons), losses
 
 
 def table(rows: Iterable[Row]) -> str:
@@ -71,7 +101,8 @@ def table(rows: Iterable[Row]) -> str:
     return "\n".join(lines)
 
 
-def _grouped(comparisons: Iterable[Comparison]) -> list[Row]:
+def grouped(comparisons: Iterable[Comparison]) -> list[Row]:
+    """One row for the parameters, for each kind of optimizer state, and for each document."""
     groups = {
         "optimizer.state.param.": "main parameters",
         "optimizer.state.exp_avg.": "first moments",
@@ -89,6 +120,7 @@ def _grouped(comparisons: Iterable[Comparison]) -> list[Row]:
             compared=sum(max(each.elements, 1) for each in members),
             differing=sum(max(each.differing, 1) for each in members if not each.equal),
             largest=max(each.max_difference for each in members),
+            relative=max(each.relative_l2 for each in members),
             note=next((f"{e.key}: {e.note}".rstrip(": ") for e in members if not e.equal), ""),
         )
         for name, members in found.items()
@@ -101,14 +133,13 @@ def _losses(first: Path, second: Path, steps: int) -> Row:
     shared = range(steps + 1, 2 * steps + 1)
     pairs = [(ours.get(number), theirs.get(number)) for number in shared]
     differing = [number for number, (a, b) in zip(shared, pairs, strict=True) if a != b or not a]
-    largest = max(
-        (abs(x - y) for a, b in pairs if a and b for x, y in zip(a, b, strict=True)), default=0.0
-    )
+    both = [pair for a, b in pairs if a and b for pair in zip(a, b, strict=True)]
     note = f"first at step {differing[0]}" if differing else ""
     return Row(
         what=f"loss, aux, norm ({steps} steps)",
         compared=3 * steps,
         differing=len(differing),
-        largest=largest,
+        largest=max((abs(x - y) for x, y in both), default=0.0),
+        relative=max((relative(x, y) for x, y in both), default=0.0),
         note=note,
     )

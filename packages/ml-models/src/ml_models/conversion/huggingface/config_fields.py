@@ -48,8 +48,8 @@ def plain_rope_base(values: Mapping[str, Any], where: str, default: float) -> fl
         if type(base) not in (int, float) or base <= 0:
             raise WeightError(f"{where}: {name} is {base!r}; it must be a number above 0.")
     if len(set(given.values())) > 1:
-        said = " and ".join(f"{name} {base:g}" for name, base in given.items())
-        raise WeightError(f"{where}: {said} contradict; keep the one that the model had.")
+        bases_in_words = " and ".join(f"{name} {base:g}" for name, base in given.items())
+        raise WeightError(f"{where}: {bases_in_words} contradict; keep the one that the model had.")
     return float(next(iter(given.values()), default))
 
 

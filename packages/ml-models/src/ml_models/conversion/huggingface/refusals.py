@@ -175,8 +175,8 @@ def _is_narrow(dtype: str) -> bool:
 def _says_quantized(
     tensors: Mapping[str, ListedTensor], values: Mapping[str, Any], needed: set[str]
 ) -> str:
-    said = values.get("quantization_config")
-    method = said.get("quant_method") if isinstance(said, Mapping) else None
+    settings = values.get("quantization_config")
+    method = settings.get("quant_method") if isinstance(settings, Mapping) else None
     first = sorted(_quantized(tensors, needed))[0]
     by = f" with {method}" if isinstance(method, str) else ""
     return (

@@ -11,7 +11,7 @@ kind are refused: which of them is stale cannot be seen.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -62,13 +62,13 @@ def list_tensors(folder: Path) -> tuple[dict[str, ListedTensor], list[str]]:
     copies: list[tuple[str, ListedTensor]] = []
     for file in chosen.files:
         for name, tensor in _read(folder / file).items():
-            place = chosen.placed.get(name) if chosen.placed is not None else None
-            if chosen.placed is not None and place is None and not is_buffer(name):
+            indexed_in = chosen.placed.get(name) if chosen.placed is not None else None
+            if chosen.placed is not None and indexed_in is None and not is_buffer(name):
                 raise WeightError(
                     f"{folder / file}: it holds {name}, which the index does not say; if the index "
                     "is of other files, remove it: the shards are read without it."
                 )
-            if name in tensors or (place is not None and place != file):
+            if name in tensors or (indexed_in is not None and indexed_in != file):
                 copies.append((name, tensor))
             else:
                 tensors[name] = tensor
@@ -100,10 +100,10 @@ def _refuse_other(name: str, tensor: ListedTensor, copy: ListedTensor) -> None:
         )
 
 
-def same_numbers(one: ListedTensor, other: ListedTensor) -> bool:
+def same_numbers(tensor: ListedTensor, copy: ListedTensor) -> bool:
     """Whether two tensors have the same dtype, shape and bits; read in blocks."""
-    first, second = one.stored, other.stored
-    if first is None or second is None or (one.dtype, one.shape) != (other.dtype, other.shape):
+    first, second = tensor.stored, copy.stored
+    if first is None or second is None or (tensor.dtype, tensor.shape) != (copy.dtype, copy.shape):
         return False
     rest = volume(tuple((0, size) for size in first.shape[1:]))
     bands = row_bands(first.shape, max(1, _COMPARED_ELEMENTS // max(1, rest)))
@@ -129,15 +129,17 @@ def choose_files(folder: Path) -> tuple[FileSet, list[str]]:
         raise WeightError(explain_folder(folder) or f"{folder}: no such folder.")
     sets = {suffix: _sets(folder, suffix) for suffix in USUAL}
     for suffix, stem in USUAL.items():
-        chosen = _usable(folder, stem, suffix, [each for each in sets[suffix] if each.stem == stem])
+        chosen = _usable(
+            folder, stem, suffix, [files for files in sets[suffix] if files.stem == stem]
+        )
         if chosen is not None:
-            others = [each for each in (*sets[".safetensors"], *sets[".bin"]) if each is not chosen]
-            notes = [chosen.note] if chosen.note else []
-            notes += [
-                f"{each}: not read, as {chosen.files[0]} is there"
-                for each in others
-                if each.stem != stem and each.stem.startswith(WHOLE_MODELS)
+            copies = [
+                files
+                for files in (*sets[".safetensors"], *sets[".bin"])
+                if files.stem != stem and files.stem.startswith(WHOLE_MODELS)
             ]
+            notes = [chosen.note] if chosen.note else []
+            notes += [f"{files}: not read, as {chosen.files[0]} is there" for files in copies]
             return chosen, notes
     others = sets[".safetensors"]
     if len(others) > 1:
@@ -178,8 +180,8 @@ def _usable(folder: Path, stem: str, suffix: str, sets: list[FileSet]) -> FileSe
     indexed = _read_index(path, suffix, bool(sets)) if path.is_file() else None
     if indexed is not None:
         present = [file for file in indexed.files if _is_there(folder / file)]
-        apart = [each for each in sets if not set(each.files) <= set(indexed.files)]
-        whole = [each for each in apart if not _missing(each)]
+        apart = [files for files in sets if not set(files.files) <= set(indexed.files)]
+        whole = [files for files in apart if not _missing(files)]
         if len(present) == len(indexed.files):
             sets = [indexed, *apart]
         elif present or not whole:
@@ -190,7 +192,7 @@ def _usable(folder: Path, stem: str, suffix: str, sets: list[FileSet]) -> FileSe
             )
         else:  # an index that a later save left behind
             note = f"{path.name}: not read, as none of its files is there"
-            sets = [replace(each, note=note) for each in whole]
+            sets = [replace(files, note=note) for files in whole]
     if len(sets) > 1:
         raise WeightError(
             f"{folder}: two sets of weights, {sets[0]} and {sets[1]}; move the one that is stale "
@@ -237,11 +239,10 @@ def _missing(files: FileSet) -> list[str]:
     ]
 
 
-def _numbers(present: Iterable[int], count: int) -> list[int]:
+def _numbers(present: set[int], count: int) -> list[int]:
     """Of 1 to count, or of 0 to count - 1 where shards are numbered from 0."""
-    held = set(present)
-    start = 0 if 0 in held else 1
-    return [number for number in range(start, start + count) if number not in held]
+    start = 0 if 0 in present else 1
+    return [number for number in range(start, start + count) if number not in present]
 
 
 def _refuse_missing(folder: Path, files: FileSet) -> None:
