@@ -7,7 +7,7 @@ import sys
 import ml_train
 from ml_train.config.flags import add_config_flags, given_flags
 from ml_train.config.load import load_config
-from ml_train.errors import ConfigError
+from ml_train.config.rules import COUNT, Range, check_number
 
 DESCRIPTION = (
     "Show that a run goes on after an upgrade: train a recipe for a few steps under one "
@@ -63,10 +63,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print what differs; 1 if anything differs by more than the tolerance."""
-    if args.verify_steps < 1:
-        raise ConfigError(f"--verify-steps is {args.verify_steps}; it must be 1 or more.")
-    if not 0 <= args.tolerance < 1:
-        raise ConfigError(f"--tolerance is {args.tolerance:g}; it must be from 0 to below 1.")
+    check_number("--verify-steps", args.verify_steps, COUNT)
+    check_number("--num-processes", args.num_processes, COUNT)
+    check_number("--tolerance", args.tolerance, Range(at_least=0, below=1))
     loaded = load_config(given_flags(args))
     from ml_train.diagnosis import environments
 

@@ -9,6 +9,7 @@ parameter, optimizer moment, random state and counter of every rank) and the los
 that both took. Costs 3N steps and three checkpoints.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,8 +76,8 @@ def two_runs(
     and document of the last checkpoints compared, and the numbers of the steps that both took.
     Raises MlTrainError where a run fails.
     """
-    config = on_some_data(config)
-    words = [*words_of(config), "--train-iters", str(2 * steps)]
+    training = dataclasses.replace(config.training, train_iters=2 * steps)
+    words = words_of(on_some_data(dataclasses.replace(config, training=training)))
     uninterrupted, resumed = runs
     more = {
         uninterrupted: ["--save-interval", str(steps)],
