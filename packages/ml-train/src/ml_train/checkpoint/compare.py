@@ -4,7 +4,6 @@ Tensors are read whole and one at a time, so that memory is that of the largest 
 """
 
 import json
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,9 +55,7 @@ def read(folder: Path, key: str, entry: Any) -> torch.Tensor:
     from torch.distributed.checkpoint.state_dict_loader import load
 
     tensor = torch.empty(tuple(entry.size), dtype=entry.properties.dtype)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # as is meant here
-        load({key: tensor}, storage_reader=FileSystemReader(str(folder)), no_dist=True)
+    load({key: tensor}, storage_reader=FileSystemReader(str(folder)), no_dist=True)
     return tensor
 
 
