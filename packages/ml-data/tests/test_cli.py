@@ -22,9 +22,11 @@ from .conftest import write_lines
 
 
 def arguments(sample: Path, tokenizer: Path, prefix: Path, *more: str) -> list[str]:
+    """A command with these flags, and one worker unless they say otherwise."""
+    workers = [] if "--workers" in more else ["--workers", "1"]
     return [
         *("tokenize", "--input", str(sample), "--tokenizer-name-or-path", str(tokenizer)),
-        *("--output-prefix", str(prefix), "--workers", "1", *more),
+        *("--output-prefix", str(prefix), *workers, *more),
     ]
 
 
@@ -34,7 +36,7 @@ def test_exit_codes(
     good = arguments(sample, tokenizer_path, tmp_path / "p")
     assert main(good) == 0
     assert capsys.readouterr().out.startswith(f"{tmp_path / 'p_text_document'}: 953 documents")
-    assert main([*good, "--workers", "0"]) == 2
+    assert main(arguments(sample, tokenizer_path, tmp_path / "p", "--workers", "0")) == 2
     assert main([*good, "--json-keys", "body"]) == 1
     assert "no column 'body'; it has: instruction" in capsys.readouterr().err
     assert main([*good, "--template", "{body}"]) == 1
@@ -165,11 +167,11 @@ def test_the_api_and_the_command_have_every_option(
     monkeypatch.setattr(api, "run_tokenize", take)
     monkeypatch.setattr(run, "tokenize", take)
     ml_data.tokenize(sample, "t", "p", **changed)
-    words = arguments(sample, Path("t"), Path("p"))
+    words = []
     for name, value in changed.items():
         words.append(f"--{name.replace('_', '-')}")
         words += [] if value is True else list(value) if isinstance(value, tuple) else [str(value)]
-    assert main(words) == 0
+    assert main(arguments(sample, Path("t"), Path("p"), *words)) == 0
     ml_data.tokenize(sample, "t", "p", template="x", append_eod=True, eod_token="</s>")
     words = arguments(sample, Path("t"), Path("p"), "--template", "x", "--workers", "4")
     assert main([*words, "--append-eod", "--eod-token", "</s>"]) == 0
@@ -232,3 +234,63 @@ def test_what_is_drawn_is_imported_when_it_is_drawn() -> None:
     code = "import sys, ml_data.cli, ml_data.commands.tokenize, ml_data.terminal; "
     code += "sys.exit('rich' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_flag_given_twice_loses_a_value(
+    command: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every flag that takes values keeps those of both mentions, or is refused with its name."""
+    module = importlib.import_module(f"ml_data.commands.{command}")
+    seen: list[argparse.Namespace] = []
+    monkeypatch.setattr(module, "run", lambda args: seen.append(args) or 0)
+    plain = argparse.ArgumentParser()
+    module.add_arguments(plain)
+    required = ["p"] * any(not action.option_strings for action in plain._actions)
+    for action in plain._actions:
+        if action.required and action.option_strings:
+            required += [action.option_strings[0], "x"]
+    for action in plain._actions:
+        if not action.option_strings or action.nargs == 0:
+            continue
+        flag = action.option_strings[-1]
+        first, second = (action.choices or ((3, 4) if action.type else ("a", "b")))[:2]
+        words = [command, *required]
+        if action.required:
+            at = words.index(action.option_strings[0])
+            del words[at : at + 2]
+        words += [flag, str(first), f"{action.option_strings[0]}={second}"]
+        if action.nargs == "+":
+            assert main(words) == 0
+            assert getattr(seen[-1], action.dest) == [first, second]
+        else:
+            with pytest.raises(SystemExit) as exit_:
+                main(words)
+            assert exit_.value.code == 2
+            assert "is given a second time" in capsys.readouterr().err
+
+
+def test_both_mentions_of_input_are_read(tmp_path: Path, tokenizer_path: Path) -> None:
+    lines = [write_lines(tmp_path / f"{n}.jsonl", [{"text": n}] * 3) for n in ("a", "b")]
+    command = arguments(lines[0], tokenizer_path, tmp_path / "p", "--input", str(lines[1]))
+    assert main(command) == 0
+    assert ml_data.IndexedDataset(tmp_path / "p_text_document").num_documents == 6
+
+
+def test_python_m_ml_data_is_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "ml_data", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"ml-data {ml_data.__version__}\n"
+
+
+def test_megatrons_name_for_the_tokenizer(
+    tmp_path: Path, sample: Path, tokenizer_path: Path
+) -> None:
+    prefix = tmp_path / "p"
+    command = arguments(sample, tokenizer_path, prefix)
+    command[command.index("--tokenizer-name-or-path")] = "--tokenizer-model"
+    assert main(command) == 0
+    for more in ("verify", "inspect"):
+        words = [f"{prefix}_text_document", "--tokenizer-model", str(tokenizer_path)]
+        assert main([more, *words]) == 0

@@ -10,10 +10,11 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ml_data import __version__, terminal
 from ml_data.errors import ExitCode, MlDataError, Terminated, UsageError
+from ml_data.flags import Parser, refuse_unknown_flags
 
 COMMANDS = {
     "tokenize": "parquet or JSON lines to .bin/.idx",
@@ -33,12 +34,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="ml-data", description="Text to token files for training, and tools around them."
     )
     parser.add_argument("--version", action="version", version=f"ml-data {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    module, chosen = None, parser
+    module: Any = None
+    chosen: argparse.ArgumentParser = parser
     for name, text in COMMANDS.items():
         sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         if name in arguments[:1]:
@@ -51,18 +53,6 @@ def _run(argv: Sequence[str] | None) -> int:
         parser.error("name a command first")
     run: Callable[[argparse.Namespace], int] = module.run
     return run(args)
-
-
-def refuse_unknown_flags(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
-    """Name the flag that was meant, before argparse says that it is missing; exit code 2."""
-    import difflib
-
-    for given in arguments:
-        flag = given.split("=", 1)[0]
-        if flag.startswith("--") and flag not in parser._option_string_actions:
-            near = difflib.get_close_matches(flag, parser._option_string_actions, 1)
-            hint = f": did you mean {near[0]}?" if near else ""
-            parser.error(f"unknown argument {flag}{hint}")
 
 
 def _guarded(run: Callable[[], int]) -> int:

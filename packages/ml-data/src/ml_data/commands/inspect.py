@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of the command."""
     parser.add_argument("prefix", help="P of P.bin and P.idx")
-    parser.add_argument("--tokenizer-name-or-path", help="default: the one in the manifest")
+    parser.add_argument(
+        "--tokenizer-name-or-path", "--tokenizer-model", help="default: the one in the manifest"
+    )
     parser.add_argument("--samples", type=int, default=3, help="documents to show")
     parser.add_argument("--tokens", type=int, default=40, help="tokens to show of each")
     parser.add_argument("--json", action="store_true")

@@ -23,7 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     add = parser.add_argument
     add("--input", nargs="+", required=True, help="files, directories, globs or URIs")
-    add("--tokenizer-name-or-path", required=True, help="directory or file of the tokenizer")
+    add(
+        "--tokenizer-name-or-path",
+        "--tokenizer-model",
+        required=True,
+        help="directory or file of the tokenizer",
+    )
     add("--output-prefix", required=True, help="P of P_text_document.bin")
     add("--tokenizer-type", default="PretrainedFromHF",
         help="PretrainedFromHF: the files of a release, as they are")  # fmt: skip

@@ -12,7 +12,9 @@ from ml_data.terminal import say
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of the command."""
     parser.add_argument("prefix", nargs="+", help="P of P.bin and P.idx")
-    parser.add_argument("--tokenizer-name-or-path", help="compare its fingerprint, too")
+    parser.add_argument(
+        "--tokenizer-name-or-path", "--tokenizer-model", help="compare its fingerprint, too"
+    )
     parser.add_argument("--json", action="store_true")
 
 

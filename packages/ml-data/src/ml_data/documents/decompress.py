@@ -1,6 +1,6 @@
 """Compressed JSON lines as a stream of their bytes, whatever way they were compressed.
 
-Files are read that Arrow's codecs refuse: zstd frames with windows over 128 MiB (`zstd --long=31`),
+Files are read that Arrow's codecs refuse: zstd frames with windows over 128 MiB (zstd's long mode),
 gzip members padded with zeros (tapes, block devices), xz. What is damaged or cut off is an error
 that names the bytes where decompression stopped, after everything before them was handed out.
 """

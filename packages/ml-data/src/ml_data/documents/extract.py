@@ -17,6 +17,7 @@ import pyarrow as pa
 from ml_data.arrow import strings
 from ml_data.documents.batch import Batch
 from ml_data.documents.template import Template
+from ml_data.documents.text_types import as_strings, is_number, is_utf8
 
 NULL, UNDECODABLE, TOO_LONG = "null", "undecodable", "too_long"
 
@@ -30,12 +31,35 @@ class Texts:
     bad: list[dict[str, Any]] = field(default_factory=list)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """The texts that are asked of every file: those of `keys`, or of a template."""
+
+    keys: tuple[str, ...]
+    template: Template | None = None
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns or keys to read."""
+        return list(self.template.fields if self.template else self.keys)
+
+    @property
+    def required(self) -> list[str]:
+        """Those without which no row has a text."""
+        return list(self.template.required if self.template else self.keys)
+
+    @property
+    def flag(self) -> str:
+        """What named the columns, for messages."""
+        return "--template" if self.template else "--json-keys"
+
+
 def extract(batch: Batch, key: str, template: Template | None) -> Texts:
     """Texts of the column `key`, or of the template, in row order."""
     if batch.lines is not None:
         return _from_lines(batch, key, template)
     if template is not None:
-        rows = batch.columns.to_pylist()
+        rows = _rows_of(batch.columns)
         return _collect(batch.first_row, rows, template.render)
     return _from_column(batch, key)
 
@@ -43,7 +67,7 @@ def extract(batch: Batch, key: str, template: Template | None) -> Texts:
 def _from_column(batch: Batch, key: str) -> Texts:
     values = column_values(batch.columns, key)
     rows: list[int] | range = range(batch.first_row, batch.first_row + len(values))
-    if not values.null_count and _is_utf8(values):
+    if not values.null_count and is_utf8(values):
         return Texts(values, rows)
     raw = values.cast(pa.large_binary())
     return _collect(batch.first_row, raw.to_pylist(), lambda one: one)
@@ -59,19 +83,19 @@ def column_values(columns: pa.RecordBatch, key: str) -> pa.Array:
         for name in rest:
             # flatten() keeps the struct's own nulls, which field() would lose.
             values = values.flatten()[values.type.get_field_index(name)]
-    if pa.types.is_dictionary(values.type):
-        values = values.dictionary_decode()
-    if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
-        values = values.cast(pa.large_string())
-    return values
+    return as_strings(values)
 
 
-def _is_utf8(values: pa.Array) -> bool:
-    try:
-        values.validate(full=True)
-    except pa.ArrowInvalid:
-        return False
-    return True
+def _rows_of(columns: pa.RecordBatch) -> list[dict[str, Any]]:
+    """The rows of a batch; a column in which not all is UTF-8 as bytes."""
+    cells = []
+    for values in columns.columns:
+        if not is_number(values.type):
+            values = as_strings(values)
+            if not is_utf8(values):
+                values = values.cast(pa.large_binary())
+        cells.append(values.to_pylist())
+    return [dict(zip(columns.schema.names, row, strict=True)) for row in zip(*cells, strict=True)]
 
 
 def _from_lines(batch: Batch, key: str, template: Template | None) -> Texts:
@@ -153,6 +177,12 @@ def bad_row(row: int, reason: str, detail: str, raw: object) -> dict[str, Any]:
             entry["raw"] = raw.decode("utf-8")
         except UnicodeDecodeError:
             entry["raw_base64"] = base64.b64encode(raw).decode("ascii")
+    elif isinstance(raw, dict):
+        shown = {
+            key: value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
+            for key, value in raw.items()
+        }
+        entry["raw"] = shown
     elif raw is not None:
         entry["raw"] = raw
     return entry

@@ -14,8 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ml_data.documents.batch import Batch, Position, Segment
+from ml_data.documents.content import HEAD_BYTES, pointer_of, recognize
 from ml_data.documents.decompress import decompressed
 from ml_data.documents.sources import Source, reporting_input
+from ml_data.errors import InputError
 
 BATCH_BYTES = 4 << 20
 _MAX_BATCH_ROWS = 16_384
@@ -41,11 +43,36 @@ def open_parquet(source: Source) -> Iterator[pq.ParquetFile]:
         lambda: f"{source.name} is not a readable parquet file", is_local=source.is_local
     ):
         stream = source.open_file()
-        opened = pq.ParquetFile(
-            stream, pre_buffer=False, buffer_size=_READ_BYTES, page_checksum_verification=True
-        )
+        try:
+            opened = pq.ParquetFile(
+                stream,
+                pre_buffer=False,
+                buffer_size=_READ_BYTES,
+                page_checksum_verification=True,
+            )
+        except (OSError, pa.ArrowException):
+            _name_content(source, stream)
+            raise
     with stream, opened:
         yield opened
+
+
+def _name_content(source: Source, stream: pa.NativeFile) -> None:
+    """Raise InputError that names what a file holds that is called parquet and is none."""
+    stream.seek(0)
+    head = stream.read(HEAD_BYTES)
+    pointer = pointer_of(head)
+    if pointer:
+        raise InputError(f"{source.name} {pointer}")
+    content = recognize(head)
+    if content is not None and not content.is_parquet:
+        raise InputError(
+            f"{source.name} is not a readable parquet file: it holds {content.what}. {content.fix}"
+        )
+    if head.lstrip()[:1] in (b"{", b"["):
+        raise InputError(
+            f"{source.name} is not a readable parquet file: it holds JSON. Rename it to .jsonl"
+        )
 
 
 def _read_parquet(
@@ -63,7 +90,7 @@ def _read_parquet(
             if row + facts.num_rows <= start_row:
                 row += facts.num_rows
                 continue
-            size = _rows_per_batch(facts, columns, batch_bytes)
+            size, group_end = _rows_per_batch(facts, columns, batch_bytes), row + facts.num_rows
             for batch in opened.iter_batches(
                 batch_size=size, row_groups=[group], columns=columns, use_threads=False
             ):
@@ -82,6 +109,11 @@ def _read_parquet(
                     row = end.row
                 if stop_row is not None and row >= stop_row:
                     return
+            if row != group_end:
+                raise InputError(
+                    f"{source.name}: row group {group} ends after row {row}, where the footer "
+                    f"promises {group_end}: the file is damaged"
+                )
 
 
 def text_bytes_of(group: pq.RowGroupMetaData, columns: list[str]) -> int:

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 
-from ml_data.documents.batch import Position, Segment
-from ml_data.documents.read import open_parquet, read_source, text_bytes_of
+from ml_data.documents.extract import Wanted
+from ml_data.documents.first_rows import Fault, check_first_rows, read_first_rows
+from ml_data.documents.hints import shape_of_schema, way_out
+from ml_data.documents.read import open_parquet, text_bytes_of
 from ml_data.documents.sources import Source
+from ml_data.documents.text_types import is_number, is_text
 from ml_data.errors import InputError
-
-_FIRST_BYTES = 1 << 16
 
 
 def column_names(source: Source) -> list[str]:
-    """Top-level columns of a parquet file, keys of the first row of a JSON lines file."""
+    """Top-level columns of a parquet file, keys of the first object of a JSON lines file."""
     if source.kind == "jsonl":
-        return list(_first_row(source))
+        objects = read_first_rows(source).objects()
+        return list(objects[0]) if objects else []
     with open_parquet(source) as file:
         names: list[str] = file.schema_arrow.names
     return names
@@ -34,81 +35,80 @@ class Size:
     text_bytes: int | None = None
 
 
-def check_all_columns(
-    sources: list[Source], columns: list[str], flag: str = "--json-keys"
+def check_sources(
+    sources: list[Source], wanted: Wanted, *, tolerate: bool, notice: Callable[[str], None]
 ) -> list[Size]:
     """Check every source before hours are spent on the first; several at a time.
 
-    `flag` is what named the columns, for messages.
+    Raises InputError when a source is not what its name says, lacks a column, or has no text in its
+    first rows. With `tolerate`, a JSON lines file of few rows, none of which has a text, is a
+    notice where other files have some.
     """
     with ThreadPoolExecutor(8) as pool:
-        return list(pool.map(lambda source: check_columns(source, columns, flag), sources))
+        checked = list(pool.map(lambda source: _check(source, wanted), sources))
+    faults = [fault for _, fault in checked if fault is not None]
+    large = [fault for fault in faults if not tolerate or not fault.is_whole_file]
+    has_texts = any(
+        fault is None and source.num_bytes
+        for source, (_, fault) in zip(sources, checked, strict=True)
+    )
+    if large or (faults and not has_texts):
+        worst = (large or faults)[0]
+        more = f" ({len(faults):,} files are like this)" if len(faults) > 1 else ""
+        raise InputError(f"{worst.text}{more}")
+    if faults:
+        more = f" ({len(faults):,} small files are like this)" if len(faults) > 1 else ""
+        notice(f"{faults[0].text}{more}")
+    return [size for size, _ in checked]
 
 
-def check_columns(source: Source, columns: list[str], flag: str) -> Size:
-    """Raise InputError when `source` lacks a text column of that name, or is no JSON lines.
-
-    A file without a byte is zero documents, as Spark writes them for an empty partition.
-    """
+def _check(source: Source, wanted: Wanted) -> tuple[Size, Fault | None]:
+    """A file without a byte is zero documents, as Spark writes them for an empty partition."""
     if source.num_bytes == 0:
-        return Size(num_rows=0, text_bytes=0)
+        return Size(num_rows=0, text_bytes=0), None
     if source.kind == "jsonl":
-        _first_row(source)
-        return Size(text_bytes=None if source.compression else source.num_bytes)
+        fault = check_first_rows(source, wanted)
+        return Size(text_bytes=None if source.compression else source.num_bytes), fault
     with open_parquet(source) as file:
         schema, metadata = file.schema_arrow, file.metadata
         groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
-        text_bytes = sum(text_bytes_of(group, columns) for group in groups)
-    for column in columns:
-        kind = field_type(schema, column)
-        if kind is None:
-            raise InputError(
-                f"{source.name} has no column {column!r}; it has: {', '.join(schema.names)}. "
-                f"Name another with {flag}"
-            )
-        if not is_text(kind):
-            raise InputError(f"{source.name}: column {column!r} holds {kind}, not text")
-    return Size(num_rows=metadata.num_rows, text_bytes=text_bytes)
+        text_bytes = sum(text_bytes_of(group, wanted.columns) for group in groups)
+    for column in wanted.columns:
+        check_column(source.name, schema, column, wanted)
+    return Size(num_rows=metadata.num_rows, text_bytes=text_bytes), None
 
 
-def _first_row(source: Source) -> dict[str, Any]:
-    """The first row, {} when it is no JSON object (which the run then sets aside)."""
-    segment = Segment(file=0, start=Position())
-    batch = next(read_source(source, segment, [], _FIRST_BYTES), None)
-    text = (batch.lines or b"" if batch else b"").lstrip()
-    if text.startswith(b"["):
+def check_column(name: str, schema: pa.Schema, column: str, wanted: Wanted) -> None:
+    """Raise InputError when the parquet file `name` has no texts in `column`, or two such."""
+    kind = field_type(schema, column)
+    head = column if column in schema.names else column.split(".")[0]
+    if schema.names.count(head) > 1:
         raise InputError(
-            f"{source.name} holds one JSON array; JSON lines have one object a line. Convert it: "
-            "jq -c '.[]' FILE > FILE.jsonl"
+            f"{name} has {schema.names.count(head)} columns {head!r}, and it is not known which is "
+            "meant: rename them"
         )
-    try:
-        row = json.loads(text.split(b"\n", 1)[0])
-    except ValueError:
-        return {}
-    return row if isinstance(row, dict) else {}
+    fix = way_out(shape_of_schema(schema), wanted.flag)
+    if kind is None:
+        raise InputError(
+            f"{name} has no column {column!r}; it has: {', '.join(schema.names)}. {fix}"
+        )
+    if is_text(kind) or (wanted.template and is_number(kind)):
+        return
+    if is_number(kind):
+        fix = f"Numbers are shown by a template: --template '{{{column}}}'"
+    raise InputError(f"{name}: column {column!r} holds {kind}, not text. {fix}")
 
 
 def field_type(schema: pa.Schema, column: str) -> pa.DataType | None:
     """Type of `column`, where `a.b` is field b of the struct a; None when there is none."""
     if column in schema.names:
-        return schema.field(column).type
+        return schema.types[schema.names.index(column)]
     head, *rest = column.split(".")
     if head not in schema.names:
         return None
-    kind = schema.field(head).type
+    kind = schema.types[schema.names.index(head)]
     for name in rest:
         if not pa.types.is_struct(kind) or kind.get_field_index(name) < 0:
             return None
         kind = kind.field(name).type
     return kind
-
-
-def is_text(kind: pa.DataType) -> bool:
-    """Whether values of this Arrow type are texts."""
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    view = getattr(pa.types, "is_string_view", lambda _: False)
-    return any(
-        test(kind)
-        for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_null, view)
-    )

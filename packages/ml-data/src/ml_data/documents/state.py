@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ml_data.documents.sources import Source, reporting_input
+from ml_data.documents.sources import Source
+from ml_data.documents.sources.remote import remote_state
 from ml_data.errors import ChangedInputError, InputError
 
 
@@ -38,8 +39,4 @@ def _state_of(source: Source) -> tuple[int, int]:
     if source.is_local:
         facts = Path(source.path).stat()
         return facts.st_size, facts.st_mtime_ns
-    with reporting_input(lambda: f"input {source.name}", is_local=False):
-        info = source.filesystem.get_file_info(source.path)
-        if not info.is_file:
-            raise InputError(f"input {source.name} is gone")
-    return info.size or 0, info.mtime_ns or 0
+    return remote_state(source)

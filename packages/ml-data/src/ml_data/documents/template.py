@@ -34,6 +34,11 @@ class Template:
     optional: str | None = None
     without: str = ""
 
+    @property
+    def required(self) -> tuple[str, ...]:
+        """The fields without which a row has no text."""
+        return tuple(field for field in self.fields if field != self.optional)
+
     def render(self, row: Mapping[str, object]) -> str | None:
         """The text of one row; None when a field that it needs is null.
 
@@ -42,8 +47,7 @@ class Template:
         pattern = self.pattern
         if self.optional is not None and not row.get(self.optional):
             pattern = self.without
-        needed = [field for field in self.fields if field != self.optional]
-        if any(row.get(field) is None for field in needed):
+        if any(row.get(field) is None for field in self.required):
             return None
         return pattern.format_map({field: _shown(field, row.get(field)) for field in self.fields})
 
@@ -51,6 +55,8 @@ class Template:
 def _shown(field: str, value: object) -> str:
     if isinstance(value, str):
         return value
+    if isinstance(value, bytes):  # a column of parquet
+        return value.decode("utf-8")
     if isinstance(value, (list, dict)):
         kind = "a list" if isinstance(value, list) else "an object"
         raise ValueError(f"field {field!r} holds {kind}, a text or number was expected")

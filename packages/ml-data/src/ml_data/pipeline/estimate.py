@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ml_data.documents.read import read_source
+from ml_data.documents.sources import enumerate_names
 from ml_data.errors import InputError
 from ml_data.pipeline.encode import encode_batch
 from ml_data.pipeline.options import TokenizeOptions
@@ -32,6 +33,8 @@ def estimate(options: TokenizeOptions, notice: OnNotice) -> dict[str, Any]:
         documents = sum(rows or 0 for rows in known_rows)
     return {
         "files": len(plan.segments),
+        "inputs": [{"path": one.name, "bytes": one.num_bytes} for one in plan.sources],
+        "left_out": [one.to_dict() for one in plan.left_out],
         "input_bytes": total,
         "text_bytes": text_bytes,
         "documents": documents,
@@ -54,6 +57,7 @@ def _sample(plan: Plan) -> dict[str, Any]:
     step = max(1, len(plan.segments) // _SAMPLED_FILES)
     tokens = np.zeros(len(plan.prefixes), np.int64)
     num_bytes = documents = 0
+    bad: list[str] = []
     seconds = 0.0
     for segment in plan.segments[::step][:_SAMPLED_FILES]:
         batches = read_source(
@@ -66,8 +70,17 @@ def _sample(plan: Plan) -> dict[str, Any]:
             tokens += [len(one.ids) for one in results]
             num_bytes += batch.num_bytes
             documents += batch.num_rows
+            bad += [f"{batch.source}, row {row['row']}: {row['detail']}"
+                    for one in results for row in one.bad[:1]]  # fmt: skip
+    names = enumerate_names(one.name for one in plan.sources)
     if not num_bytes:
-        raise InputError(f"{', '.join(plan.options.input)}: no rows to read")
+        raise InputError(f"{names}: no rows to read")
+    if not tokens.any():
+        why = f". The first: {bad[0]}" if bad else ", all of them empty"
+        raise InputError(
+            f"{names}: the first {documents:,} rows of the files hold no text, so nothing can be "
+            f"estimated{why}"
+        )
     return {
         "tokens": tokens.tolist(), "bytes": num_bytes, "documents": documents, "seconds": seconds,
     }  # fmt: skip
@@ -85,7 +98,9 @@ def _text_bytes(plan: Plan) -> int:
 
 def explain(facts: dict[str, Any]) -> str:
     """The facts for people."""
-    lines = [
+    lines = [f"input    {one['path']} ({one['bytes']:,} bytes)" for one in facts["inputs"]]
+    lines += [_passed_over(one) for one in facts["left_out"]]
+    lines += [
         f"reads    {facts['files']:,} files, {facts['input_bytes'] / 1e6:,.1f} MB, about "
         f"{facts['text_bytes'] / 1e6:,.1f} MB of text in {facts['documents']:,} documents",
         f"takes    about {facts['seconds']:,.1f} s with {facts['engine']}",
@@ -97,3 +112,8 @@ def explain(facts: dict[str, Any]) -> str:
             f"{size / 1e6:,.1f} MB"
         )
     return "\n".join(lines)
+
+
+def _passed_over(one: dict[str, str]) -> str:
+    same = f"which is {one['same_as']}; " if "same_as" in one else ""
+    return f"not read {one['path']} ({same}{one['reason']})"

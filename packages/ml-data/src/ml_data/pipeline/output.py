@@ -43,6 +43,7 @@ class Output:
         self.prefix, self.key, self._on_error, self._notice = prefix, key, on_error, notice
         written = Written(**state["written"]) if state else None
         self.writer = PairWriter(prefix, dtype, work, resume=written, notice=notice)
+        self.first_bad = ""
         self.ledger = Ledger(**state["ledger"]) if state else Ledger()
         self._quarantine = temporary_path(work, prefix, QUARANTINE)
         self._manifest = temporary_path(work, prefix, ".json")
@@ -61,6 +62,9 @@ class Output:
                 f"{source}, row {row['row']}, key {self.key!r}: {row['reason']}: {row['detail']}. "
                 "Mend the row, or choose --on-error quarantine or skip"
             )
+        if encoded.bad and not self.first_bad:
+            row = encoded.bad[0]
+            self.first_bad = f", first {source}, row {row['row']}: {row['detail']}"
         self.writer.add_batch(encoded.ids, encoded.lengths)
         self.ledger.add(encoded)
         if self._on_error == "quarantine":

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ml_data.documents.batch import Segment
-from ml_data.documents.schema import Size, check_all_columns, column_names
+from ml_data.documents.extract import Wanted
+from ml_data.documents.schema import Size, check_sources, column_names
 from ml_data.documents.segments import segments_of
 from ml_data.documents.sources import LeftOut, Source, resolve
 from ml_data.documents.sources.names import files_of_run
@@ -86,8 +87,9 @@ def make_plan(options: TokenizeOptions, notice: OnNotice) -> Plan:
     _check_special_tokens(options, tokenizer, notice)
     options = _with_default_template(options, sources, notice)
     template = get_template(options.template) if options.template else None
-    columns = list(template.fields if template else options.json_keys)
-    sizes = check_all_columns(sources, columns, "--template" if template else "--json-keys")
+    wanted = Wanted(keys=options.json_keys, template=template)
+    tolerate = options.on_error != "stop"
+    sizes = check_sources(sources, wanted, tolerate=tolerate, notice=notice)
     job = Job(
         tokenizer_path=tokenizer.path,
         tokenizer_type=options.tokenizer_type,
@@ -109,7 +111,7 @@ def make_plan(options: TokenizeOptions, notice: OnNotice) -> Plan:
         segments=segments_of(sources, sizes, options.task_index, options.num_tasks),
         tokenizer=tokenizer,
         job=job,
-        columns=columns,
+        columns=wanted.columns,
         prefixes=[output_prefix(prefix, key) for key in options.json_keys],
         work=Path(f"{prefix}.work"),
     )

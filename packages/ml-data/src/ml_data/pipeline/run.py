@@ -16,7 +16,7 @@ from typing import Any
 
 from ml_data.documents.batch import Batch
 from ml_data.documents.read import read_source
-from ml_data.documents.sources import Source, source_checksum
+from ml_data.documents.sources import Source, enumerate_names, source_checksum
 from ml_data.documents.state import require_unchanged
 from ml_data.errors import ChangedInputError, InputError
 from ml_data.indexed.files import Notice
@@ -124,7 +124,7 @@ def _write(
             if one.start.row == one.start.offset == 0
         }
         _encode_all(plan, journal, progress, outputs, on_progress)
-        _require_tokens(plan, outputs)
+        _require_tokens(plan, journal, outputs)
         for segment in plan.segments:
             if plan.sources[segment.file].is_local:
                 require_unchanged(plan.sources[segment.file])
@@ -138,6 +138,7 @@ def _write(
             "workers": options.workers,
             "executor": options.executor,
             "identity": plan.identity_digest(),
+            "left_out": [one.to_dict() for one in plan.left_out],
         }
         for output in outputs:
             facts = output.seal()
@@ -159,14 +160,16 @@ def _checksum(source: Source, which: str) -> str | None:
     return digest
 
 
-def _require_tokens(plan: Plan, outputs: list[Output]) -> None:
+def _require_tokens(plan: Plan, journal: Journal, outputs: list[Output]) -> None:
     for output in outputs:
         if output.writer.num_tokens == 0 and plan.options.num_tasks == 1:
             counts = output.ledger
+            kept = f". What was set aside is in {plan.work}" if journal.num_shards else ""
             raise InputError(
-                f"{', '.join(plan.options.input)}: no tokens for {output.key!r}: "
-                f"{counts.documents_in} documents read, {counts.documents_empty} of them empty, "
-                f"{counts.num_dropped} dropped {counts.documents_dropped or ''}"
+                f"{enumerate_names(one.name for one in plan.sources)}: no tokens for "
+                f"{output.key!r}: {counts.documents_in} documents read, {counts.documents_empty} "
+                f"of them empty, {counts.num_dropped} dropped {counts.documents_dropped or ''}"
+                f"{output.first_bad}{kept}"
             )
 
 

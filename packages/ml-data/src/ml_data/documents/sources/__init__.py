@@ -4,13 +4,19 @@
 """
 
 from ml_data.documents.sources.found import LeftOut
-from ml_data.documents.sources.resolve import Listing, find_sources, resolve
+from ml_data.documents.sources.resolve import (
+    Listing,
+    enumerate_names,
+    find_sources,
+    resolve,
+)
 from ml_data.documents.sources.source import Source, reporting_input, source_checksum
 
 __all__ = [
     "LeftOut",
     "Listing",
     "Source",
+    "enumerate_names",
     "find_sources",
     "reporting_input",
     "resolve",

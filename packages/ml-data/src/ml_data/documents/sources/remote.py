@@ -53,6 +53,18 @@ def list_remote(given: str) -> Found:
     return listing.found
 
 
+def remote_state(source: Source) -> tuple[int, int]:
+    """(size in bytes, time of change in ns) of an object now, as when it was listed.
+
+    Raises InputError when it is gone or cannot be asked for.
+    """
+    with reporting_input(lambda: f"input {source.name}", is_local=False):
+        info = _Store(source.filesystem).find(source.path)
+    if info is None or not info.is_file:
+        raise InputError(f"input {source.name} is gone")
+    return info.size or 0, info.modified_ns
+
+
 class _Listing:
     """Turns what a store lists into candidates."""
 

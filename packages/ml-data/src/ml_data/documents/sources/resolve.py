@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Container, Hashable, Sequence
+from collections.abc import Callable, Container, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 from ml_data.documents.sources.found import Candidate, Found, LeftOut
@@ -50,9 +50,9 @@ class Listing:
         names: dict[str, list[str]] = {}
         for one in self.left_out:
             names.setdefault(one.reason, []).append(str(one))
-        told = [f"not read: {_enumerate(given)} ({reason})" for reason, given in names.items()]
+        told = [f"not read: {enumerate_names(given)} ({reason})" for reason, given in names.items()]
         empty = [source.name for source in self.sources if source.num_bytes == 0]
-        return told + ([f"empty: {_enumerate(empty)} ({EMPTY})"] if empty else [])
+        return told + ([f"empty: {enumerate_names(empty)} ({EMPTY})"] if empty else [])
 
 
 def find_sources(inputs: Sequence[str]) -> list[Source]:
@@ -79,7 +79,7 @@ def resolve(inputs: Sequence[str], is_own: Callable[[str], bool] = lambda path: 
         sources += [one.source for one in _once(found, kept, given, seen)]
         left_out += found.left_out
     if not any(source.num_bytes for source in sources):
-        names = _enumerate([source.name for source in sources])
+        names = enumerate_names([source.name for source in sources])
         raise InputError(f"input {names} is empty (0 bytes): nothing to tokenize")
     return Listing(sources=sources, left_out=left_out)
 
@@ -212,13 +212,15 @@ def _refuse_revisions(given: str, candidates: list[Candidate]) -> None:
 
 def _nothing_of(given: str, found: Found) -> str:
     reasons = [f"{one} ({one.reason})" for one in found.left_out]
-    passed = f"; not read: {_enumerate(reasons)}" if reasons else ""
+    passed = f"; not read: {enumerate_names(reasons)}" if reasons else ""
     return (
         f"input {without_query(given)}: no such file, or no parquet or JSON lines below it{passed}"
     )
 
 
-def _enumerate(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_NAMES_IN_A_NOTICE])
-    more = len(names) - _NAMES_IN_A_NOTICE
+def enumerate_names(names: Iterable[str]) -> str:
+    """The first names in a row, and how many more there are."""
+    every = list(names)
+    shown = ", ".join(every[:_NAMES_IN_A_NOTICE])
+    more = len(every) - _NAMES_IN_A_NOTICE
     return f"{shown} and {more:,} more" if more > 0 else shown

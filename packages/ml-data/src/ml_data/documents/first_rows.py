@@ -1,0 +1,204 @@
+"""Do the first rows of a JSON lines file hold the texts that are asked for?
+
+A wrong key in a file of a terabyte would otherwise be noticed after a terabyte of quarantine. What
+is no JSON lines at all is an error. A file without a usable row among its first ones is a fault,
+which the caller weighs: few bad rows in a small file may be what a quarantine is for.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from ml_data.documents.batch import Batch, Position
+from ml_data.documents.content import HEAD_BYTES, UTF8_MARK, pointer_of, recognize
+from ml_data.documents.decompress import Readable, decompressed
+from ml_data.documents.extract import NULL, Wanted, extract
+from ml_data.documents.hints import shape_of_row, way_out
+from ml_data.documents.sources import Source, reporting_input
+from ml_data.errors import InputError
+
+_BLOCK_BYTES = 1 << 18
+# A line longer than a block, a book for example, is read up to here.
+_LONGEST_LINE_BYTES = 1 << 25
+_MAX_ROWS = 1000
+_CONVERT = "JSON lines have one object a line. Convert it: jq -c . FILE > FILE.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstRows:
+    """The first lines of a file, and whether they are all of it."""
+
+    lines: list[bytes]
+    are_all: bool
+
+    def objects(self) -> list[dict[str, Any]]:
+        """The rows that are JSON objects."""
+        rows = map(_object_of, self.lines)
+        return [row for row in rows if row is not None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """Why no first row of a file is usable; `is_whole_file` where it has no further rows."""
+
+    text: str
+    is_whole_file: bool
+
+
+def check_first_rows(source: Source, wanted: Wanted) -> Fault | None:
+    """Why none of the first rows holds what is wanted; None when some do, or are null.
+
+    Raises InputError for a file that is no JSON lines, or that names a wanted key twice in a row.
+    """
+    first = read_first_rows(source)
+    _refuse_doubled_keys(source, first, wanted)
+    batch = Batch(
+        source=source.name,
+        first_row=0,
+        num_rows=len(first.lines),
+        lines=b"\n".join(first.lines),
+        end=Position(),
+    )
+    for key in wanted.keys:
+        texts = extract(batch, key, wanted.template)
+        if texts.rows or not texts.bad:
+            continue
+        objects = first.objects()
+        missing = [name for name in wanted.required if not any(name in row for row in objects)]
+        has_nulls = any(one["reason"] == NULL for one in texts.bad)
+        if has_nulls and not (wanted.template and missing):
+            continue
+        row, detail = texts.bad[0]["row"], texts.bad[0]["detail"]
+        if wanted.template and missing and objects:
+            detail = f"no {missing[0]!r}; it has: {', '.join(objects[0])}"
+        fix = way_out(shape_of_row(objects[0]), wanted.flag) if objects else _mend(first.lines[row])
+        rows = f"{'' if first.are_all else 'first '}{len(texts.bad):,} rows"
+        text = f"{source.name}: none of its {rows} holds a text. Row {row}: {detail}. {fix}"
+        return Fault(text=text, is_whole_file=first.are_all)
+    return None
+
+
+def _mend(line: bytes) -> str:
+    """What to do about a file whose lines are no objects, as `line` is none."""
+    try:
+        text = line.decode("utf-8").strip()
+    except UnicodeDecodeError:
+        return "JSON lines are UTF-8: iconv -f ENCODING -t UTF-8 FILE > FILE.utf8.jsonl"
+    if text.startswith('"'):
+        return "JSON lines have one object a line: jq -c '{text: .}' FILE > FILE.objects.jsonl"
+    if text.startswith("{") and text.endswith(","):
+        return "JSON lines have no comma after an object: sed 's/,$//' FILE > FILE.lines.jsonl"
+    return _CONVERT if text.startswith("{") else "JSON lines have one object a line"
+
+
+def read_first_rows(source: Source) -> FirstRows:
+    """The first rows of JSON lines. Raises InputError for a file that holds something else."""
+    with reporting_input(lambda: f"{source.name}: cannot be read", is_local=source.is_local):
+        with source.open_stream() as stream:
+            head = stream.read(HEAD_BYTES if source.compression else _BLOCK_BYTES)
+            _check_content(source, head[:HEAD_BYTES])
+            if source.compression is None:
+                text, is_end = _read_rows(source, stream, head)
+        if source.compression is not None:
+            with closing(decompressed(source.open_stream(), source.compression)) as unpacked:
+                text, is_end = _read_rows(source, unpacked, b"")
+    lines = text.split(b"\n")
+    if not is_end or not lines[-1]:
+        lines.pop()
+    _refuse_spread_objects(source, text, lines)
+    return FirstRows(lines=lines[:_MAX_ROWS], are_all=is_end and len(lines) <= _MAX_ROWS)
+
+
+def _read_rows(source: Source, stream: Readable, text: bytes) -> tuple[bytes, bool]:
+    """(a block with at least one whole line, whether it is all of the file)."""
+    while True:
+        _refuse_array(source, text)
+        enough = len(text) >= _BLOCK_BYTES and b"\n" in text
+        if enough or len(text) >= _LONGEST_LINE_BYTES:
+            return text, False
+        try:
+            block = stream.read(max(len(text), _BLOCK_BYTES))
+        except OSError:
+            # The run meets the damage as well, and tells after which line.
+            if not text:
+                raise
+            return text, False
+        if not block:
+            return text, True
+        text += block
+
+
+def _check_content(source: Source, head: bytes) -> None:
+    pointer = pointer_of(head)
+    if pointer:
+        raise InputError(f"{source.name} {pointer}")
+    content = recognize(head)
+    compression = content.compression if content else None
+    name = source.name.rsplit("/", 1)[-1]
+    if source.compression is not None:
+        if compression == source.compression:
+            return
+        what = content.what if content else "plain text"
+        stem = name.rsplit(".", 1)[0]
+        new_name = f"{stem}{content.ending}" if content else stem
+        fix = content.fix if content and content.fix else f"Rename it to {new_name}"
+        raise InputError(f"{source.name} holds {what}, not {source.compression} data. {fix}")
+    if content is None:
+        return
+    if content.is_parquet:
+        fix = f"Rename it to {name.rsplit('.', 1)[0]}.parquet"
+    else:
+        fix = content.fix or f"Rename it to {name}{content.ending}"
+    raise InputError(f"{source.name} holds {content.what}, not JSON lines. {fix}")
+
+
+def _refuse_array(source: Source, text: bytes) -> None:
+    if text.removeprefix(UTF8_MARK).lstrip().startswith(b"["):
+        raise InputError(
+            f"{source.name} holds one JSON array; JSON lines have one object a line. Convert it: "
+            "jq -c '.[]' FILE > FILE.jsonl"
+        )
+
+
+def _refuse_spread_objects(source: Source, text: bytes, lines: list[bytes]) -> None:
+    """Refuse a pretty-printed file, whose objects go over several lines."""
+    first = next((line.strip() for line in lines if line.strip()), b"").removeprefix(UTF8_MARK)
+    if not first.startswith(b"{") or _object_of(first) is not None:
+        return
+    start = text[text.index(b"{") :].decode("utf-8", "replace")
+    try:
+        _, end = json.JSONDecoder().raw_decode(start)
+        is_spread = "\n" in start[:end]
+    except (ValueError, RecursionError):
+        # Larger than the first rows: what is left open at the end of the line goes on.
+        is_spread = first.endswith((b"{", b"[", b","))
+    if is_spread:
+        raise InputError(f"{source.name} holds JSON objects that go over several lines. {_CONVERT}")
+
+
+def _refuse_doubled_keys(source: Source, first: FirstRows, wanted: Wanted) -> None:
+    """JSON's readers keep the last of two values of a key, and lose the other in silence."""
+    marks = {name: json.dumps(name).encode() for name in wanted.columns}
+    for row, line in enumerate(first.lines):
+        # A key that is written once, as all are but in odd files, needs no second parser.
+        for name in [name for name, mark in marks.items() if line.count(mark) > 1]:
+            try:
+                pairs = json.loads(line, object_pairs_hook=list)
+            except (ValueError, RecursionError):
+                break
+            if [key for key, _ in pairs].count(name) > 1:
+                raise InputError(
+                    f"{source.name}, row {row} has the key {name!r} twice, and all but the last "
+                    "value would be lost: rename one of them"
+                )
+
+
+def _object_of(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line.removeprefix(UTF8_MARK))
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None

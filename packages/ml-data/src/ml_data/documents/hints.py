@@ -1,0 +1,80 @@
+"""Ways out for a user whose file has no text where it was looked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from ml_data.documents.text_types import is_number
+
+# A message of a chat has one of these, in the formats of OpenAI and of ShareGPT.
+_OF_A_MESSAGE = {"role", "content", "from", "value"}
+
+
+@dataclass(kw_only=True)
+class Shape:
+    """The names in a row or schema by what they hold; `a.b` is field b of the object a."""
+
+    texts: list[str] = field(default_factory=list)
+    numbers: list[str] = field(default_factory=list)
+    chats: list[str] = field(default_factory=list)
+    tables: list[str] = field(default_factory=list)
+
+
+def shape_of_row(row: Mapping[str, Any], head: str = "") -> Shape:
+    """What the values of a JSON object hold."""
+    shape = Shape()
+    for key, value in row.items():
+        name = f"{head}{key}"
+        if isinstance(value, str):
+            shape.texts.append(name)
+        elif isinstance(value, (int, float)):
+            shape.numbers.append(name)
+        elif isinstance(value, dict) and not head:
+            shape.texts += shape_of_row(value, f"{name}.").texts
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            (shape.chats if _OF_A_MESSAGE & set(value[0]) else shape.tables).append(name)
+    return shape
+
+
+def shape_of_schema(schema: pa.Schema) -> Shape:
+    """What the columns of a parquet file hold."""
+    shape = Shape()
+    for column in schema:
+        kind = column.type
+        if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+            shape.texts.append(column.name)
+        elif is_number(kind):
+            shape.numbers.append(column.name)
+        elif pa.types.is_struct(kind):
+            names = [kind.field(at).name for at in range(kind.num_fields)]
+            texts = [name for name in names if pa.types.is_string(kind.field(name).type)]
+            shape.texts += [f"{column.name}.{name}" for name in texts]
+        elif pa.types.is_list(kind) and pa.types.is_struct(kind.value_type):
+            fields = kind.value_type
+            names = [fields.field(at).name for at in range(fields.num_fields)]
+            shape.chats += [column.name] if _OF_A_MESSAGE & set(names) else []
+    return shape
+
+
+def way_out(shape: Shape, flag: str) -> str:
+    """A sentence on what to do; `flag` named what is missing."""
+    if shape.chats and not shape.texts:
+        return (
+            f"{shape.chats[0]!r} holds a chat, a list of messages: make a text of each row first, "
+            "for example with the chat template of your model"
+        )
+    if flag == "--template":
+        return "Name another with --template"
+    if len(shape.texts) == 1:
+        return f"Name another with --json-keys, as in --json-keys {shape.texts[0]}"
+    if shape.texts:
+        pattern = " ".join(f"{{{name}}}" for name in shape.texts[:2] if "." not in name)
+        several = f", or make one text of several as in --template '{pattern}'" if pattern else ""
+        return f"Name another with --json-keys, as in --json-keys {shape.texts[0]}{several}"
+    if len(shape.tables) == 1 and not shape.numbers:
+        return f"JSON lines have a row a line: jq -c '.{shape.tables[0]}[]' FILE > FILE.rows.jsonl"
+    return "Name another with --json-keys"
