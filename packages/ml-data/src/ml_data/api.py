@@ -8,7 +8,9 @@ from typing import Any, Literal
 
 from ml_data.errors import FormatError
 from ml_data.indexed.manifest import known_manifest
+from ml_data.indexed.prefixes import expanded
 from ml_data.indexed.verify import Report, verify_pair
+from ml_data.indexed.writer import warn
 from ml_data.pipeline.options import BATCH_BYTES, SHARD_BYTES, TokenizeOptions
 from ml_data.pipeline.plan import OnNotice
 from ml_data.pipeline.progress import OnProgress
@@ -42,12 +44,12 @@ def tokenize(
     shard_bytes: int = SHARD_BYTES,
     log_interval: int = 1000,
     on_progress: OnProgress = lambda tick: None,
-    on_notice: OnNotice = lambda text: None,
+    on_notice: OnNotice = warn,
 ) -> list[dict[str, Any]]:
     """Tokenize files to P_key_document.bin/.idx/.json; the manifests, one per key.
 
     The options are those of `ml-data tokenize`. `on_progress` is called every `log_interval`
-    documents, `on_notice` with what the command would print.
+    documents, `on_notice` with what the command would print: warnings, unless told otherwise.
     """
     inputs = [input] if isinstance(input, (str, Path)) else input
     options = TokenizeOptions(
@@ -80,6 +82,7 @@ def tokenize(
 
 def verify(prefix: str | Path, tokenizer: str | Path | None = None) -> Report:
     """Check a pair: structure, ids in range, checksums and, with a tokenizer, the fingerprint."""
+    prefix = expanded(prefix)
     loaded = load_tokenizer(tokenizer) if tokenizer is not None else None
     given = (loaded.fingerprint, loaded.vocab_size) if loaded else (None, None)
     try:

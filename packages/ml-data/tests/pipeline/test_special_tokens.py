@@ -82,9 +82,10 @@ def test_the_end_of_document_by_flag(
     folder = makers.save(makers.byte_level("<a>", "<b>", "<c>"), tmp_path / "t", **files)
     command = [
         *("tokenize", "--input", str(lines), "--tokenizer-name-or-path", str(folder)),
-        *("--workers", "1", "--output-prefix", str(tmp_path / "p")),
+        *("--workers", "1"),
     ]
-    assert main([*command, "--append-eod"]) == 1
+    to_p = ["--output-prefix", str(tmp_path / "p")]
+    assert main([*command, *to_p, "--append-eod"]) == 1
     error = capsys.readouterr().err
     assert "tokenizer_config.json" in error
     assert "generation_config.json" in error
@@ -95,11 +96,11 @@ def test_the_end_of_document_by_flag(
         assert {ids[-1] for ids in sequences(Path(f"{prefix}_text_document"))} == {2}
         manifest = json.loads(Path(f"{prefix}_text_document.json").read_text())
         assert manifest["tokenizer"]["eod_id"] == 2
-    assert main([*command, "--append-eod", "--eod-id", "9999"]) == 1
-    assert main([*command, "--append-eod", "--eod-token", "nope"]) == 1
+    assert main([*command, *to_p, "--append-eod", "--eod-id", "9999"]) == 1
+    assert main([*command, *to_p, "--append-eod", "--eod-token", "nope"]) == 1
     capsys.readouterr()
     # Not needed without --append-eod, but said.
-    assert main(command) == 0
+    assert main([*command, *to_p]) == 0
     assert "disagree" in capsys.readouterr().err
 
 

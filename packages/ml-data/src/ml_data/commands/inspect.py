@@ -34,7 +34,8 @@ def run(args: argparse.Namespace) -> int:
     for name in ("samples", "tokens"):
         if getattr(args, name) < 0:
             raise UsageError(f"--{name} {getattr(args, name)}: must be at least 0")
-    data, manifest = IndexedDataset(args.prefix), known_manifest(args.prefix)
+    data = IndexedDataset(args.prefix)
+    manifest = known_manifest(data.prefix)
     known = (manifest or {}).get("tokenizer", {})
     path = args.tokenizer_name_or_path or known.get("path")
     tokenizer = None

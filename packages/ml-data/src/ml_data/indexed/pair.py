@@ -9,12 +9,16 @@ import numpy as np
 
 from ml_data.errors import FormatError
 from ml_data.indexed import layout
+from ml_data.indexed.prefixes import prefixes_in
 
 _ENDINGS = (".bin", ".idx", ".json")
 
 
 def require_pair(prefix: str | Path) -> None:
-    """Raise FormatError where P.idx or P.bin is no file; an ending too many is pointed out."""
+    """Raise FormatError where P.idx or P.bin is no file.
+
+    The message points out an ending too many, and the pairs in a folder that was given.
+    """
     for path in (layout.idx_path(prefix), layout.bin_path(prefix)):
         if path.is_file():
             continue
@@ -22,6 +26,9 @@ def require_pair(prefix: str | Path) -> None:
             raise FormatError(f"{path} is a folder; a dataset is a pair of .bin and .idx files")
         meant = _without_ending(str(prefix))
         hint = f". Leave the ending away: {meant}" if meant else ""
+        if os.path.isdir(prefix):
+            inside = prefixes_in(prefix)
+            hint = f". {prefix} is a folder" + (f"; the prefixes in it: {inside}" if inside else "")
         raise FormatError(f"{path} does not exist; a dataset is a pair of .bin and .idx{hint}")
 
 

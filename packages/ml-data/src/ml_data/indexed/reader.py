@@ -21,6 +21,7 @@ from ml_data.errors import FormatError, InputError
 from ml_data.indexed import layout
 from ml_data.indexed.mapping import map_file
 from ml_data.indexed.pair import read_header, require_pair
+from ml_data.indexed.prefixes import expanded
 
 # What mmap answers where the file system has none, rather than where memory or rights are lacking.
 _NO_MAPS = {errno.ENODEV, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
@@ -43,10 +44,10 @@ class IndexedDataset:
     """Sequences at which documents begin, and the end of the last [documents + 1]."""
 
     def __init__(self, prefix: str | Path) -> None:
-        self.prefix = str(prefix)
+        self.prefix = expanded(prefix)
         # A worker process may have another current folder.
         self._absolute = os.path.abspath(self.prefix)
-        require_pair(prefix)
+        require_pair(self.prefix)
         self._open()
 
     def _open(self) -> None:

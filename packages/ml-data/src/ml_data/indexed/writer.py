@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from ml_data.errors import OutputError
 from ml_data.indexed.files import Notice
 from ml_data.indexed.pair_writer import LONGEST, PairWriter
+from ml_data.indexed.prefixes import output_prefix
 from ml_data.indexed.publication import Publication
 from ml_data.indexed.work import WorkFolder
 
@@ -44,6 +45,7 @@ class IndexedDatasetWriter(PairWriter):
         Raises OutputError where a file of that name exists, unless it is an output of this package
         and `overwrite` is given; where another process writes to `prefix`; for another `dtype`.
         """
+        prefix = output_prefix(prefix, "prefix")
         self._work = WorkFolder(Path(f"{prefix}.work"), on_notice)
         self._publication = Publication(
             [prefix], self._work.path, overwrite=overwrite, has_manifest=False, notice=on_notice

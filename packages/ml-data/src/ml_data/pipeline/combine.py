@@ -32,6 +32,7 @@ from ml_data.indexed.files import (
 from ml_data.indexed.manifest import known_manifest
 from ml_data.indexed.ownership import QUARANTINE, quarantine_path
 from ml_data.indexed.pair_writer import PairWriter
+from ml_data.indexed.prefixes import expanded, output_prefix
 from ml_data.indexed.publication import Publication, temporary_path
 from ml_data.indexed.work import WorkFolder
 from ml_data.pipeline.provenance import (
@@ -62,6 +63,7 @@ def merge(
     """Put the pairs `inputs` one after the other; the manifest of `output`."""
     if len(inputs) < 2:
         raise UsageError("merge: name at least two prefixes")
+    inputs, output = [expanded(prefix) for prefix in inputs], output_prefix(output)
     _refuse_same_pair(inputs, [output])
     parts = [(IndexFile(prefix), 0, None) for prefix in inputs]
     manifests = [known_manifest(prefix) for prefix in inputs]
@@ -83,6 +85,7 @@ def split(
     """Cut `prefix` at documents into parts with these shares of the tokens; their manifests."""
     if not fractions or not all(math.isfinite(one) and one > 0 for one in fractions):
         raise UsageError("split: each part needs a share above 0")
+    prefix, output = expanded(prefix), output_prefix(output)
     names = [
         f"{output}.part-{number:05}-of-{len(fractions):05}" for number in range(len(fractions))
     ]
@@ -126,6 +129,7 @@ def merge_tasks(
     prefix: str, *, overwrite: bool = False, notice: Notice = ignore_notice
 ) -> list[dict[str, Any]]:
     """Put the outputs of all tasks of P together, one per key; their manifests."""
+    prefix = output_prefix(prefix, "--tasks")
     finished = _finished_tasks(prefix)
     if not finished:
         raise UsageError(f"{prefix}.task-*: no finished task of --output-prefix {prefix}")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from ml_data.errors import InputError, UsageError
+from ml_data.indexed.prefixes import output_prefix
 
 ON_ERROR = ("skip", "quarantine", "stop")
 EXECUTORS = ("local", "ray")
@@ -61,6 +63,10 @@ class TokenizeOptions:
     shard_bytes: int = SHARD_BYTES
 
     def __post_init__(self) -> None:
+        # Frozen for everybody else.
+        object.__setattr__(self, "output_prefix", output_prefix(self.output_prefix))
+        tokenizer = os.path.expanduser(self.tokenizer_name_or_path)
+        object.__setattr__(self, "tokenizer_name_or_path", tokenizer)
         if not self.input:
             raise UsageError("--input: name at least one file, directory, glob or URI")
         if not self.json_keys or len(set(self.json_keys)) != len(self.json_keys):

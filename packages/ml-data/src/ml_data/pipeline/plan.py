@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -76,6 +77,11 @@ def make_plan(options: TokenizeOptions, notice: OnNotice) -> Plan:
     for text in listing.notices():
         notice(text)
     sources = listing.sources
+    if os.path.isdir(options.output_prefix):
+        notice(
+            f"{options.output_prefix} is a folder, too: the output lies beside it, its names begin "
+            f"with {options.output_prefix}_"
+        )
     tokenizer = load_tokenizer(
         options.tokenizer_name_or_path,
         tokenizer_type=options.tokenizer_type,

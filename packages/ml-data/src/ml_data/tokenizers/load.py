@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,7 +58,7 @@ def load_tokenizer(
         raise TokenizerError(f"tokenizer type {tokenizer_type!r}: known types are {known}")
     if engine not in ENGINES:
         raise TokenizerError(f"engine {engine!r}: known engines are {', '.join(ENGINES)}")
-    path = Path(path)
+    path = Path(os.path.expanduser(path))
     files = _files_to_load(path, engine)
     side = SideFiles(files[0] if files[0].is_dir() else files[0].parent)
     loaded = [_load_file(file, engine, parse_special_tokens, side) for file in files]

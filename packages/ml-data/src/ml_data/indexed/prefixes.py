@@ -1,0 +1,43 @@
+"""Prefixes as users give them: `~` for the home folder, and folders where a name was wanted."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ml_data.errors import UsageError
+
+_NAMES_IN_A_MESSAGE = 3
+
+
+def expanded(prefix: str | Path) -> str:
+    """`prefix` with `~` as the home folder, which the shell leaves as it is behind a `=`."""
+    return os.path.expanduser(str(prefix))
+
+
+def output_prefix(prefix: str | Path, flag: str = "--output-prefix") -> str:
+    """An expanded prefix for new files; UsageError where it names a folder and no file.
+
+    A prefix beside a folder of the same name is fine: P_text_document.bin lies beside P/.
+    """
+    given = expanded(prefix)
+    if os.path.basename(given) in ("", ".", ".."):
+        what = "is a folder" if given else "is empty"
+        example = os.path.join(given, "data")
+        raise UsageError(
+            f"{flag} {str(prefix)!r} {what}, and the names of files begin with it: add a name, as "
+            f"in {flag} {example}"
+        )
+    return given
+
+
+def prefixes_in(folder: str | Path) -> str:
+    """For messages: the prefixes of the pairs in `folder`."""
+    try:
+        names = sorted(path.name for path in Path(folder).iterdir())
+    except OSError:
+        return ""
+    found = [name.removesuffix(".idx") for name in names if name.endswith(".idx")]
+    shown = ", ".join(os.path.join(folder, name) for name in found[:_NAMES_IN_A_MESSAGE])
+    more = len(found) - _NAMES_IN_A_MESSAGE
+    return f"{shown} and {more:,} more" if more > 0 else shown
