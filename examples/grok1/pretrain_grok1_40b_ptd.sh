@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Pre-trains Grok-1 40B (8 layers) on 2 nodes of 8 devices. Run it on every node, NODE_RANK counting up.
+# Set MASTER_ADDR to node 0's name or address, the same on every node; one node needs none.
 # Every variable can be set from the environment; arguments are passed on behind `--` and win over this file.
 #   MODEL=grok1-40b         xAI's architecture (tanh GELU, soft cap, tied embedding)
 #   MODEL=grok1-40b-guide   the ModelLink guide's own variant, to go on with runs begun there
@@ -10,10 +11,13 @@ TOKENIZER_MODEL=${TOKENIZER_MODEL:-./model_from_hf/grok1-40B/tokenizer.model}
 DATA_PATH=${DATA_PATH:-./dataset/grok1-40B/alpaca_text_document}
 
 GPUS_PER_NODE=${GPUS_PER_NODE:-8}
-MASTER_ADDR=${MASTER_ADDR:-localhost}
-MASTER_PORT=${MASTER_PORT:-6000}
 NNODES=${NNODES:-2}
 NODE_RANK=${NODE_RANK:-0}
+# Where the nodes meet: node 0, and a port that is the same on every node.
+MASTER_ADDR=${MASTER_ADDR:-localhost}
+MEETING_ARGS=(--master-addr "$MASTER_ADDR" --master-port "${MASTER_PORT:-6000}")
+# A single node finds a free port by itself.
+if [ "$NNODES" -eq 1 ] && [ -z "${MASTER_PORT:-}" ]; then MEETING_ARGS=(--standalone); fi
 WORLD_SIZE=${WORLD_SIZE:-$((GPUS_PER_NODE * NNODES))}
 
 TP=${TP:-4}
@@ -29,7 +33,7 @@ if [ "$NNODES" -gt 1 ]; then MULTI_NODE_ARGS+=(--overlap-grad-reduce); fi
 if [ "${NO_SHARED_STORAGE:-0}" = 1 ]; then MULTI_NODE_ARGS+=(--no-shared-storage); fi
 
 exec ml-train-launch --nproc-per-node "$GPUS_PER_NODE" --nnodes "$NNODES" --node-rank "$NODE_RANK" \
-    --master-addr "$MASTER_ADDR" --master-port "$MASTER_PORT" \
+    "${MEETING_ARGS[@]}" \
     -m ml_train.cli pretrain \
     --model "$MODEL" \
     --tensor-model-parallel-size "$TP" \

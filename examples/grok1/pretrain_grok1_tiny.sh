@@ -8,10 +8,13 @@ TOKENIZER_MODEL=${TOKENIZER_MODEL:-./examples/data/grok1_tokenizer/tokenizer.mod
 DATA_PATH=${DATA_PATH:-./run/data/alpaca_text_document}
 
 GPUS_PER_NODE=${GPUS_PER_NODE:-8}
-MASTER_ADDR=${MASTER_ADDR:-localhost}
-MASTER_PORT=${MASTER_PORT:-$((20000 + RANDOM % 20000))}
 NNODES=${NNODES:-1}
 NODE_RANK=${NODE_RANK:-0}
+# Where the nodes meet: node 0, and a port that is the same on every node.
+MASTER_ADDR=${MASTER_ADDR:-localhost}
+MEETING_ARGS=(--master-addr "$MASTER_ADDR" --master-port "${MASTER_PORT:-6000}")
+# A single node finds a free port by itself.
+if [ "$NNODES" -eq 1 ] && [ -z "${MASTER_PORT:-}" ]; then MEETING_ARGS=(--standalone); fi
 WORLD_SIZE=${WORLD_SIZE:-$((GPUS_PER_NODE * NNODES))}
 
 TP=${TP:-2}
@@ -25,7 +28,7 @@ DEVICE=${DEVICE:-cpu}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
 exec ml-train-launch --nproc-per-node "$GPUS_PER_NODE" --nnodes "$NNODES" --node-rank "$NODE_RANK" \
-    --master-addr "$MASTER_ADDR" --master-port "$MASTER_PORT" \
+    "${MEETING_ARGS[@]}" \
     -m ml_train.cli pretrain \
     --model "$MODEL" \
     --device "$DEVICE" \

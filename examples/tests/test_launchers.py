@@ -141,3 +141,22 @@ def test_large_launcher_takes_its_variables_from_the_environment(tmp_path: Path)
     assert arguments[arguments.index("--tensor-model-parallel-size") + 1] == "2"
     assert arguments[arguments.index("--model") + 1] == "grok1-40b-guide"
     assert "--overlap-grad-reduce" not in arguments and "--no-shared-storage" in arguments
+
+
+@pytest.mark.parametrize("script", [TINY, LARGE])
+def test_every_node_is_told_the_same_port(script: Path, tmp_path: Path) -> None:
+    ports = set()
+    for rank in ("0", "1"):
+        arguments = launcher_arguments(script, tmp_path, NNODES="2", NODE_RANK=rank)
+        ports.add(arguments[arguments.index("--master-port") + 1])
+    assert len(ports) == 1
+    alone = launcher_arguments(script, tmp_path, NNODES="1")
+    assert "--standalone" in alone and "--master-port" not in alone
+    given = launcher_arguments(script, tmp_path, NNODES="1", MASTER_PORT="7000")
+    assert given[given.index("--master-port") + 1] == "7000"
+
+
+def test_several_nodes_at_localhost_are_one_sentence() -> None:
+    done = run(["bash", TINY], timeout=60, NNODES="2", NODE_RANK="1")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "--master-addr localhost with --nnodes 2" in done.stderr.splitlines()[-1]

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ml_train import terminal
 from ml_train.config.load import LoadedConfig
 from ml_train.config.run import RunConfig
 from ml_train.errors import ConfigError
@@ -110,14 +111,12 @@ def is_finished(checkpoint: Path, iteration: int, config: RunConfig) -> bool:
     total = config.training.train_iters
     if iteration < max(total, 1):
         return False
-    if os.environ.get("RANK", "0") == "0":
-        reached = "the last" if iteration == total else "already beyond the last"
-        print(
-            f"finished: nothing is left to train. {checkpoint} holds step {iteration}, {reached} "
-            f"of --train-iters {total}. To go on, raise --train-iters; ml-train evaluate gives "
-            "its loss on other data.",
-            flush=True,
-        )
+    reached = "the last" if iteration == total else "already beyond the last"
+    terminal.notice(
+        f"finished: nothing is left to train. {checkpoint} holds step {iteration}, {reached} of "
+        f"--train-iters {total}. To go on, raise --train-iters; ml-train evaluate gives its loss "
+        "on other data."
+    )
     return True
 
 

@@ -1,10 +1,17 @@
 """ml-train pretrain: train a model; start it with torchrun."""
 
 import argparse
-import os
+import signal
+from typing import TYPE_CHECKING
 
+from ml_train import terminal
 from ml_train.config.flags import add_config_flags, given_flags
 from ml_train.config.load import load_config
+from ml_train.errors import DONE
+from ml_train.health.launcher import end_with_launcher
+
+if TYPE_CHECKING:
+    from ml_train.training.trainer import Trainer
 
 DESCRIPTION = (
     "Train a model. Start one process per device with torchrun: "
@@ -19,13 +26,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train to the end, or until something asks the run to stop."""
+    end_with_launcher()
     loaded = load_config(given_flags(args))
 
     from ml_train.pretrain import pretrain
 
     trainer = pretrain(loaded)
     if trainer is None:
-        return 0
-    if trainer.stop_reason is not None and os.environ.get("RANK", "0") == "0":
-        print(f"stopped after step {trainer.iteration}: {trainer.stop_reason}", flush=True)
-    return 0
+        return DONE
+    if trainer.stop_reason is not None:
+        terminal.notice(
+            f"stopped after step {trainer.iteration}: {trainer.stop_reason}; "
+            f"{_what_is_kept(trainer)}"
+        )
+    return _exit_code(trainer)
+
+
+def _what_is_kept(trainer: "Trainer") -> str:
+    if trainer.config.checkpoint.save is None:
+        return "nothing is saved, as there is no --save"
+    if trainer.saved is None:
+        return "no step was made since the start, so there is nothing to save"
+    return f"saved to {trainer.saved}; the same command goes on from there"
+
+
+def _exit_code(trainer: "Trainer") -> int:
+    """0 where a scheduler's signal ended in a save, as it asked for; 130 after Ctrl-C in any case;
+    else 128 and the signal's number, as a shell has it."""
+    number = trainer.stop_signal
+    if number is None:
+        return DONE
+    asked_for = number in (signal.SIGTERM, signal.SIGUSR1) and trainer.saved is not None
+    return DONE if asked_for else 128 + number

@@ -15,6 +15,7 @@ from ml_train.config.tokenizer import TokenizerSection
 from ml_train.data.config import DataConfig
 from ml_train.diagnosis.environments import own_variables
 from ml_train.errors import MlTrainError
+from ml_train.launch.command import LAUNCHER
 
 CHANGED = frozenset({"save", "load", "save_interval", "keep_last", "keep_every", "metrics_file"})
 """Settings that the verify commands choose themselves."""
@@ -65,7 +66,7 @@ def start(words: list[str], num_processes: int, log: Path, *, python: str = sys.
     command = [python, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", str(num_processes), "-m", "ml_train.cli", "pretrain", *words]
     threads = os.environ.get("OMP_NUM_THREADS", "1")
-    variables = {**own_variables(), "OMP_NUM_THREADS": threads}
+    variables = {**own_variables(), "OMP_NUM_THREADS": threads, LAUNCHER: str(os.getpid())}
     with log.open("w", encoding="utf-8") as stream:
         try:
             done = subprocess.run(

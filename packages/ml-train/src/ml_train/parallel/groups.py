@@ -37,9 +37,15 @@ def process_groups(
     from torch._C._distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
-    store, _, _ = next(
-        rendezvous(_meeting_point(world), world.rank, world.size, timeout=parallel.timeout)
-    )
+    point = _meeting_point(world)
+    try:
+        store, _, _ = next(rendezvous(point, world.rank, world.size, timeout=parallel.timeout))
+    except (RuntimeError, ValueError) as error:
+        address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise StartError(
+            f"The processes cannot meet at {address} (MASTER_ADDR, MASTER_PORT): "
+            f"{str(error).strip().splitlines()[0]}"
+        ) from error
     start = agree_on_start(store, world, parallel.timeout)
     torch.distributed.init_process_group(
         platform.backend,
@@ -131,6 +137,14 @@ def _meeting_point(world: World) -> str:
             "--standalone, or a free --master-port."
         )
     if "MASTER_ADDR" in os.environ and "MASTER_PORT" in os.environ:
+        host = os.environ["MASTER_ADDR"]
+        try:
+            socket.getaddrinfo(host, None)
+        except (OSError, UnicodeError) as error:
+            raise StartError(
+                f"MASTER_ADDR is {host!r}, which cannot be resolved here ({error}). Give node 0's "
+                "name as this node knows it, or its address."
+            ) from error
         return "env://"
     if world.size > 1:
         raise ConfigError(

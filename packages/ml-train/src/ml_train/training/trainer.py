@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -38,6 +39,11 @@ class Trainer:
         self.iteration = iteration
         self.consumed_samples = consumed_samples
         self.stop_reason: str | None = None
+        self.stop_signal: int | None = None
+        """The signal that ended the run, set by SignalCallback; the same on every rank."""
+        self.saved: Path | None = None
+        """The last checkpoint of this run that became whole."""
+        self._is_late = False
         self._rollback: Callable[[], RunState] | None = None
         self._loaders = loaders
         self._platform = platform
@@ -49,29 +55,26 @@ class Trainer:
         )
 
     def fit(self) -> None:
-        """Train to the last step. On an exception every callback hears of it first."""
-        training = self.config.training
+        """Train to the last step. On an exception every callback hears of it first.
+
+        However the run ends, its last state is saved before a validation or a test.
+        """
+        training, first = self.config.training, self.iteration
         try:
             self._call("on_train_start")
             while self.iteration < training.train_iters and self.stop_reason is None:
-                self._call("on_step_start")
-                started = self._timers.now()
-                with self._timers.phase("data"):
-                    batches = self._next(self._loaders.train)
-                result = self.train_module.train_step(batches, before_update=self._judge)
-                self.iteration += 1
-                self.consumed_samples += self.train_module.layout.global_batch_size
-                if self._rollback is not None:
-                    self._go_back(self._rollback)
+                if not self._step():
                     continue
-                metrics = self._measure(result, self._timers.now() - started)
-                self._call("on_step_end", metrics)
-                if training.eval_iters and self.iteration % training.eval_interval == 0:
-                    self.validate()
                 self._stop_if_due()
-            if training.eval_iters and self.iteration % training.eval_interval:
+                last = self.iteration == training.train_iters
+                if self._validation_is_due() and not last and self.stop_reason is None:
+                    self.validate()
+            self._call("on_last_step")
+            is_trained = self.iteration > first or self.iteration % training.eval_interval
+            if training.eval_iters and is_trained and not self._in_a_hurry:
                 self.validate()
-            if self._loaders.test is not None and self.iteration == training.train_iters:
+            is_complete = self.iteration == training.train_iters
+            if self._loaders.test is not None and is_complete and not self._in_a_hurry:
                 self._evaluate(self._loaders.test, "test_loss")
             self._call("on_train_end")
         except BaseException as error:
@@ -79,16 +82,42 @@ class Trainer:
                 callback.on_error(self, error)
             raise
 
+    def _step(self) -> bool:
+        """One step of training; False where it was given up for an earlier state."""
+        self._call("on_step_start")
+        started = self._timers.now()
+        with self._timers.phase("data"):
+            batches = self._next(self._loaders.train)
+        result = self.train_module.train_step(batches, before_update=self._judge)
+        self.iteration += 1
+        self.consumed_samples += self.train_module.layout.global_batch_size
+        if self._rollback is not None:
+            self._go_back(self._rollback)
+            return False
+        metrics = self._measure(result, self._timers.now() - started)
+        self._call("on_step_end", metrics)
+        return True
+
     def validate(self) -> dict[str, float]:
-        """Loss over eval_iters global batches of the validation data. Collective."""
+        """Loss over eval_iters global batches of the validation data. Collective.
+
+        Empty where it was broken off, as the run must leave.
+        """
         return self._evaluate(self._loaders.valid, "loss")
+
+    def _validation_is_due(self) -> bool:
+        training = self.config.training
+        return training.eval_iters > 0 and self.iteration % training.eval_interval == 0
 
     def _evaluate(self, loader: Any, name: str) -> dict[str, float]:
         self.train_module.sync_parameters()
-        losses = [
-            self.train_module.eval_step(self._next(loader))
-            for _ in range(self.config.training.eval_iters)
-        ]
+        losses = []
+        for _ in range(self.config.training.eval_iters):
+            losses.append(self.train_module.eval_step(self._next(loader)))
+            self._call("on_validation_step")
+            self._stop_if_late()
+            if self._in_a_hurry:
+                return {}
         result = {name: sum(losses) / len(losses)}
         self._timers.collect()
         self._call("on_validation_end", result)
@@ -184,13 +213,24 @@ class Trainer:
             skipped=result.skipped,
         )
 
+    @property
+    def _in_a_hurry(self) -> bool:
+        """What is still to do beside saving is left out."""
+        return self.stop_signal is not None or self._is_late
+
     def _stop_if_due(self) -> None:
         training = self.config.training
         if training.exit_interval and self.iteration % training.exit_interval == 0:
             self.request_stop(f"--exit-interval {training.exit_interval}")
-        if training.exit_duration_in_mins is not None:
-            late = (time.perf_counter() - self._started) / 60 >= training.exit_duration_in_mins
-            vote = torch.tensor([float(late)], device=self._platform.device)
-            torch.distributed.all_reduce(vote, op=torch.distributed.ReduceOp.MAX)
-            if float(vote):
-                self.request_stop(f"--exit-duration-in-mins {training.exit_duration_in_mins}")
+        self._stop_if_late()
+
+    def _stop_if_late(self) -> None:
+        minutes = self.config.training.exit_duration_in_mins
+        if minutes is None:
+            return
+        late = (time.perf_counter() - self._started) / 60 >= minutes
+        vote = torch.tensor([float(late)], device=self._platform.device)
+        torch.distributed.all_reduce(vote, op=torch.distributed.ReduceOp.MAX)
+        if float(vote):
+            self._is_late = True
+            self.request_stop(f"--exit-duration-in-mins {minutes:g}")

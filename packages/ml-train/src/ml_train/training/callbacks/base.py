@@ -27,6 +27,10 @@ class TrainerView(Protocol):
     consumed_samples: int
     """Sequences taken from the training data so far."""
     callbacks: Any
+    stop_signal: int | None
+    """The signal that ends the run."""
+    saved: Path | None
+    """The last checkpoint of this run that became whole."""
 
     def run_state(self) -> dict[str, Any]:
         """What a resume needs besides tensors: iteration, consumed samples; JSON values."""
@@ -75,14 +79,20 @@ class Callback:
     def on_step_end(self, trainer: TrainerView, metrics: StepMetrics) -> None:
         """After each step; trainer.iteration counts it already."""
 
+    def on_validation_step(self, trainer: TrainerView) -> None:
+        """After each batch of a validation; request_stop with a stop_signal breaks it off."""
+
     def on_validation_end(self, trainer: TrainerView, losses: dict[str, float]) -> None:
         """After each validation."""
 
     def on_save(self, trainer: TrainerView, path: Path) -> None:
         """After a checkpoint became whole."""
 
+    def on_last_step(self, trainer: TrainerView) -> None:
+        """After the last step, before a last validation: what must not wait, such as a save."""
+
     def on_train_end(self, trainer: TrainerView) -> None:
-        """After the last step."""
+        """When nothing is left to do."""
 
     def on_error(self, trainer: TrainerView, error: BaseException) -> None:
         """When the loop is left by an exception; ranks may be out of step: don't communicate."""

@@ -38,6 +38,10 @@ class CheckpointCallback(Callback):
         self._last_step = trainer.iteration
 
     def on_train_end(self, trainer: TrainerView) -> None:
+        """As on_last_step, for loops that do not call that."""
+        self.on_last_step(trainer)
+
+    def on_last_step(self, trainer: TrainerView) -> None:
         """Save the last step unless it is saved, and wait until it is on the disk.
 
         Raises CheckpointError if the run's last state could not be written.
@@ -52,6 +56,7 @@ class CheckpointCallback(Callback):
                 trainer.train_module, trainer.run_state(), in_background=False
             )
             self._announce(trainer, outcome)
+            self._last_step = trainer.iteration
             if outcome is not None and outcome.path is None:
                 raise CheckpointError(
                     f"The run ended after step {outcome.iteration} and its last state could not "
@@ -65,5 +70,6 @@ class CheckpointCallback(Callback):
             # So that the end of the run tries again.
             self._last_step = None
             return
+        trainer.saved = outcome.path
         for callback in trainer.callbacks:
             callback.on_save(trainer, outcome.path)

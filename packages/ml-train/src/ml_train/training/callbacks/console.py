@@ -10,8 +10,10 @@ from ml_train.training.callbacks.reporter import Report, Sink
 class ConsoleSink(Sink):
     """Plain lines: what a log file wants."""
 
-    def __init__(self, stream: TextIO | None = None):
+    def __init__(self, stream: TextIO | None = None, *, tells_of_saves: bool = True):
+        """tells_of_saves: off where the checkpoints say it themselves."""
         self._stream = stream
+        self._tells_of_saves = tells_of_saves
 
     def write(self, line: str) -> None:
         """One line, at once."""
@@ -42,14 +44,16 @@ class ConsoleSink(Sink):
 
     def event(self, iteration: int, kind: str, text: str) -> None:
         """One line."""
+        if kind == "saved" and not self._tells_of_saves:
+            return
         self.write(f"{kind} at step {iteration}: {text}")
 
 
 class TerminalSink(ConsoleSink):
     """The same lines above a progress bar with speed, time left and memory."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *, tells_of_saves: bool = True) -> None:
+        super().__init__(tells_of_saves=tells_of_saves)
         self._progress: Any = None
         self._task: Any = None
 
@@ -100,9 +104,10 @@ class TerminalSink(ConsoleSink):
             self._progress = None
 
 
-def console_sink() -> ConsoleSink:
+def console_sink(*, tells_of_saves: bool = True) -> ConsoleSink:
     """The display that fits what stdout is."""
-    return TerminalSink() if sys.stdout.isatty() else ConsoleSink()
+    kind = TerminalSink if sys.stdout.isatty() else ConsoleSink
+    return kind(tells_of_saves=tells_of_saves)
 
 
 def report_line(report: Report) -> str:

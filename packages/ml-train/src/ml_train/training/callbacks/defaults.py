@@ -15,7 +15,7 @@ def default_callbacks(config: RunConfig, *, warnings: list[str] | None = None) -
     """What the logging section asks for; warnings are LoadedConfig.warnings."""
     logging = config.logging
     save = Path(config.checkpoint.save) if config.checkpoint.save else None
-    sinks: list[Sink] = [console_sink()]
+    sinks: list[Sink] = [console_sink(tells_of_saves=False)]
     if logging.metrics_file or save:
         sinks.append(JsonLinesSink(metrics_path(config)))
     if logging.tensorboard_dir or save:

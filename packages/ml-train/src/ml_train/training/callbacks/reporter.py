@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from ml_train.checkpoint.store import iteration_of
 from ml_train.training.callbacks.base import Callback, TrainerView
 from ml_train.training.metrics import StepMetrics
 
@@ -138,8 +139,13 @@ class Reporter(Callback):
         self._tell("rollback", trainer, left)
 
     def on_save(self, trainer: TrainerView, path: Path) -> None:
-        """Note the checkpoint."""
-        self._tell("event", trainer.iteration, "saved", str(path))
+        """Note the checkpoint, which may be an earlier step's by now."""
+        self._tell("event", iteration_of(path) or trainer.iteration, "saved", str(path))
+
+    def on_last_step(self, trainer: TrainerView) -> None:
+        """Report what is left of an interval."""
+        if self._active:
+            self._flush(trainer.config.training.train_iters)
 
     def on_train_end(self, trainer: TrainerView) -> None:
         """Report what is left of an interval, and close."""
