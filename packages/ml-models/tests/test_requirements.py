@@ -1,7 +1,9 @@
 """What is said where torch is missing, broken, or built without CUDA."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -70,6 +72,26 @@ def test_cuda_and_npu_say_why_there_is_no_device(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "torch_npu", None)
     with pytest.raises(PlatformError, match="CANN libraries are missing"):
         get_platform("npu")
+
+
+def test_a_command_that_cannot_import_torch_says_what_brings_its_libraries(tmp_path: Path) -> None:
+    broken = tmp_path / "torch"
+    broken.mkdir()
+    text = "raise OSError('libcudart.so.13: cannot open shared object file')"
+    (broken / "__init__.py").write_text(text, encoding="ascii")
+    for words in (
+        ["convert", "--from", "xai", "--to", "huggingface", "--input", ".", "--output", "o"],
+        ["compare", "--weights", ".", "--reference", "r"],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "ml_models.cli", *words],
+            capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+        )  # fmt: skip
+        assert done.returncode == 1
+        assert done.stderr.count("\n") == 1, done.stderr
+        assert "torch cannot be imported: libcudart.so.13" in done.stderr
+        assert "pip install --force-reinstall torch" in done.stderr
 
 
 def test_no_check_imports_anything_heavy() -> None:

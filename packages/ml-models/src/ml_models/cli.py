@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from types import MappingProxyType
 
-from ml_models import __version__, notices, terminal
+from ml_models import __version__, notices, requirements, terminal
 from ml_models.command_line import fault_of_words, run_command, unknown_flag
 from ml_models.errors import EXIT_CODES
 
@@ -61,7 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(given)
 
     def command_itself() -> int:
-        with notices.hidden():
+        if args.command == "compare":  # the only command that builds a model
+            requirements.require_core()
+        with requirements.explained(), notices.hidden():
             return int(import_module(f"ml_models.commands.{args.command}").run(args))
 
     with terminal.speaking(args.logging_level):

@@ -95,13 +95,34 @@ def uses_of(package: str) -> list[Use]:
     uses: list[Use] = []
     for path in sorted(root.rglob("*.py")):
         reader = _Reader(f"{package}/{path.relative_to(root).as_posix()}")
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        for node in ast.walk(tree):  # imports first: a function may import after others call
+        nodes = list(_reached(ast.parse(path.read_text(encoding="utf-8"))))
+        for node in nodes:  # imports first: a function may import after others call
             reader.read_import(node)
-        for node in ast.walk(tree):
+        for node in nodes:
             reader.read_call(node)
         uses += reader.uses
     return uses
+
+
+def _reached(node: ast.AST) -> Iterator[ast.AST]:
+    """A tree's nodes, without the branches of core_line that are for other lines."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and _is_for_other_lines(child.test):
+            for other in child.orelse:
+                yield from _reached(other)
+        else:
+            yield from _reached(child)
+
+
+def _is_for_other_lines(test: ast.expr) -> bool:
+    """Whether a condition is `_here(first=..., last=...)`, or an `or` of it, and does not hold."""
+    if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.Or):
+        return all(_is_for_other_lines(value) for value in test.values)
+    if not (isinstance(test, ast.Call) and getattr(test.func, "id", "") == "_here"):
+        return False
+    ends = {item.arg: ast.literal_eval(item.value) for item in test.keywords if item.arg}
+    return core_line.installed_line() not in core_line.Lines(**ends)
 
 
 @dataclass

@@ -8,6 +8,8 @@ import importlib
 import platform
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from importlib.util import find_spec
 
@@ -35,6 +37,17 @@ def require_torch() -> None:
             f"torch cannot be imported: {error}.{lacks} Run: {sys.executable} -m pip install "
             f"--force-reinstall {torch_requirement()}"
         ) from error
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Around a command: where torch could not be imported in it, what `require_torch` says."""
+    try:
+        yield
+    except (ImportError, OSError):
+        if "torch" not in sys.modules:  # an import that fails leaves no entry
+            require_torch()
+        raise
 
 
 def torch_version() -> str | None:

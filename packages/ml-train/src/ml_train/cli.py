@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from ml_models import notices
+from ml_models import notices, requirements
 from ml_models.command_line import run_command
 from ml_train import terminal
 from ml_train.errors import BAD_USAGE, DONE, EXIT_CODES, MlTrainError
@@ -31,6 +31,9 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
 _USAGE = "usage: ml-train COMMAND [flags]\n\ncommands:\n" + "".join(
     f"  {name:<16}{text}\n" for name, text in COMMANDS.items()
 )
+
+_WITHOUT_CORE = frozenset({"report", "show-config"})
+"""Commands that need neither torch nor megatron-core."""
 
 _RANK_0_SPEAKS_FIRST_SECONDS = 3
 
@@ -74,8 +77,11 @@ def _run(name: str, words: list[str]) -> int:
         raise MlTrainError(f"ml-train {name} is not part of this version.") from error
     parser = FlagParser(f"ml-train {name}", command.DESCRIPTION)
     command.add_arguments(parser)
-    with notices.hidden():
-        code: int = command.run(parser.parse_args(words))
+    args = parser.parse_args(words)
+    if name not in _WITHOUT_CORE:
+        requirements.require_core()
+    with requirements.explained(), notices.hidden():
+        code: int = command.run(args)
     return code
 
 
