@@ -61,6 +61,7 @@ def test_plain_rope(tmp_path: Path, changes: dict[str, Any], base: float) -> Non
         ({"head_dim": None, "num_attention_heads": 0}, "no multiple of 0 heads"),
         ({"head_dim": None, "hidden_size": "64"}, "no multiple"),
         ({"num_hidden_layers": None}, "num_layers is None"),
+        ({"tie_word_embeddings": "no"}, "must be true or false"),
         ({"initializer_range": None}, "init_method_std"),
     ],
 )
@@ -102,6 +103,13 @@ def test_grok_1_is_known_without_its_name(
 ) -> None:
     edit_config(folder, *remove, **changes)
     read_whole(folder)
+
+
+def test_a_null_tie_is_each_models_own(folder: Path, tmp_path: Path) -> None:
+    edit_config(folder, tie_word_embeddings=None)
+    assert not read_whole(folder).model.untie_embeddings_and_output_weights
+    path = mixtral(tmp_path, tie_word_embeddings=None)
+    assert read_model_file(path).untie_embeddings_and_output_weights
 
 
 @pytest.mark.parametrize(

@@ -232,7 +232,7 @@ def test_the_hubs_cache(folder: Path, tmp_path: Path) -> None:
         path.rename(cache / "blobs" / str(number))
         (snapshot / path.name).symlink_to(f"../../blobs/{number}")
     read_whole(snapshot)
-    for above in (cache, cache / "snapshots"):
+    for above in (cache, cache / "snapshots", tmp_path):
         assert f"the weights are in {snapshot}: give that folder" in refusal(above)
     (snapshot / "model.safetensors").resolve().unlink()
     assert "model.safetensors: a link to" in refusal(snapshot)

@@ -1,6 +1,7 @@
 """Folders that are not read say what they hold and what to do."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from model_checks.hugging_face_folder import (
     weights,
     write,
 )
+from model_checks.references import DATA
 from safetensors.torch import save_file
 
 from ml_models.conversion.open import convert_command, guess_format, open_source
@@ -117,6 +119,20 @@ def subfolders(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "checkpoint-10" / "model.safetensors")
 
 
+def pointer_as_config(folder: Path) -> None:
+    (folder / "config.json").write_text(POINTER)
+
+
+def fused_experts(folder: Path) -> None:
+    write(folder, {"model.layers.0.mlp.experts.gate_up_proj": torch.zeros(2, 2)})
+
+
+def columns_first(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    turned = {NAME: weights()[NAME].t().contiguous().t()}
+    torch.save({**weights(), **turned}, folder / "pytorch_model.bin")
+
+
 def tokenizer_alone(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "tokenizer.model")
 
@@ -127,6 +143,9 @@ def tokenizer_alone(folder: Path) -> None:
         (pointer, ("a pointer of Git LFS", "4,932,877,432 bytes", "git lfs pull")),
         (pointer_of_torch, ("pytorch_model.bin: a pointer of Git LFS", "git lfs pull")),
         (pointer_as_index, ("index.json: a pointer of Git LFS", "git lfs pull")),
+        (pointer_as_config, ("config.json: a pointer of Git LFS", "git lfs pull")),
+        (fused_experts, ("gate_up_proj", "save_original_format=True")),
+        (columns_first, (NAME, "do not lie row by row", "save_pretrained")),
         (empty_file, ("model.safetensors: empty", "fetch it again")),
         (web_page, ("a web page", "fetch the file again")),
         (adapter, ("an adapter of mistralai/Mixtral-8x7B-v0.1", "merge_and_unload")),
@@ -177,6 +196,14 @@ def test_no_folder(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     with pytest.raises(WeightError, match="hf download hpcai-tech/grok-1 --local-dir grok-1"):
         open_source("huggingface", Path("hpcai-tech/grok-1"))
+
+
+def test_pointers_in_xais_release(tmp_path: Path) -> None:
+    """xai-org/grok-1 is a repository of Git LFS, too."""
+    shutil.copytree(DATA / "xai_tiny_mesh1", tmp_path / "in")
+    (tmp_path / "in" / "ckpt-0" / "tensor00003_000").write_text(POINTER)
+    with pytest.raises(WeightError, match="tensor00003_000: a pointer of Git LFS"):
+        open_source("xai", tmp_path / "in" / "ckpt-0")
 
 
 def test_another_format_is_named(folder: Path) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ml_models.config import ModelConfig
+from ml_models.conversion.placeholders import placeholder
 from ml_models.errors import ConfigError, WeightError
 
 MODEL_CONFIG = "model_config.json"
@@ -81,7 +82,9 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError as error:
         raise WeightError(f"{path}: no such file.") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise WeightError(f"{path}: not a readable JSON file ({error}).") from error
+        reason = None if isinstance(error, OSError) else placeholder(path)
+        reason = reason or f"not a readable JSON file ({error})"
+        raise WeightError(f"{path}: {reason}.") from error
 
 
 def _files(folder: Path) -> list[Path]:

@@ -20,6 +20,7 @@ from ml_models.config import ModelConfig
 from ml_models.conversion.arrays import StoredTensor
 from ml_models.conversion.maps import Box, WeightMap, build_map
 from ml_models.conversion.pickles import XAI_SHARD, Call, Name, Span, interpret
+from ml_models.conversion.placeholders import placeholder
 from ml_models.conversion.source import TensorInfo, check_names
 from ml_models.errors import WeightError
 from ml_models.grok1 import weights as maps
@@ -78,6 +79,8 @@ def leaf_names(model: Grok1Config) -> list[str]:
 
 def read_leaf(path: Path) -> Leaf:
     """Interpret one shard's pickle; WeightError for anything but the two known kinds."""
+    if path.exists() and (reason := placeholder(path)) is not None:
+        raise WeightError(f"{path}: {reason}.")
     with path.open("rb") as file:
         value = interpret(file, str(path), XAI_SHARD)
     if isinstance(value, Call) and str(value.function) == "__main__.QuantizedWeight8bit":

@@ -12,6 +12,7 @@ from ml_models.conversion.huggingface.config_fields import (
     head_size,
     named_architecture,
     plain_rope_base,
+    ties_output,
 )
 from ml_models.errors import WeightError
 from ml_models.grok1.config import Grok1Config
@@ -61,7 +62,7 @@ def from_huggingface(
     given = {ours: values[theirs] for ours, theirs in FIELDS.items()}
     given["kv_channels"] = head_size(values, where)
     given["rotary_base"] = plain_rope_base(values, where, Grok1Config.rotary_base)
-    given["untie_embeddings_and_output_weights"] = not values.get("tie_word_embeddings", True)
+    given["untie_embeddings_and_output_weights"] = not ties_output(values, where, default=True)
     config = Grok1Config(**given, activation=activation_of(variant))  # type: ignore[arg-type]
     own = values.get("ml_models")
     if own is None:

@@ -7,6 +7,7 @@ from ml_models.conversion.huggingface.config_fields import (
     head_size,
     named_architecture,
     plain_rope_base,
+    ties_output,
 )
 from ml_models.errors import ConfigError, WeightError
 from ml_models.mixtral.config import MixtralConfig
@@ -56,7 +57,7 @@ def from_huggingface(
         kv_channels=head_size(values, where),
         rotary_base=plain_rope_base(values, where, MixtralConfig.rotary_base),
         init_method_std=values.get("initializer_range", 0.02),
-        untie_embeddings_and_output_weights=not values.get("tie_word_embeddings", False),
+        untie_embeddings_and_output_weights=not ties_output(values, where, default=False),
     )
 
 

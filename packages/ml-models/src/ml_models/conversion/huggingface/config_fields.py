@@ -65,3 +65,13 @@ def _refuse_scaling(entry: Mapping[str, Any], where: str) -> None:
     raise WeightError(
         f"{where} says {details}: RoPE is scaled; only the plain form is known (rope_type default)."
     )
+
+
+def ties_output(values: Mapping[str, Any], where: str, default: bool) -> bool:
+    """tie_word_embeddings: whether the output has the embedding's weight; null is the default."""
+    tied = values.get("tie_word_embeddings")
+    if tied is None:
+        return default
+    if not isinstance(tied, bool):
+        raise WeightError(f"{where}: tie_word_embeddings is {tied!r}; it must be true or false.")
+    return tied

@@ -12,7 +12,6 @@ from typing import Any
 
 from ml_models.conversion.huggingface.tensors import DTYPES, ListedTensor
 
-LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 ADAPTER = "adapter_config.json"
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 _QUANTIZED = re.compile(
@@ -20,6 +19,7 @@ _QUANTIZED = re.compile(
     r"|weight\.(absmax|quant_map|quant_state.*|nested_.*)|input_scale)"
 )
 _ADAPTED = re.compile(r".*\.lora_(A|B|embedding_A|embedding_B)\..*")
+_FUSED = re.compile(r"model\.layers\.\d+\.mlp\.experts\.(gate_up_proj|down_proj)")
 _MISTRALS = re.compile(r"(tok_embeddings|layers\.\d+\.attention\.w[qkvo])\.weight")
 _FOREIGN = (  # file name, what it is
     ("*.gguf", "llama.cpp's format"),
@@ -32,31 +32,6 @@ _FOREIGN = (  # file name, what it is
     ("*.ckpt", "a checkpoint of a trainer"),
 )
 _SHOWN = 5
-
-
-def no_weights_at_all(path: Path) -> str | None:
-    """Why a file cannot hold weights, whatever its name says; None if it may. No full stop."""
-    if path.is_symlink() and not path.exists():
-        return (
-            f"a link to {path.resolve()}, which is not there; the download is not whole: fetch it "
-            "again"
-        )
-    if not path.is_file():
-        return "missing" if not path.exists() else "not a file"
-    with path.open("rb") as file:
-        start = file.read(512)
-    if not start:
-        return "empty; the download is not whole: fetch it again"
-    if start.startswith(LFS_POINTER):
-        size = re.search(rb"\nsize (\d+)", start)
-        weights = f" of {int(size[1]):,} bytes" if size else ""
-        return (
-            f"a pointer of Git LFS, not the file{weights} that it stands for; run git lfs pull in "
-            "that folder"
-        )
-    if start.lstrip()[:9].lower() in (b"<!doctype", b"<html>\n<h") or start[:5].lower() == b"<html":
-        return "a web page that was saved under this name; fetch the file again"
-    return None
 
 
 def explain_folder(folder: Path) -> str | None:
@@ -96,6 +71,9 @@ def _adapter(folder: Path, names: Collection[str]) -> str | None:
 
 
 def _hub_cache(folder: Path, names: Collection[str]) -> str | None:
+    models = sorted(name for name in names if name.startswith("models--"))
+    if models:
+        return _hub_cache(folder / models[0], ())
     snapshots = folder / "snapshots"
     if folder.name == "snapshots":
         snapshots = folder
@@ -114,8 +92,8 @@ def _deepspeed(folder: Path, names: Collection[str]) -> str | None:
     if "zero_to_fp32.py" not in names:
         return None
     return (
-        f"{folder}: a checkpoint of DeepSpeed; run python zero_to_fp32.py . pytorch_model.bin in "
-        "that folder and convert it then."
+        f"{folder}: a checkpoint of DeepSpeed's ranks; run its zero_to_fp32.py, put config.json "
+        "beside the pytorch_model.bin that it makes, and convert that folder."
     )
 
 
@@ -152,6 +130,7 @@ def explain_tensors(
     facts: Iterable[tuple[bool, Callable[[], str]]] = (
         (any(map(_ADAPTED.fullmatch, tensors)), _says_adapted),
         (any(map(_MISTRALS.fullmatch, tensors)), _says_mistrals),
+        (any(name not in needed for name in filter(_FUSED.fullmatch, tensors)), _says_fused),
         (bool(_quantized(tensors, needed)), lambda: _says_quantized(tensors, values, needed)),
         (needed - set(tensors) == {"lm_head.weight"} and not tied, _says_untied),
     )
@@ -197,6 +176,14 @@ def _says_mistrals() -> str:
         "the names are those of Mistral's own format (layers.0.attention.wq.weight), whose query "
         "and key rows lie in another order, so it is not read; take the model-*.safetensors files "
         "that are published beside it"
+    )
+
+
+def _says_fused() -> str:
+    return (
+        "the experts of a layer lie in one tensor (mlp.experts.gate_up_proj), as transformers 5 "
+        "has them in memory; save the model with save_pretrained and its default "
+        "save_original_format=True"
     )
 
 

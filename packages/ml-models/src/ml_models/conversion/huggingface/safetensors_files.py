@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from ml_models.conversion.arrays import StoredTensor
-from ml_models.conversion.huggingface.refusals import no_weights_at_all
 from ml_models.conversion.huggingface.tensors import DTYPES, NAMES, ListedTensor
 from ml_models.conversion.maps import Shape, volume
+from ml_models.conversion.placeholders import placeholder
 from ml_models.errors import WeightError
 
 MAX_HEADER_BYTES = 100 * 2**20  # the limit of the safetensors library
@@ -29,7 +29,7 @@ def read_header(path: Path) -> dict[str, ListedTensor]:
             start = file.read(8)
             length = struct.unpack("<Q", start)[0] if len(start) == 8 else -1
             if not 0 < length <= MAX_HEADER_BYTES:
-                reason = no_weights_at_all(path) or "not a safetensors file, or truncated"
+                reason = placeholder(path) or "not a safetensors file, or truncated"
                 raise WeightError(f"{path}: {reason}.")
             text = file.read(length)
         if len(text) != length:

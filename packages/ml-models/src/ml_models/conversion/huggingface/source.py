@@ -129,8 +129,9 @@ class HuggingFaceSource:
         for name, tensor in listed.items():
             if tensor.stored is None:
                 raise WeightError(
-                    f"{tensor.path}: {name} is {tensor.dtype}; weights are {', '.join(DTYPES)} "
-                    "with their numbers row by row."
+                    f"{tensor.path}: {name} is {tensor.dtype}, or its numbers do not lie row by "
+                    f"row; weights are {', '.join(DTYPES)}. Save the model again with "
+                    "save_pretrained, which writes safetensors."
                 )
             stored[name] = tensor.stored
         return stored

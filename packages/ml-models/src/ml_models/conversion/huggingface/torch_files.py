@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ml_models.conversion.archives import TensorPlaces
-from ml_models.conversion.huggingface.refusals import no_weights_at_all
 from ml_models.conversion.huggingface.tensors import NAMES, ListedTensor
 from ml_models.conversion.megatron_args import mapping_of
 from ml_models.conversion.pickles import Call, inspect_torch_zip
+from ml_models.conversion.placeholders import placeholder
 from ml_models.errors import WeightError
 
 WRAPPED_IN = ("state_dict", "module", "model")
@@ -21,9 +21,9 @@ WRAPPED_IN = ("state_dict", "module", "model")
 
 def read_torch_file(path: Path) -> dict[str, ListedTensor]:
     """The tensors of one file; WeightError when it is damaged or its pickle asks for more."""
-    if (reason := no_weights_at_all(path)) is not None:
-        raise WeightError(f"{path}: {reason}.")
     try:
+        if (reason := placeholder(path)) is not None:
+            raise WeightError(f"{path}: {reason}.")
         with path.open("rb") as stream:
             value, archive = inspect_torch_zip(stream, str(path))
             places = TensorPlaces(archive, stream, path)

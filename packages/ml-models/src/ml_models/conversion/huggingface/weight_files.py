@@ -19,15 +19,12 @@ import torch
 
 from ml_models.conversion.folder import read_json
 from ml_models.conversion.huggingface.names import is_buffer
-from ml_models.conversion.huggingface.refusals import (
-    explain_folder,
-    listing,
-    no_weights_at_all,
-)
+from ml_models.conversion.huggingface.refusals import explain_folder, listing
 from ml_models.conversion.huggingface.safetensors_files import read_header
 from ml_models.conversion.huggingface.tensors import ListedTensor
 from ml_models.conversion.huggingface.torch_files import read_torch_file
 from ml_models.conversion.maps import Box, Shape, volume
+from ml_models.conversion.placeholders import placeholder
 from ml_models.errors import WeightError
 
 USUAL = {".safetensors": "model", ".bin": "pytorch_model"}
@@ -86,7 +83,7 @@ def list_tensors(folder: Path) -> tuple[dict[str, ListedTensor], list[str]]:
 
 
 def _read(path: Path) -> dict[str, ListedTensor]:
-    if path.is_symlink() and (reason := no_weights_at_all(path)) is not None:
+    if path.is_symlink() and (reason := placeholder(path)) is not None:
         raise WeightError(f"{path}: {reason}.")
     return read_torch_file(path) if path.suffix == ".bin" else read_header(path)
 
@@ -210,7 +207,7 @@ def _is_there(path: Path) -> bool:
 
 def _read_index(path: Path, suffix: str, files_are_there: bool) -> FileSet:
     remove = "; remove it: the shards are read without it" if files_are_there else ""
-    if (reason := no_weights_at_all(path)) is not None:
+    if (reason := placeholder(path)) is not None:
         raise WeightError(f"{path}: {reason}.")
     index = read_json(path)
     placed = index.get("weight_map") if isinstance(index, Mapping) else None
