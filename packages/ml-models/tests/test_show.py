@@ -1,6 +1,7 @@
 """ml-models list and show; counts against a built model."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -33,11 +34,23 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == registry.names()
 
 
-@pytest.mark.parametrize("name", ["grok1-tiny", "mixtral-tiny"])
-def test_counts_are_those_of_the_built_model(name: str, alone: None) -> None:
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("grok1-tiny", {}),
+        ("grok1-tiny", {"num_experts": 1, "moe_router_topk": 1}),
+        ("grok1-tiny", {"untie_embeddings_and_output_weights": True, "post_norms": False}),
+        ("mixtral-tiny", {}),
+        ("mixtral-tiny", {"num_experts": 2}),
+    ],
+    ids=str,
+)
+def test_counts_are_those_of_the_built_model(
+    name: str, changes: dict[str, Any], alone: None
+) -> None:
     from ml_models.build import build_model, make_transformer_config
 
-    model = registry.get(name).replace(vocab_size=512)
+    model = registry.get(name).replace(vocab_size=512, **changes)
     built = build_model(
         model,
         make_transformer_config(model),

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import pytest
 
 from ml_models import registry
+from ml_models.config import ModelConfig
+from ml_models.parameters import count_parameters
 from ml_train.training.flops import (
     active_parameters,
     forward_flops_per_token,
@@ -64,6 +69,25 @@ def test_counted_against_torch() -> None:
             torch.zeros(tokens, inner) @ torch.zeros(inner, outer)
     parts = forward_flops_per_token(model, tokens)
     assert counter.get_total_flops() == tokens * (parts.total - parts.attention)
+
+
+def test_a_dense_model_has_no_router() -> None:
+    """A dense layer has attention, a gated MLP of three matrices and norms, but no router."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class DenseConfig(ModelConfig):
+        post_norms: ClassVar[bool] = True
+
+    sizes = {"num_layers": 2, "hidden_size": 64, "ffn_hidden_size": 64, "vocab_size": 128}
+    sizes |= {"num_attention_heads": 4, "num_query_groups": 2, "kv_channels": 16}
+    dense = DenseConfig(num_experts=1, moe_router_topk=1, seq_length=16, **sizes)
+    attention, experts, norms = 64 * (2 * 64 + 2 * 32), 3 * 64 * 64, 4 * 64
+    wanted = 2 * (attention + experts + norms) + 64 + 128 * 64
+    assert total_parameters(dense) == active_parameters(dense) == wanted
+    assert count_parameters(dense).total == wanted
+    parts = forward_flops_per_token(dense, 1)
+    assert parts.router == 0
+    assert parts.total - parts.attention == 2 * (2 * (attention + experts) + 128 * 64)
 
 
 def test_rates() -> None:

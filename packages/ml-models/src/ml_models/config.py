@@ -44,7 +44,7 @@ class ModelConfig:
     """Size of one head; heads * kv_channels need not equal hidden_size."""
 
     num_experts: int
-    """Experts per layer; 1: a dense MLP."""
+    """Experts per layer; 1 in an architecture whose layers are dense."""
 
     moe_router_topk: int
     """Experts that one token passes."""
@@ -83,11 +83,16 @@ class ModelConfig:
             f"at most num_experts, which is {self.num_experts}",
         )
         self._require(
-            self.moe_router_topk > 1 or self.num_experts == 1 or not self.gates_sum_to_one,
+            self.moe_router_topk > 1 or not (self.has_router and self.gates_sum_to_one),
             "moe_router_topk",
             "2 or more, as the gates of the chosen experts are made to sum to 1: a single gate "
             "would be 1 whatever the router says, and the router would learn nothing",
         )
+
+    @property
+    def has_router(self) -> bool:
+        """Whether a layer has a router: not where a single expert stands for a dense MLP."""
+        return self.num_experts > 1
 
     @property
     def gates_sum_to_one(self) -> bool:

@@ -50,7 +50,7 @@ def count_parameters(model: ModelConfig) -> ParameterCounts:
         embedding=vocabulary,
         output=vocabulary if model.untie_embeddings_and_output_weights else 0,
         attention=layers * heads * model.kv_channels * hidden,
-        router=layers * model.num_experts * hidden if model.num_experts > 1 else 0,
+        router=layers * model.num_experts * hidden if model.has_router else 0,
         experts=layers * model.num_experts * expert,
         active_experts=layers * model.moe_router_topk * expert,
         norms=(layers * norms + 1) * hidden,

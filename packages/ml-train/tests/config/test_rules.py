@@ -135,8 +135,8 @@ def test_single_rules(arguments: str, words: str) -> None:
 def test_what_agrees_is_no_contradiction() -> None:
     same = ["--seq-length", "64", "--model-override", "seq_length=64", "moe_router_topk=1"]
     assert load_config(flags.parse(same)).model.seq_length == 64
-    dense = ["--model-override", "num_experts=1", "moe_router_topk=1", "renormalize_topk=true"]
-    assert load_config(flags.parse(dense)).model.num_experts == 1
+    single = ["--model-override", "num_experts=1", "moe_router_topk=1"]
+    assert load_config(flags.parse(single)).model.num_experts == 1
 
 
 def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:

@@ -57,6 +57,11 @@ class Grok1Config(ModelConfig):
     """Multiplies the logits: 1/sqrt(3)."""
 
     @property
+    def has_router(self) -> bool:
+        """A single expert is routed to as well."""
+        return True
+
+    @property
     def gates_sum_to_one(self) -> bool:
         """As renormalize_topk says."""
         return self.renormalize_topk

@@ -26,6 +26,11 @@ class MixtralConfig(ModelConfig):
     untie_embeddings_and_output_weights: bool = True
 
     @property
+    def has_router(self) -> bool:
+        """A single expert is routed to as well."""
+        return True
+
+    @property
     def gates_sum_to_one(self) -> bool:
         """Always: Mixtral takes a softmax over the chosen experts' logits."""
         return True

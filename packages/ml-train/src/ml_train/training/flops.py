@@ -3,10 +3,13 @@
 A multiply and an add are two. Causal attention counts the pairs that exist, (S + 1) / 2 per
 token. The backward pass costs twice the forward pass. Work that is repeated (recomputation) or
 added by the layout (padding of experts or vocabulary) is not the model's and does not count.
+Parameters are counted in ml_models.parameters.
 """
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from ml_models.parameters import count_parameters
 
 if TYPE_CHECKING:
     from ml_models.config import ModelConfig
@@ -32,16 +35,15 @@ class ForwardFlops:
 
 
 def forward_flops_per_token(model: "ModelConfig", seq_length: int) -> ForwardFlops:
-    """docs/metrics.md, table of parts."""
-    layers, hidden = model.num_layers, model.hidden_size
+    """docs/metrics.md, table of parts: each matrix that a token passes costs 2 FLOPs an entry."""
+    counts = count_parameters(model)
     queries = model.num_attention_heads * model.kv_channels
-    keys_and_values = 2 * model.num_query_groups * model.kv_channels
     return ForwardFlops(
-        projections=layers * 2.0 * hidden * (2 * queries + keys_and_values),
-        attention=layers * 2.0 * queries * (seq_length + 1),
-        router=layers * 2.0 * hidden * model.num_experts,
-        experts=layers * model.moe_router_topk * 3 * 2.0 * hidden * model.ffn_hidden_size,
-        logits=2.0 * hidden * model.vocab_size,
+        projections=2.0 * counts.attention,
+        attention=model.num_layers * 2.0 * queries * (seq_length + 1),
+        router=2.0 * counts.router,
+        experts=2.0 * counts.active_experts,
+        logits=2.0 * model.vocab_size * model.hidden_size,
     )
 
 
@@ -61,20 +63,9 @@ def model_tflops_per_device(
 
 def active_parameters(model: "ModelConfig") -> int:
     """Parameters that one token passes: topk of the experts, the embedding counted once."""
-    return _parameters(model, model.moe_router_topk)
+    return count_parameters(model).active
 
 
 def total_parameters(model: "ModelConfig") -> int:
     """All parameters, without padding of the vocabulary."""
-    return _parameters(model, model.num_experts)
-
-
-def _parameters(model: "ModelConfig", experts: int) -> int:
-    hidden = model.hidden_size
-    queries = model.num_attention_heads * model.kv_channels
-    keys_and_values = 2 * model.num_query_groups * model.kv_channels
-    norms = 4 if getattr(model, "post_norms", False) else 2
-    layer = hidden * (2 * queries + keys_and_values + model.num_experts + norms)
-    layer += experts * 3 * hidden * model.ffn_hidden_size
-    matrices = 2 if model.untie_embeddings_and_output_weights else 1
-    return model.num_layers * layer + matrices * model.vocab_size * hidden + hidden
+    return count_parameters(model).total

@@ -1,8 +1,13 @@
 """TrainModule: model, optimizer and schedule of this rank, and one step of them.
 
-The only place that calls megatron-core's schedules. The loss of a step is the mean over its micro
-batches of each one's mean over unmasked tokens, so it is the same number for every layout that
-cuts a global batch into the same micro batches; gradients are those of that mean.
+The only place that calls megatron-core's schedules. The loss of a step is the mean over the targets
+of its global batch, the tokens that the loss mask leaves in; gradients are those of that mean. So
+neither depends on how layout and micro batch size cut the global batch.
+
+megatron-core's calculate_per_token_loss comes to the same gradient of this loss, by dividing sums
+by a count that is known after the last micro batch. It scales the auxiliary losses along, which
+then depend on the share of masked tokens and on TP, and it makes the host wait for the count. Here
+targets are counted before the first forward pass instead, and each micro batch is weighted.
 """
 
 import math
@@ -35,6 +40,20 @@ class StepResult:
     skipped: bool
 
 
+@dataclass(frozen=True, kw_only=True)
+class LossSum:
+    """A loss that can be added up over batches."""
+
+    total: float
+    """Sum over the targets, in nats."""
+    num_targets: int
+
+    @property
+    def mean(self) -> float:
+        """Per target; 0 without any."""
+        return self.total / max(self.num_targets, 1)
+
+
 @dataclass(kw_only=True)
 class Gradients:
     """What a step has come to before its update. Numbers are the same on every rank."""
@@ -45,12 +64,22 @@ class Gradients:
     norm: Callable[[], float | None]
     """Global norm before clipping; costs one more pass over the gradients. Collective."""
     micro_losses: Callable[[], list[float]] = list
-    """Of this rank's micro batches; empty on stages without a loss."""
+    """Per target, of this rank's micro batches; empty on stages without a loss."""
     refused: bool = False
 
     def refuse(self) -> None:
         """No update with these gradients. To be called on every rank."""
         self.refused = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Targets:
+    """The tokens that the loss mask leaves in; empty tensors on stages without a loss."""
+
+    of_micro_batches: torch.Tensor
+    """fp32 [micro batches of this rank]."""
+    weight: torch.Tensor
+    """Turns the sum of a micro batch's losses into what the schedule is given."""
 
 
 class TrainModule:
@@ -128,14 +157,19 @@ class TrainModule:
             chunk.train()
             chunk.zero_grad_buffer()
         self.optimizer.zero_grad()
-        reports = self._run(batches, forward_only=False)
-        loss, gradients_finite = self._agree(reports, self._gradients_finite())
+        targets = self._count_targets(batches)
+        reports = self._run(batches, targets, forward_only=False)
+        loss_sum, gradients_finite = self._agree(reports, targets, self._gradients_finite())
+        loss = loss_sum.mean
         learning_rate = max(group["lr"] for group in self.optimizer.param_groups)
         gradients = Gradients(
             loss=loss,
             finite=gradients_finite,
             norm=self._grad_norm,
-            micro_losses=lambda: [float(report["loss"]) for report in reports],
+            micro_losses=lambda: [
+                float(report["loss"] / number.clamp(min=1.0))
+                for report, number in zip(reports, targets.of_micro_batches, strict=False)
+            ],
         )
         if before_update is not None:
             before_update(gradients)
@@ -154,13 +188,14 @@ class TrainModule:
             skipped=not updated,
         )
 
-    def eval_step(self, batches: Sequence[Batch | None]) -> float:
+    def eval_step(self, batches: Sequence[Batch | None]) -> LossSum:
         """Loss of a global batch without gradients. Collective."""
         for chunk in self.model_chunks:
             chunk.eval()
+        targets = self._count_targets(batches)
         with torch.no_grad():
-            reports = self._run(batches, forward_only=True)
-        return self._agree(reports, finite=True)[0]
+            reports = self._run(batches, targets, forward_only=True)
+        return self._agree(reports, targets, finite=True)[0]
 
     def sync_parameters(self) -> None:
         """Finish gathering parameters that overlap_param_gather leaves for the next forward.
@@ -186,10 +221,15 @@ class TrainModule:
             hooks = [chunk.no_sync for chunk in self.model_chunks]
             config.no_sync_func = hooks if len(hooks) > 1 else hooks[0]
 
-    def _run(self, batches: Sequence[Batch | None], *, forward_only: bool) -> list[Any]:
+    def _run(
+        self, batches: Sequence[Batch | None], targets: "_Targets", *, forward_only: bool
+    ) -> list[Any]:
         from megatron.core.pipeline_parallel import get_forward_backward_func
 
-        iterators = [iter(batches) for _ in self.model_chunks]
+        weighted = [
+            None if batch is None else {**batch, "loss_weight": targets.weight} for batch in batches
+        ]
+        iterators = [iter(weighted) for _ in self.model_chunks]
         reports: list[Any] = get_forward_backward_func()(
             forward_step_func=self._forward_step,
             data_iterator=iterators if len(iterators) > 1 else iterators[0],
@@ -210,13 +250,28 @@ class TrainModule:
             on_device["tokens"], on_device["position_ids"], None, labels=on_device["labels"]
         )
 
-        def mean_over_tokens(losses: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        def weighted(losses: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
             mask = on_device["loss_mask"].float()
-            loss = (losses.float() * mask).sum() / mask.sum().clamp(min=1.0)
-            # A clone, as the schedule divides the loss in place by the number of micro batches.
-            return loss, {"loss": loss.detach().clone()}
+            total = (losses.float() * mask).sum()
+            return total * on_device["loss_weight"], {"loss": total.detach()}
 
-        return output, mean_over_tokens
+        return output, weighted
+
+    def _count_targets(self, batches: Sequence[Batch | None]) -> "_Targets":
+        """Collective over the data ranks of the last stage; other stages have no loss."""
+        from megatron.core import parallel_state
+
+        if not parallel_state.is_pipeline_last_stage(ignore_virtual=True):
+            nothing = torch.zeros(0, device=self.device)
+            return _Targets(of_micro_batches=nothing, weight=nothing)
+        masks = [batch["loss_mask"] for batch in batches if batch is not None]
+        numbers = torch.stack([mask.sum(dtype=torch.float32) for mask in masks]).to(self.device)
+        in_all = numbers.sum()
+        torch.distributed.all_reduce(in_all, group=parallel_state.get_data_parallel_group())
+        # The schedule divides by the number of micro batches, and data parallelism by the number
+        # of data ranks: in the end a target counts 1 / in_all.
+        weight = len(batches) * self.layout.dp / in_all.clamp(min=1.0)
+        return _Targets(of_micro_batches=numbers, weight=weight)
 
     def _grad_norm(self) -> float | None:
         """Before the update, which prepares the gradients once more; the largest of all ranks."""
@@ -234,8 +289,8 @@ class TrainModule:
                     return False
         return True
 
-    def _agree(self, reports: list[Any], finite: bool) -> tuple[float, bool]:
-        """(mean loss over micro batches and data ranks, finite everywhere), on every rank.
+    def _agree(self, reports: list[Any], targets: "_Targets", finite: bool) -> tuple[LossSum, bool]:
+        """(loss over micro batches and data ranks, finite everywhere), on every rank.
 
         finite: this rank's gradients.
         """
@@ -246,12 +301,11 @@ class TrainModule:
         values = torch.zeros(3, dtype=torch.float32, device=self.device)
         if counts:
             values[0] = torch.stack([report["loss"] for report in reports]).sum()
-            values[1] = len(reports)
+            values[1] = targets.of_micro_batches.sum()
         values[2] = 0.0 if finite else 1.0
         torch.distributed.all_reduce(values)
-        total, number, faults = values.tolist()
-        loss = total / max(number, 1.0)
-        return loss, faults == 0
+        total, num_targets, faults = values.tolist()
+        return LossSum(total=total, num_targets=round(num_targets)), faults == 0
 
 
 def _no_loss(output: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

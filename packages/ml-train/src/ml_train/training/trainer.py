@@ -1,5 +1,6 @@
 """Trainer: the loop. What happens besides steps (reports, saving, signals) is in callbacks."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from ml_train.training.callbacks.base import Callback
 from ml_train.training.flops import model_tflops_per_device
 from ml_train.training.metrics import RouterMeter, StepMetrics
 from ml_train.training.timing import StepTimers
-from ml_train.training.train_module import Gradients, StepResult, TrainModule
+from ml_train.training.train_module import Gradients, LossSum, StepResult, TrainModule
 
 
 class Trainer:
@@ -118,7 +119,11 @@ class Trainer:
             self._stop_if_late()
             if self._in_a_hurry:
                 return {}
-        result = {name: sum(losses) / len(losses)}
+        whole = LossSum(
+            total=math.fsum(loss.total for loss in losses),
+            num_targets=sum(loss.num_targets for loss in losses),
+        )
+        result = {name: whole.mean}
         self._timers.collect()
         self._call("on_validation_end", result)
         return result

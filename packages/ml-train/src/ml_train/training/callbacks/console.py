@@ -21,12 +21,14 @@ class ConsoleSink(Sink):
 
     def start(self, trainer: TrainerView, warnings: list[str]) -> None:
         """The model, and settings without effect."""
+        from ml_models.parameters import billions
         from ml_train.training.flops import active_parameters, total_parameters
 
         model = trainer.train_module.model_config
         self.write(
             f"{trainer.config.model.model_config or trainer.config.model.model}: "
-            f"{_count(total_parameters(model))} parameters, {_count(active_parameters(model))} "
+            f"{billions(total_parameters(model))} parameters, "
+            f"{billions(active_parameters(model))} "
             f"active per token; from step {trainer.iteration} to "
             f"{trainer.config.training.train_iters}"
         )
@@ -144,10 +146,3 @@ def expert_text(load: list[list[float]]) -> str:
 
 def _significant(value: float) -> str:
     return f"{value:.1f}" if value >= 10 else f"{value:.3g}"
-
-
-def _count(number: int) -> str:
-    for limit, letter in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
-        if number >= limit:
-            return f"{number / limit:.1f} {letter}"
-    return str(number)
