@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ml_train import terminal
+from ml_train.config.facts import facts_of_files, facts_of_run
 from ml_train.config.load import LoadedConfig
 from ml_train.config.run import RunConfig
 from ml_train.errors import ConfigError
@@ -50,7 +51,14 @@ def pretrain(loaded: LoadedConfig) -> "Trainer | None":
     with contextlib.ExitStack() as stack:
         stack.enter_context(platform.context())
         start = stack.enter_context(
-            process_groups(layout, world, platform, config.parallel, seed=config.training.seed)
+            process_groups(
+                layout,
+                world,
+                platform,
+                config.parallel,
+                seed=config.training.seed,
+                facts=_facts(loaded, world, platform),
+            )
         )
         folder = Path(config.checkpoint.save) if config.checkpoint.save else None
         watch = stack.enter_context(
@@ -118,6 +126,14 @@ def is_finished(checkpoint: Path, iteration: int, config: RunConfig) -> bool:
         "on other data."
     )
     return True
+
+
+def _facts(loaded: LoadedConfig, world: World, platform: Any) -> dict[str, str]:
+    """What this rank compares with rank 0; the files of a node are looked at by its first rank."""
+    if world.size == 1:
+        return {}
+    facts = facts_of_run(loaded, platform.name)
+    return {**facts, **facts_of_files(loaded.config)} if world.local_rank == 0 else facts
 
 
 def _refuse_for_the_core_line(config: RunConfig) -> None:

@@ -6,24 +6,33 @@ import random
 import socket
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
 
 from ml_train.errors import ConfigError, StartError
+from ml_train.parallel.agreement import agree
 from ml_train.parallel.config import ParallelConfig
 from ml_train.parallel.layout import Layout, World
 
 
 @contextlib.contextmanager
 def process_groups(
-    layout: Layout, world: World, platform: Any, parallel: ParallelConfig, *, seed: int
+    layout: Layout,
+    world: World,
+    platform: Any,
+    parallel: ParallelConfig,
+    *,
+    seed: int,
+    facts: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[str]:
     """Set up, seed every generator, and take down again. Inside the platform's context.
 
+    facts: what all ranks agree on before a group is made, see parallel/agreement.py.
     Gives the name of this start of the job, the same on all ranks and never used before.
     """
     from megatron.core import parallel_state
@@ -47,6 +56,7 @@ def process_groups(
             f"{str(error).strip().splitlines()[0]}"
         ) from error
     start = agree_on_start(store, world, parallel.timeout)
+    agree(facts, store=store, world=world, timeout=parallel.timeout, start=start)
     torch.distributed.init_process_group(
         platform.backend,
         timeout=parallel.timeout,
