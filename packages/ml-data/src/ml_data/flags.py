@@ -6,7 +6,6 @@ argparse keeps the last of two values without a word, so that `--input a --input
 from __future__ import annotations
 
 import argparse
-import difflib
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,8 +47,12 @@ class StoreOnce(argparse.Action):
 
 def refuse_unknown_flags(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
     """Name the flag that was meant, before argparse says that it is missing; exit code 2."""
+    import difflib
+
     for given in arguments:
         flag = given.split("=", 1)[0]
+        if flag == "--":
+            return
         if flag.startswith("--") and flag not in parser._option_string_actions:
             near = difflib.get_close_matches(flag, parser._option_string_actions, 1)
             hint = f": did you mean {near[0]}?" if near else ""

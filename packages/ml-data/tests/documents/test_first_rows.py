@@ -72,6 +72,9 @@ def lines(*rows: Any) -> bytes:
         ("a.jsonl.gz", bz2.compress(GOOD), r"bz2 data, not gzip data. Rename it to a\.jsonl\.bz2"),
         ("a.jsonl.gz", GOOD, r"plain text, not gzip data. Rename it to a\.jsonl"),
         ("a.jsonl.gz", gzip.compress(b" \n[" + GOOD + b"]"), r"one JSON array.*jq -c '\.\[\]'"),
+        ("a.jsonl.gz", gzip.compress("{}".encode("utf-16")), "UTF-16 in gzip data, not JSON lines"),
+        ("a.jsonl.gz", gzip.compress(gzip.compress(GOOD)), "gzip data in gzip data.*Unpack it"),
+        ("a.parquet", gzip.compress(GOOD), "not a readable parquet.*gzip data. Unpack it"),
         ("a.json", json.dumps({"text": "x"}, indent=2).encode() * 2, "over several lines.*jq -c"),
         ("a.json", json.dumps({"text": "x" * 400_000}, indent=1).encode(), "over several lines"),
         ("a.jsonl", b"<!DOCTYPE html>\n<html>\n", "an HTML or XML page.*get it again"),
@@ -134,6 +137,21 @@ def test_a_few_bad_rows_in_a_small_file_are_a_notice(tmp_path: Path) -> None:
     large = write_lines(tmp_path / "large.jsonl", [{"n": "x" * 100}] * 5000)
     with pytest.raises(InputError, match=r"large\.jsonl: none of its first 1,000 rows"):
         check(good, large)
+
+
+def test_bytes_in_parquet_that_are_no_texts(tmp_path: Path) -> None:
+    pictures = pa.table({"text": pa.array([b"\x89PNG" + bytes([n]) for n in range(200)] * 1000)})
+    path = tmp_path / "a.parquet"
+    pq.write_table(pictures, path)
+    with pytest.raises(InputError, match="none of the first .* cells of bytes .* is a text.*UTF-8"):
+        check(path)
+    pq.write_table(pictures.slice(0, 3), path)
+    with pytest.raises(InputError, match="none of the first 3 cells"):
+        check(path)
+    good = write_lines(tmp_path / "good.jsonl", [{"text": "x"}])
+    assert len(check(path, good)) == 1
+    pq.write_table(pa.table({"text": pa.array([b"\x89PNG", None, b"x"])}), path)
+    assert check(path) == []
 
 
 def test_every_key_is_checked(tmp_path: Path) -> None:

@@ -105,6 +105,12 @@ def read_first_rows(source: Source) -> FirstRows:
         if source.compression is not None:
             with closing(decompressed(source.open_stream(), source.compression)) as unpacked:
                 text, is_end = _read_rows(source, unpacked, b"")
+            inside = recognize(text[:HEAD_BYTES])
+            if inside is not None:
+                raise InputError(
+                    f"{source.name} holds {inside.what} in {source.compression} data, not JSON "
+                    f"lines. {inside.fix or 'Unpack it'}"
+                )
     lines = text.split(b"\n")
     if not is_end or not lines[-1]:
         lines.pop()

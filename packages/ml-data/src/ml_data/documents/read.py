@@ -67,7 +67,8 @@ def _name_content(source: Source, stream: pa.NativeFile) -> None:
     content = recognize(head)
     if content is not None and not content.is_parquet:
         raise InputError(
-            f"{source.name} is not a readable parquet file: it holds {content.what}. {content.fix}"
+            f"{source.name} is not a readable parquet file: it holds {content.what}. "
+            f"{content.fix or 'Unpack it'}"
         )
     if head.lstrip()[:1] in (b"{", b"["):
         raise InputError(

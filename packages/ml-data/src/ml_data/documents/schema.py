@@ -8,13 +8,16 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from ml_data.documents.extract import Wanted
+from ml_data.documents.batch import Position, Segment
+from ml_data.documents.extract import NULL, Wanted, extract
 from ml_data.documents.first_rows import Fault, check_first_rows, read_first_rows
 from ml_data.documents.hints import shape_of_schema, way_out
-from ml_data.documents.read import open_parquet, text_bytes_of
+from ml_data.documents.read import open_parquet, read_source, text_bytes_of
 from ml_data.documents.sources import Source
-from ml_data.documents.text_types import is_number, is_text
+from ml_data.documents.text_types import is_number, is_string, is_text
 from ml_data.errors import InputError
+
+_FIRST_BYTES = 1 << 18
 
 
 def column_names(source: Source) -> list[str]:
@@ -75,7 +78,31 @@ def _check(source: Source, wanted: Wanted) -> tuple[Size, Fault | None]:
         text_bytes = sum(text_bytes_of(group, wanted.columns) for group in groups)
     for column in wanted.columns:
         check_column(source.name, schema, column, wanted)
-    return Size(num_rows=metadata.num_rows, text_bytes=text_bytes), None
+    fault = _fault_of_bytes(source, schema, metadata.num_rows, wanted)
+    return Size(num_rows=metadata.num_rows, text_bytes=text_bytes), fault
+
+
+def _fault_of_bytes(
+    source: Source, schema: pa.Schema, num_rows: int, wanted: Wanted
+) -> Fault | None:
+    """Why none of the first cells of a column of bytes is a text: pictures, another encoding."""
+    kinds = [field_type(schema, column) for column in wanted.columns]
+    if all(kind is None or is_string(kind) or is_number(kind) for kind in kinds):
+        return None
+    segment = Segment(file=0, start=Position())
+    batch = next(read_source(source, segment, wanted.columns, _FIRST_BYTES), None)
+    if batch is None:
+        return None
+    for key in wanted.keys:
+        texts = extract(batch, key, wanted.template)
+        if texts.rows or any(row["reason"] == NULL for row in texts.bad):
+            continue
+        text = (
+            f"{source.name}: none of the first {len(texts.bad):,} cells of bytes in {key!r} is a "
+            f"text. Row 0: {texts.bad[0]['detail']}. Store text as UTF-8"
+        )
+        return Fault(text=text, is_whole_file=num_rows == batch.num_rows)
+    return None
 
 
 def check_column(name: str, schema: pa.Schema, column: str, wanted: Wanted) -> None:

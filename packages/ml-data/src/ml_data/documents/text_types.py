@@ -26,6 +26,13 @@ def is_text(kind: pa.DataType) -> bool:
     )
 
 
+def is_string(kind: pa.DataType) -> bool:
+    """Whether values of this type are marked as UTF-8."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
 def is_number(kind: pa.DataType) -> bool:
     """Whether values of this type are numbers or booleans, which a template shows as JSON does."""
     if pa.types.is_float16(kind):

@@ -102,7 +102,8 @@ def test_a_folder_that_cannot_be_listed_is_an_error(
 def test_endings(tmp_path: Path) -> None:
     known = ["a.jsonl", "b.json", "c.ndjson", "d.pq", "e.PARQUET", "f.jsonl.gz", "g.json.gzip"]
     known += ["h.jsonl.zst", "i.jsonl.zstd", "j.jsonl.bz2", "k.jsonl.xz", "l.jsonl.lz4"]
-    unknown = ["README.md", "m.gz", "n.jsonl.gz.gz", "o.parquet.gz", "p.jsonl.tmp", "part-00000"]
+    known += ["o.parquet.gzip"]  # as pandas' own example names it; the pages are compressed
+    unknown = ["README.md", "m.gz", "n.jsonl.gz.gz", "o.csv", "p.jsonl.tmp", "part-00000"]
     make(tmp_path, *known, *unknown)
     listing = resolve([str(tmp_path)])
     assert read(listing, tmp_path) == sorted(known)
@@ -136,6 +137,31 @@ def test_hidden_and_temporary_names(tmp_path: Path) -> None:
         "**/_tmp*": "deep/_tmp.jsonl",
     }.items():
         assert read(resolve([f"{tmp_path}/{given}"]), tmp_path) == [name]
+
+
+def test_the_log_of_a_table_is_told_with_what_it_means(tmp_path: Path) -> None:
+    make(tmp_path, "a.parquet", "_delta_log/0.json", ".hoodie/x.json")
+    notices = " ".join(resolve([str(tmp_path)]).notices())
+    assert "_delta_log/ (the log of a Delta table; files that the table has removed" in notices
+    assert ".hoodie/ (the log of a Hudi table" in notices
+
+
+def test_work_folders_of_other_tasks_may_go_away_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path, "a.jsonl", "p.work/x.bin.tmp", "p.work/journal.jsonl", "q.work/lock")
+    sorted_names = sorted
+
+    def vanish(entries: object, **options: object) -> list:
+        listed = sorted_names(entries, **options)  # type: ignore[call-overload]
+        for name in ("p.work/x.bin.tmp", "q.work/lock"):
+            (tmp_path / name).unlink(missing_ok=True)
+        if (tmp_path / "q.work").exists():
+            (tmp_path / "q.work").rmdir()
+        return listed
+
+    monkeypatch.setattr("ml_data.documents.sources.local.sorted", vanish, raising=False)
+    assert read(resolve([str(tmp_path)]), tmp_path) == ["a.jsonl"]
 
 
 def test_files_of_facts(tmp_path: Path) -> None:

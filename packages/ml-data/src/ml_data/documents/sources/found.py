@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
+from ml_data.documents.sources.names import TABLE_LOGS
 from ml_data.documents.sources.source import Source
 
 HIDDEN = "names that begin with . or _ are hidden or temporary"
@@ -57,6 +58,17 @@ class Found:
     candidates: list[Candidate] = field(default_factory=list)
     listed: set[str] = field(default_factory=set)
     left_out: list[LeftOut] = field(default_factory=list)
+
+    def leave_out_hidden(self, name: str) -> None:
+        """Record a hidden file or folder; the log of a table with what it means for the data."""
+        table = TABLE_LOGS.get(name.rstrip("/").rpartition("/")[2])
+        if table is None:
+            self.leave_out(name, HIDDEN)
+        else:
+            reason = (
+                f"the log of a {table} table; files that the table has removed are read as well"
+            )
+            self.leave_out(name, reason)
 
     def leave_out(self, name: str, reason: str, same_as: str | None = None) -> None:
         """Record a name that is not read."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pyarrow import fs as arrow_fs
 
-from ml_data.documents.sources.found import HIDDEN, NO_FILE, VISITED, Candidate, Found
+from ml_data.documents.sources.found import NO_FILE, VISITED, Candidate, Found
 from ml_data.documents.sources.names import is_hidden, kind_of
 from ml_data.documents.sources.patterns import (
     has_wildcard,
@@ -115,6 +115,8 @@ def _walk(found: Found, root: str, pattern: Sequence[str], *, is_link: bool) -> 
     folders, linked = deque([(root, is_link)]), deque[tuple[str, bool]]()
     while folders or linked:
         folder, behind_link = folders.popleft() if folders else linked.popleft()
+        if _is_gone_work(folder):
+            continue
         facts = _stat(folder)
         number: Hashable = (
             (facts.st_dev, facts.st_ino) if facts.st_ino else os.path.realpath(folder)
@@ -135,6 +137,15 @@ def _walk(found: Found, root: str, pattern: Sequence[str], *, is_link: bool) -> 
                 _add_file(found, path, root, pattern, behind_link or entry.is_symlink())
 
 
+def _is_gone_work(path: str) -> bool:
+    """Whether a listed name was one that another run of ml-data has taken away since.
+
+    The tasks of a run may have their work folders in the folder that they read.
+    """
+    is_work = path.endswith(".work") or os.path.dirname(path).endswith(".work")
+    return is_work and not os.path.lexists(path)
+
+
 def _is_asked_for(name: str, pattern: Sequence[str]) -> bool:
     return any(is_hidden(part) and fnmatchcase(name, part) for part in pattern)
 
@@ -142,20 +153,20 @@ def _is_asked_for(name: str, pattern: Sequence[str]) -> bool:
 def _leave_out_hidden(found: Found, path: str) -> None:
     """Name what may have held data: hidden files of another kind are of no interest."""
     if os.path.isdir(path):
-        found.leave_out(f"{path}/", HIDDEN)
+        found.leave_out_hidden(f"{path}/")
     elif kind_of(path):
-        found.leave_out(path, HIDDEN)
+        found.leave_out_hidden(path)
 
 
 def _add_file(found: Found, path: str, root: str, pattern: Sequence[str], is_link: bool) -> None:
     selected = select(os.path.relpath(path, root or ".").split("/"), pattern)
-    if selected is None:
+    if selected is None or _is_gone_work(path):
         return
     facts = _stat(path)
     if not stat.S_ISREG(facts.st_mode):
         found.leave_out(path, NO_FILE)
     elif selected.hidden is not None:
-        found.leave_out(path, HIDDEN)
+        found.leave_out_hidden(path)
     else:
         found.candidates.append(_candidate(path, facts, is_named=False, is_link=is_link))
 

@@ -12,11 +12,13 @@ from collections.abc import Callable, Container, Sequence
 from functools import lru_cache
 
 PARQUET = (".parquet", ".pq")
-JSON_LINES = (".jsonl", ".json", ".ndjson")
+JSON_LINES = (".jsonl", ".json", ".ndjson", ".jsonlines")
 COMPRESSIONS = {
     ".gz": "gzip", ".gzip": "gzip", ".zst": "zstd", ".zstd": "zstd", ".bz2": "bz2", ".xz": "xz",
     ".lz4": "lz4",
 }  # fmt: skip
+# Folders in which a table keeps which of its files are valid.
+TABLE_LOGS = {"_delta_log": "Delta", ".hoodie": "Hudi"}
 # JSON files that describe a data set, a tokenizer or a model, and hold no documents.
 _FACTS = frozenset(
     {
@@ -31,17 +33,22 @@ _FACTS = frozenset(
 
 
 def kind_of(path: str) -> str | None:
-    """'parquet', 'jsonl' or None for a name that is neither."""
+    """'parquet', 'jsonl' or None for a name that is neither.
+
+    pandas' own example names parquet by the compression of its pages: `df.parquet.gzip`.
+    """
     name = path.rsplit("/", 1)[-1].lower()
-    if name.endswith(PARQUET):
+    stem = name.removesuffix(_compressed_ending(name))
+    if stem.endswith(PARQUET):
         return "parquet"
-    ending = _compressed_ending(name)
-    return "jsonl" if name.removesuffix(ending).endswith(JSON_LINES) else None
+    return "jsonl" if stem.endswith(JSON_LINES) else None
 
 
 def compression_of(path: str) -> str | None:
-    """The compression that the ending of a name stands for."""
-    return COMPRESSIONS.get(_compressed_ending(path.lower()))
+    """The compression of JSON lines that the ending of a name stands for."""
+    return (
+        None if kind_of(path) == "parquet" else COMPRESSIONS.get(_compressed_ending(path.lower()))
+    )
 
 
 def _compressed_ending(name: str) -> str:

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs
 
 from pyarrow import fs as arrow_fs
 
-from ml_data.documents.sources.found import HIDDEN, NO_FILE, Candidate, Found
+from ml_data.documents.sources.found import NO_FILE, Candidate, Found
 from ml_data.documents.sources.names import kind_of
 from ml_data.documents.sources.patterns import select, split_pattern
 from ml_data.documents.sources.source import Source, reporting_input
@@ -91,7 +91,7 @@ class _Listing:
                 self.found.listed.add(self._name(info.path))
                 self._select(store, info, root, pattern, hidden_folders)
         for folder in sorted(hidden_folders):
-            self.found.leave_out(self._name(folder), HIDDEN)
+            self.found.leave_out_hidden(self._name(folder))
 
     def _one_level(self, store: _Store, root: str, pattern: list[str]) -> list[_Object]:
         """The files in `root` and those below its folders that match; the rest is not listed."""
@@ -103,7 +103,7 @@ class _Listing:
             path = child.path.rstrip("/")
             matched = select([path.rpartition("/")[2], "file"], pattern)
             if matched is not None and matched.hidden is not None:
-                self.found.leave_out(self._name(f"{path}/"), HIDDEN)
+                self.found.leave_out_hidden(self._name(f"{path}/"))
             elif matched is not None:
                 objects += store.tree(child.path)
         return objects
@@ -120,7 +120,7 @@ class _Listing:
                 folder = "/".join(names[: selected.hidden + 1])
                 hidden_folders.add(f"{root.rstrip('/')}/{folder}/")
             elif kind_of(info.path):
-                self.found.leave_out(self._name(info.path), HIDDEN)
+                self.found.leave_out_hidden(self._name(info.path))
         elif not info.is_file:
             self.found.leave_out(self._name(info.path), NO_FILE)
         else:
