@@ -50,6 +50,8 @@ def fill(open_file: Callable, uri: str) -> Callable[[str], str]:
         with open_file(f"in/{name}") as file:
             manifest = name == "old_text_document.json"
             file.write(b'{"format": "ml-data manifest"}' if manifest else b'{"text": "x"}\n')
+    with open_file("caf\u00e9 1/a b.jsonl") as file:
+        file.write(b'{"text": "x"}\n')
     for name in ("empty/a.jsonl", "empty/b.jsonl", "mixed/a.jsonl"):
         with open_file(name):
             pass
@@ -109,6 +111,18 @@ def test_a_folder_that_cannot_be_listed_is_an_error(
     with pytest.raises(InputError, match="in: cannot be listed: .*no permission"):
         resolve([memory("/in")])
     assert len(resolve([memory("/in/*.jsonl")]).sources) == 1
+
+
+def test_a_server_may_read_two_names_as_one(s3: Callable[[str], str]) -> None:
+    for other in ("/in/./a.jsonl", "/in/../in/a.jsonl"):
+        with pytest.raises(InputError, match=r"is the file .*/in/a\.jsonl and is named twice"):
+            resolve([s3("/in/a.jsonl"), s3(other)])
+
+
+def test_names_with_spaces_and_accents(at: Callable[[str], str]) -> None:
+    for given in ("/caf\u00e9 1", "/caf\u00e9 1/a b.jsonl", "/caf\u00e9 1/*", "/caf*/*.jsonl"):
+        (source,) = resolve([at(given)]).sources
+        assert source.name.endswith("/caf\u00e9 1/a b.jsonl")
 
 
 def test_messages_show_no_keys(tmp_path: Path, s3: Callable[[str], str]) -> None:

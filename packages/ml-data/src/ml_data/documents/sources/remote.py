@@ -6,12 +6,14 @@ goes through fsspec.
 
 from __future__ import annotations
 
+import posixpath
 import re
+import string
 from collections.abc import Hashable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote
 
 from pyarrow import fs as arrow_fs
 
@@ -149,7 +151,9 @@ class _Listing:
         )
         handler = getattr(store.filesystem, "handler", None)
         home: Hashable = handler.fs if handler is not None else (self._scheme, self._endpoint)
-        candidate = Candidate(source=source, identity=(home, info.path), is_named=is_named)
+        # A server may read `in/./a` and `in/a` as one.
+        identity = (home, posixpath.normpath(info.path))
+        candidate = Candidate(source=source, identity=identity, is_named=is_named)
         self.found.candidates.append(candidate)
 
 
@@ -251,7 +255,8 @@ def _lists_flat(opened: Any) -> bool:
 def _open_filesystem(uri: str, scheme: str) -> tuple[Any, str]:
     try:
         if scheme in _ARROW_SCHEMES:
-            filesystem, path = arrow_fs.FileSystem.from_uri(uri)
+            # Arrow wants what is no ASCII, and spaces, percent-encoded.
+            filesystem, path = arrow_fs.FileSystem.from_uri(quote(uri, safe=string.punctuation))
             return filesystem, path
         import fsspec
     except ImportError as error:
