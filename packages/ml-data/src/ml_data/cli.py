@@ -29,7 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; its exit code, as `errors.ExitCode` lists them."""
     terminal.prepare_streams()
     with _signals_as_exceptions():
-        return _guarded(lambda: _run(argv))
+        try:
+            return _guarded(lambda: _run(argv))
+        finally:
+            terminal.drop_unwritten()
 
 
 def _run(argv: Sequence[str] | None) -> int:
@@ -81,7 +84,6 @@ def _guarded(run: Callable[[], int]) -> int:
     except OSError as error:
         where = f"{error.filename}: " if error.filename is not None else ""
         terminal.error(f"{where}{error.strerror or error}")
-    terminal.drop_results()
     return ExitCode.FAILED
 
 

@@ -7,6 +7,7 @@ written make a command fail. rich draws bars, imported when it draws.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from ml_data.errors import OutputError
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress
 
     from ml_data.pipeline.progress import Tick
@@ -72,12 +74,16 @@ def end_results() -> None:
         sys.stdout.flush()
 
 
-def drop_results() -> None:
-    """Send what the standard output cannot take to /dev/null, as Python writes it at its end."""
-    with suppress(*_STREAM_ERRORS):
-        devnull = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(devnull, sys.stdout.fileno())
-        os.close(devnull)
+def drop_unwritten() -> None:
+    """Send what a stream cannot take to /dev/null: Python writes it again at its end, and fails."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except _STREAM_ERRORS:
+            with suppress(*_STREAM_ERRORS):
+                devnull = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(devnull, stream.fileno())
+                os.close(devnull)
 
 
 @contextmanager
@@ -138,11 +144,10 @@ class ProgressLine:
             return
         self._last = now
         if self._drawn is None:
-            from rich.console import Console
             from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
             columns = BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[text]}")
-            console = Console(file=self._stream)
+            console = _console(self._stream)
             self._drawn = Progress(*columns, console=console, auto_refresh=False)
             self._drawn.add_task("", total=1.0, text=text)
             self._drawn.start()
@@ -156,6 +161,18 @@ class ProgressLine:
                 self._drawn.stop()
 
 
+def _console(stream: TextIO) -> Console:
+    from rich.console import Console
+
+    class OurConsole(Console):
+        """rich's own ends the process when nobody reads what it draws, and closes stdout."""
+
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    return OurConsole(file=stream)
+
+
 def clock(seconds: float) -> str:
     """1:05:09 or 5:09."""
     minutes, rest = divmod(round(seconds), 60)
@@ -165,7 +182,6 @@ def clock(seconds: float) -> str:
 
 def say_histogram(rows: list[tuple[str, int]], headings: tuple[str, str]) -> None:
     """Write a bar for each (label, count), the longest for the highest count."""
-    from rich.console import Console
     from rich.progress_bar import ProgressBar
     from rich.table import Table
 
@@ -177,4 +193,4 @@ def say_histogram(rows: list[tuple[str, int]], headings: tuple[str, str]) -> Non
     for label, count in rows:
         table.add_row(label, f"{count:,}", ProgressBar(total=highest, completed=count, width=40))
     with _reporting_results():
-        Console().print(table)
+        _console(sys.stdout).print(table)

@@ -1,11 +1,16 @@
 """Tasks, merge and split give the bytes of a single run."""
 
 import gzip
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+import ml_data
+from ml_data.cli import main
 from ml_data.errors import FormatError, OutputError, UsageError
 from ml_data.indexed.reader import IndexedDataset
 from ml_data.pipeline.combine import merge, merge_tasks, split
@@ -85,3 +90,105 @@ def test_merge_refuses_what_does_not_fit(tmp_path: Path, options: Make, sample: 
         merge(["x"], str(tmp_path / "y"))
     with pytest.raises(FormatError, match="does not exist"):
         merge(["x", "z"], str(tmp_path / "y"))
+
+
+def bare(prefix: Path, *ids: int) -> str:
+    """A pair as Megatron writes it, without a manifest."""
+    with ml_data.IndexedDatasetWriter(prefix, np.int32) as writer:
+        writer.add_batch(list(ids), [1] * len(ids))
+    return str(prefix)
+
+
+def test_pairs_without_a_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = bare(tmp_path / "a", 1, 2), bare(tmp_path / "b", 3)
+    Path(f"{second}.json").write_text('{"text": "a raw corpus beside the pair"}\n')
+    notices: list[str] = []
+    manifest = merge([first, second], str(tmp_path / "m"), notice=notices.append)
+    assert "tokenizer" not in manifest
+    assert "so the merge names none" in notices[0]
+    assert ml_data.verify(tmp_path / "m").is_sound
+    split(str(tmp_path / "m"), str(tmp_path / "s"), [1, 2])
+    for name in ("a", "b", "m", "s.part-00001-of-00002"):
+        assert main(["inspect", str(tmp_path / name)]) == 0
+        assert "no manifest names the tokenizer" in capsys.readouterr().out
+        assert main(["inspect", str(tmp_path / name), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["tokenizer"] is None
+    assert [ids.tolist() for ids in IndexedDataset(tmp_path / "m")] == [[1], [2], [3]]
+
+
+def test_a_merge_claims_what_all_parts_share(tmp_path: Path, options: Make) -> None:
+    def made(name: str, **changes: Any) -> str:
+        lines = write_lines(tmp_path / f"{name}.jsonl", [{"text": name, "title": name}])
+        tokenize(options(lines, name=name, **changes))
+        return str(tmp_path / "out" / f"{name}_{changes.get('json_keys', ('text',))[0]}_document")
+
+    first, second = made("a"), made("b", on_error="skip")
+    title, unknown = made("c", json_keys=("title",)), bare(tmp_path / "bare", 7)
+    whole = merge([first, second], str(tmp_path / "ab"))
+    assert whole["tokenizer"]["fingerprint"]
+    assert whole["key"] == "text"
+    assert "on_error" not in whole["options"]
+    assert whole["options"]["append_eod"] is False
+    assert merge([first, title], str(tmp_path / "ac"))["key"] is None
+    for parts in ([first, unknown], [unknown, first], [str(tmp_path / "mixed0"), first]):
+        mixed = merge(parts, str(tmp_path / f"mixed{len(list(tmp_path.glob('mixed*.idx')))}"))
+        assert {"tokenizer", "options", "ledger"} & set(mixed) == set()
+        assert mixed["key"] is None
+
+
+def test_a_pair_that_would_be_doubled_or_eaten(tmp_path: Path) -> None:
+    first, second = bare(tmp_path / "a", 1), bare(tmp_path / "b", 2)
+    (tmp_path / "link.idx").symlink_to(tmp_path / "a.idx")
+    (tmp_path / "link.bin").symlink_to(tmp_path / "a.bin")
+    for other in (first, str(tmp_path / "." / "a"), str(tmp_path / "link")):
+        with pytest.raises(UsageError, match="is named twice: its documents would be doubled"):
+            merge([first, other], str(tmp_path / "m"))
+    with pytest.raises(UsageError, match="is both input and output"):
+        merge([first, second], first, overwrite=True)
+    for shares in ([], [1, 0], [float("nan")], [1, float("inf")]):
+        with pytest.raises(UsageError, match="a share above 0"):
+            split(first, str(tmp_path / "s"), shares)
+    with Path(f"{second}.bin").open("ab") as file:
+        file.write(bytes(4))
+    for write in (
+        lambda: merge([first, second], str(tmp_path / "m")),
+        lambda: split(second, str(tmp_path / "s"), [1, 1]),
+    ):
+        with pytest.raises(FormatError, match=r"b\.bin has 8 bytes, its index needs 4"):
+            write()
+    assert not list(tmp_path.glob("m.*"))
+    assert not list(tmp_path.glob("s.*"))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"format": "ml-data manifest", "format_version": 1', "is a damaged manifest"),
+        ('{"format": "ml-data manifest", "format_version": 1}', "its field 'files' is None"),
+        ('{"format": "ml-data manifest", "files": {}}', "'format_version' is None"),
+        ('{"format": "ml-data manifest", "format_version": "1", "files": {}}', "is '1'"),
+        (
+            '{"format": "ml-data manifest", "format_version": 1, "files": {"a.bin": 3}}',
+            "the size of 'a.bin' is missing",
+        ),
+        (
+            '{"format": "ml-data manifest", "format_version": 1, "files": {}, "tokenizer": "x"}',
+            "its field 'tokenizer' is 'x'",
+        ),
+        ('{"format": "ml-data manifest", "format_version": 9, "files": {}}', "install a newer"),
+    ],
+)
+def test_a_damaged_manifest_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, words: str
+) -> None:
+    first, second = bare(tmp_path / "a", 1), bare(tmp_path / "b", 2)
+    Path(f"{first}.json").write_text(text)
+    for command in (
+        ["inspect", first],
+        ["merge", first, second, "--output-prefix", str(tmp_path / "m")],
+        ["split", first, "--output-prefix", str(tmp_path / "s"), "--parts", "1"],
+        ["verify", first],
+    ):
+        assert main(command) == 1
+        shown = capsys.readouterr()
+        assert words in shown.err + shown.out

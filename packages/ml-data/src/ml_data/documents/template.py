@@ -10,7 +10,7 @@ import string
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ml_data.errors import InputError
+from ml_data.errors import UsageError
 
 # Stanford Alpaca's prompts, as in the `text` column of its parquet release.
 _ALPACA_WITH_INPUT = (
@@ -64,7 +64,7 @@ def _shown(field: str, value: object) -> str:
 
 
 def get_template(text: str) -> Template:
-    """The template of that name, or of that pattern; InputError for a pattern without fields."""
+    """The template of that name, or of that pattern; UsageError for a pattern without fields."""
     if text == "alpaca":
         return Template(
             name="alpaca",
@@ -77,10 +77,10 @@ def get_template(text: str) -> Template:
     try:
         names = [name for _, name, _, _ in string.Formatter().parse(text) if name is not None]
     except ValueError as error:
-        raise InputError(f"--template {text!r} is not a pattern: {error}") from error
+        raise UsageError(f"--template {text!r} is not a pattern: {error}") from error
     bad = [name for name in names if not name.replace("_", "a").isalnum()]
     if not names or bad:
-        raise InputError(
+        raise UsageError(
             f"--template {text!r}: expected 'alpaca' or a pattern with columns in braces, such as "
             "'Q: {question}\\nA: {answer}'"
         )

@@ -42,6 +42,9 @@ class Publication:
         self._prefixes, self._work = [str(prefix) for prefix in prefixes], work
         self._overwrite, self._notice = overwrite, notice
         self._first = ".json" if has_manifest else ".bin"
+        # What was our own at the start stays so until it changes, also when the file that proved
+        # it, which an earlier process may have left in the work folder, is gone.
+        self._own: set[tuple[str, int, int, int]] = set()
 
     def check(self) -> None:
         """Raise OutputError where a final name is taken by a file that may not be replaced."""
@@ -97,12 +100,17 @@ class Publication:
 
     def _refuse_strangers(self, prefix: str) -> None:
         for suffix in SUFFIXES:
-            with reporting_output(f"{prefix}{suffix}"):
+            path = Path(f"{prefix}{suffix}")
+            with reporting_output(path):
+                if not exists(path) or _state(path) in self._own:
+                    continue
                 reason = stranger(prefix, suffix, self.temporary(prefix, ".idx"))
+                if reason is None:
+                    self._own.add(_state(path))
             if reason is not None:
                 raise OutputError(
-                    f"{prefix}{suffix} exists and is not an output of ml-data that may be "
-                    f"replaced ({reason}): choose another prefix, or move it away"
+                    f"{path} exists and is not an output of ml-data that may be replaced "
+                    f"({reason}): choose another prefix, or move it away"
                 )
 
     def _refuse_existing(self, prefix: str) -> None:
@@ -112,6 +120,11 @@ class Publication:
                     f"{prefix}{suffix} exists: choose another prefix, or replace the output that "
                     "it belongs to with --overwrite (overwrite=True in Python)"
                 )
+
+
+def _state(path: Path) -> tuple[str, int, int, int]:
+    facts = path.lstat()
+    return str(path), facts.st_ino, facts.st_size, facts.st_mtime_ns
 
 
 def temporary_path(work: Path, prefix: str | Path, suffix: str) -> Path:

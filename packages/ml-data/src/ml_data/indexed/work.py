@@ -135,6 +135,13 @@ class WorkFolder:
         with suppress(OSError):
             self.path.rmdir()
 
+    def leave(self) -> None:
+        """End the lock of a command that changed nothing: what an earlier one left stays."""
+        with suppress(OSError):
+            if os.listdir(self.path) == [_LOCK]:
+                self.remove()
+        self.release()
+
     def release(self) -> None:
         """End the lock and leave the folder for a later run."""
         if self._handle >= 0:

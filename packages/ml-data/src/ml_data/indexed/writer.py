@@ -53,6 +53,10 @@ class IndexedDatasetWriter(PairWriter):
         self._is_open = True
         try:
             self._publication.check()
+        except BaseException:
+            self._work.leave()
+            raise
+        try:
             self._work.clear()
             super().__init__(prefix, dtype, self._work.path, notice=on_notice)
         except BaseException:

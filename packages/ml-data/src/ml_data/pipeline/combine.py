@@ -215,9 +215,13 @@ def _publishing(
 ) -> Iterator[WorkFolder]:
     """Check all names, let the body seal its outputs in the work folder, publish them all."""
     work = WorkFolder(Path(folder), notice)
+    publication = Publication(prefixes, work.path, overwrite=overwrite, notice=notice)
     try:
-        publication = Publication(prefixes, work.path, overwrite=overwrite, notice=notice)
         publication.check()
+    except BaseException:
+        work.leave()
+        raise
+    try:
         work.clear()
         yield work
         publication.publish()

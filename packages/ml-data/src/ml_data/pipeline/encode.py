@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -29,19 +30,27 @@ class Job:
     bos_id: int | None
     template: str | None
     max_document_tokens: int | None
+    fingerprint: str
+    """Of the tokenizer that the run began with; the manifest states it."""
 
     def to_dict(self) -> dict[str, Any]:
         """For a worker in another process."""
         return asdict(self)
 
     def load(self) -> Tokenizer:
-        """The tokenizer of this job."""
-        return load_tokenizer(
+        """The tokenizer of this job; TokenizerError when its files are no longer the same."""
+        tokenizer = load_tokenizer(
             self.tokenizer_path,
             tokenizer_type=self.tokenizer_type,
             engine=self.engine,
             parse_special_tokens=self.parse_special_tokens,
         )
+        if tokenizer.fingerprint != self.fingerprint:
+            raise TokenizerError(
+                f"{self.tokenizer_path} on {platform.node()} is another tokenizer than the one "
+                "that the run began with: its files changed, or another machine has others"
+            )
+        return tokenizer
 
 
 @dataclass

@@ -11,9 +11,11 @@ import numpy as np
 from ml_data.documents.read import read_source
 from ml_data.documents.sources import enumerate_names
 from ml_data.errors import InputError
+from ml_data.indexed.publication import Publication
 from ml_data.pipeline.encode import encode_batch
 from ml_data.pipeline.options import TokenizeOptions
 from ml_data.pipeline.plan import OnNotice, Plan, make_plan
+from ml_data.pipeline.resume import finished_before
 
 _SAMPLED_FILES, _SAMPLED_BATCHES = 4, 2
 
@@ -21,6 +23,10 @@ _SAMPLED_FILES, _SAMPLED_BATCHES = 4, 2
 def estimate(options: TokenizeOptions, notice: OnNotice) -> dict[str, Any]:
     """Facts from footers and from encoding a little of a few files; nothing is written."""
     plan = make_plan(options, notice)
+    publication = Publication(plan.prefixes, plan.work, overwrite=options.overwrite)
+    publication.refuse_strangers()
+    if finished_before(plan, notice) is not None:
+        notice("the output is complete already: a run would keep it (--overwrite makes it again)")
     dtype = np.dtype(plan.job.dtype)
     sampled = _sample(plan)
     text_bytes = _text_bytes(plan)

@@ -6,7 +6,7 @@ import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ml_data.errors import InputError, UsageError
+from ml_data.errors import UsageError
 from ml_data.indexed.prefixes import output_prefix
 
 ON_ERROR = ("skip", "quarantine", "stop")
@@ -93,7 +93,7 @@ class TokenizeOptions:
         if self.max_document_tokens is not None and self.max_document_tokens < 1:
             raise UsageError(f"--max-document-tokens {self.max_document_tokens}: at least 1")
         if self.template is not None and self.json_keys != ("text",):
-            raise InputError("--template makes the one output 'text': leave --json-keys away")
+            raise UsageError("--template makes the one output 'text': leave --json-keys away")
 
     def _check_eod(self) -> None:
         if self.eod_token is not None and self.eod_id is not None:

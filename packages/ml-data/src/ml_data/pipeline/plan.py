@@ -17,11 +17,12 @@ from ml_data.documents.segments import segments_of
 from ml_data.documents.sources import LeftOut, Source, resolve
 from ml_data.documents.sources.names import files_of_run
 from ml_data.documents.template import get_template
-from ml_data.errors import TokenizerError
+from ml_data.errors import TokenizerError, UsageError
 from ml_data.indexed.layout import best_dtype
 from ml_data.pipeline.encode import Job
 from ml_data.pipeline.options import TokenizeOptions
 from ml_data.tokenizers import Tokenizer, load_tokenizer
+from ml_data.tokenizers.load import ENGINES, TOKENIZER_TYPES
 from ml_data.tokenizers.special_tokens import explain_frame
 
 OnNotice = Callable[[str], None]
@@ -82,6 +83,7 @@ def make_plan(options: TokenizeOptions, notice: OnNotice) -> Plan:
             f"{options.output_prefix} is a folder, too: the output lies beside it, its names begin "
             f"with {options.output_prefix}_"
         )
+    _check_names(options)
     tokenizer = load_tokenizer(
         options.tokenizer_name_or_path,
         tokenizer_type=options.tokenizer_type,
@@ -107,6 +109,7 @@ def make_plan(options: TokenizeOptions, notice: OnNotice) -> Plan:
         bos_id=tokenizer.bos_id if options.add_bos else None,
         template=options.template,
         max_document_tokens=options.max_document_tokens,
+        fingerprint=tokenizer.fingerprint,
     )
     prefix = task_prefix(options.output_prefix, options.task_index, options.num_tasks)
     return Plan(
@@ -121,6 +124,16 @@ def make_plan(options: TokenizeOptions, notice: OnNotice) -> Plan:
         prefixes=[output_prefix(prefix, key) for key in options.json_keys],
         work=Path(f"{prefix}.work"),
     )
+
+
+def _check_names(options: TokenizeOptions) -> None:
+    """UsageError for an engine or a type of tokenizer that does not exist."""
+    for flag, given, known in (
+        ("--engine", options.engine, ENGINES),
+        ("--tokenizer-type", options.tokenizer_type, TOKENIZER_TYPES),
+    ):
+        if given not in known:
+            raise UsageError(f"{flag} {given}: choose from {', '.join(known)}")
 
 
 def _check_special_tokens(options: TokenizeOptions, tokenizer: Tokenizer, notice: OnNotice) -> None:
