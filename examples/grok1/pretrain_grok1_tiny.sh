@@ -7,6 +7,11 @@ CKPT_SAVE_DIR=${CKPT_SAVE_DIR:-./run/grok1-tiny}
 TOKENIZER_MODEL=${TOKENIZER_MODEL:-./examples/data/grok1_tokenizer/tokenizer.model}
 DATA_PATH=${DATA_PATH:-./run/data/alpaca_text_document}
 
+# Weights to begin with, for instance converted ones; they apply until CKPT_SAVE_DIR holds a checkpoint.
+PRETRAINED_CHECKPOINT=${PRETRAINED_CHECKPOINT:-}
+START_ARGS=()
+if [ -n "$PRETRAINED_CHECKPOINT" ]; then START_ARGS+=(--pretrained-checkpoint "$PRETRAINED_CHECKPOINT"); fi
+
 GPUS_PER_NODE=${GPUS_PER_NODE:-8}
 NNODES=${NNODES:-1}
 NODE_RANK=${NODE_RANK:-0}
@@ -60,4 +65,5 @@ exec ml-train-launch --nproc-per-node "$GPUS_PER_NODE" --nnodes "$NNODES" --node
     --eval-iters 2 \
     --save "$CKPT_SAVE_DIR" \
     --load "$CKPT_SAVE_DIR" \
+    "${START_ARGS[@]}" \
     -- "$@"

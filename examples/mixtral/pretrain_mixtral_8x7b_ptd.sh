@@ -8,6 +8,11 @@ CKPT_SAVE_DIR=${CKPT_SAVE_DIR:-./ckpt/mixtral-8x7b/}
 TOKENIZER_MODEL=${TOKENIZER_MODEL:-./model_from_hf/mixtral-8x7b/tokenizer.model}
 DATA_PATH=${DATA_PATH:-./dataset/mixtral-8x7b/alpaca_text_document}
 
+# Weights to begin with, for instance converted ones; they apply until CKPT_SAVE_DIR holds a checkpoint.
+PRETRAINED_CHECKPOINT=${PRETRAINED_CHECKPOINT:-}
+START_ARGS=()
+if [ -n "$PRETRAINED_CHECKPOINT" ]; then START_ARGS+=(--pretrained-checkpoint "$PRETRAINED_CHECKPOINT"); fi
+
 GPUS_PER_NODE=${GPUS_PER_NODE:-8}
 NNODES=${NNODES:-2}
 NODE_RANK=${NODE_RANK:-0}
@@ -65,4 +70,5 @@ exec ml-train-launch --nproc-per-node "$GPUS_PER_NODE" --nnodes "$NNODES" --node
     --eval-iters 100 \
     --save "$CKPT_SAVE_DIR" \
     --load "$CKPT_SAVE_DIR" \
+    "${START_ARGS[@]}" \
     "${MULTI_NODE_ARGS[@]}" -- "$@"

@@ -160,3 +160,10 @@ def test_several_nodes_at_localhost_are_one_sentence() -> None:
     done = run(["bash", TINY], timeout=60, NNODES="2", NODE_RANK="1")
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "--master-addr localhost with --nnodes 2" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("script", [TINY, LARGE])
+def test_starting_weights_come_from_the_environment(script: Path, tmp_path: Path) -> None:
+    assert "--pretrained-checkpoint" not in launcher_arguments(script, tmp_path)
+    arguments = launcher_arguments(script, tmp_path, PRETRAINED_CHECKPOINT="a b")
+    assert arguments[arguments.index("--pretrained-checkpoint") + 1] == "a b"
