@@ -10,6 +10,8 @@ from torch.distributed import run
 
 from ml_train.errors import ConfigError, StartError
 from ml_train.launch import command, meeting_point
+from ml_train.parallel.groups import _meeting_point
+from ml_train.parallel.layout import World
 
 
 def check(*words: str) -> list[str]:
@@ -106,3 +108,21 @@ def test_flags_that_make_no_sense(
     assert command.main([*words.split(), "job.py"]) == 2
     said = capsys.readouterr().err
     assert said.startswith("ml-train-launch: error: ") and says in said
+
+
+def test_without_a_launcher_rank_0_and_all_look_at_the_environment(
+    taken: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE", raising=False)
+    monkeypatch.setenv("MASTER_ADDR", "no-such-host.invalid")
+    monkeypatch.setenv("MASTER_PORT", str(taken))
+    ranks = [World(rank=rank, size=2, local_rank=rank) for rank in (0, 1)]
+    for world in ranks:
+        with pytest.raises(StartError, match=r"no-such-host\.invalid"):
+            _meeting_point(world)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    with pytest.raises(StartError, match=f"MASTER_PORT: port {taken} is in use"):
+        _meeting_point(ranks[0])
+    assert _meeting_point(ranks[1]) == "env://"
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    assert _meeting_point(ranks[0]) == "env://"

@@ -107,6 +107,18 @@ def test_checkpoints_of_version_1_0_0_go_on(tmp_path: Path) -> None:
     assert names(save) == ["iter_0000002", "iter_0000004", "iter_0000008"]
 
 
+def test_the_settings_of_a_start_hold_and_the_directory_may_move(tmp_path: Path) -> None:
+    prefix, save, moved = tokens(tmp_path), tmp_path / "run", tmp_path / "moved"
+    length = ("--train-iters", "8", "--global-batch-size", str(BATCH), "--split", "1,0,0")
+    constant = (*length, "--lr-decay-style", "constant", "--lr", "1e-2")
+    done(train(save, prefix, "--exit-interval", "2", steps=constant))
+    save.rename(moved)
+    lower = (*length, "--lr-decay-style", "constant", "--lr", "1e-3")
+    done(train(moved, prefix, "--load", str(moved), "--exit-interval", "4", steps=lower))
+    rates = [entry["learning_rate"] for entry in records(moved, "report")]
+    assert trained(moved) == [1, 2, 3, 4] and rates == [1e-2, 1e-2, 1e-3, 1e-3]
+
+
 def test_a_run_without_optimizer_state_counts_on(tmp_path: Path) -> None:
     prefix, save = tokens(tmp_path), tmp_path / "run"
     words = ("--no-save-optim", "--load", str(save), "--exit-interval", "3")

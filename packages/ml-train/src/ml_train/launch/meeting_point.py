@@ -87,7 +87,7 @@ def check(flags: Any, say: Callable[[str], None]) -> None:
         )
     _resolve(point, say)
     if point.node_rank == 0 and point.port:
-        _must_be_free(point)
+        must_be_free(point.port, point.port_flag)
     elif point.node_rank:
         _wait_for_node_0(point, _timeout(flags), say)
 
@@ -139,20 +139,20 @@ def _resolve(point: MeetingPoint, say: Callable[[str], None]) -> None:
         time.sleep(1)
 
 
-def _must_be_free(point: MeetingPoint) -> None:
-    """As node 0 is about to listen there."""
+def must_be_free(port: int, name: str) -> None:
+    """Node 0 is about to listen there. name: what says the port. Raises StartError."""
     for family, address in ((socket.AF_INET6, "::"), (socket.AF_INET, "")):
         try:
             with socket.socket(family, socket.SOCK_STREAM) as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind((address, point.port))
+                probe.bind((address, port))
         except OSError as error:
             if error.errno in (errno.EADDRINUSE, errno.EACCES):
                 what = "is in use" if error.errno == errno.EADDRINUSE else "may not be used"
                 raise StartError(
-                    f"{point.port_flag}: port {point.port} {what} on this machine "
-                    f"({socket.gethostname()}), perhaps by another run. Give a free one, the same "
-                    "on each node; on a single node leave it out and a free one is taken."
+                    f"{name}: port {port} {what} on this machine ({socket.gethostname()}), perhaps "
+                    "by another run. Give a free one, the same on each node; on a single node "
+                    "leave it out and a free one is taken."
                 ) from error
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from ml_train.errors import ConfigError, StartError
+from ml_train.launch.meeting_point import must_be_free
 from ml_train.parallel.agreement import agree
 from ml_train.parallel.config import ParallelConfig
 from ml_train.parallel.layout import Layout, World
@@ -155,6 +156,11 @@ def _meeting_point(world: World) -> str:
                 f"MASTER_ADDR is {host!r}, which cannot be resolved here ({error}). Give node 0's "
                 "name as this node knows it, or its address."
             ) from error
+        port = os.environ["MASTER_PORT"]
+        # Under torchrun the launcher listens there already.
+        listens = world.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+        if listens and port.isdecimal():
+            must_be_free(int(port), "MASTER_PORT")
         return "env://"
     if world.size > 1:
         raise ConfigError(

@@ -36,7 +36,7 @@ class TrainingConfig(Section):
     """Save and leave once the run has lasted this many minutes."""
 
     exit_signal_handler: bool = True
-    """On SIGTERM or SIGUSR1: finish the step, save, and leave."""
+    """On SIGTERM, SIGUSR1, SIGHUP or Ctrl-C: finish the step, save, and leave."""
 
     seed: Annotated[int, Range(at_least=0, at_most=2**32 - 1)] = 1234
     """Seed of the initial weights, the data order and every random state."""
