@@ -51,7 +51,7 @@ def test_a_missing_shard_is_named(folder: Path, index: bool) -> None:
     assert "1 of " in text and "model-00002-of-00003.safetensors" in text and "fetch them" in text
 
 
-@pytest.mark.parametrize("text", ["", "{}", '{"weight_map": {}}', '{"weight_map": []}', "[]"])
+@pytest.mark.parametrize("text", ["", "{", "{}", '{"weight_map": {}}', '{"weight_map": []}', "[]"])
 def test_an_index_of_nothing(folder: Path, text: str) -> None:
     shards(folder, weights(), index=False)
     (folder / INDEX).write_text(text)
@@ -96,6 +96,15 @@ def test_an_index_that_a_later_save_left_behind(folder: Path) -> None:
         path.unlink()
     save_file(weights(), folder / "model.safetensors")
     assert any("none of its files is there" in note for note in read_whole(folder).notes)
+
+
+def test_an_index_of_files_that_were_never_fetched(folder: Path) -> None:
+    """The small index comes with the torch files; its safetensors do not."""
+    for path in shards(folder, weights(), index=True):
+        path.unlink()
+    assert "3 of its 3 files are not there" in refusal(folder)
+    torch.save(weights(), folder / "pytorch_model.bin")
+    read_whole(folder)
 
 
 def test_copies_in_two_shards_must_be_equal(folder: Path) -> None:

@@ -126,9 +126,9 @@ def choose_files(folder: Path) -> tuple[FileSet, list[str]]:
         raise WeightError(explain_folder(folder) or f"{folder}: no such folder.")
     sets = {suffix: _sets(folder, suffix) for suffix in USUAL}
     for suffix, stem in USUAL.items():
-        chosen = _usable(
-            folder, stem, suffix, [files for files in sets[suffix] if files.stem == stem]
-        )
+        usual = [files for files in sets[suffix] if files.stem == stem]
+        other_kind = suffix == ".safetensors" and bool(sets[".bin"])
+        chosen = _usable(folder, stem, suffix, usual, other_kind=other_kind)
         if chosen is not None:
             copies = [
                 files
@@ -171,8 +171,13 @@ def _sets(folder: Path, suffix: str) -> list[FileSet]:
     return [*singles, *(FileSet(stem, tuple(files)) for (stem, _), files in shards.items())]
 
 
-def _usable(folder: Path, stem: str, suffix: str, sets: list[FileSet]) -> FileSet | None:
-    """The one set of the usual name that is whole; None if there is none at all."""
+def _usable(
+    folder: Path, stem: str, suffix: str, sets: list[FileSet], *, other_kind: bool
+) -> FileSet | None:
+    """The one set of the usual name that is whole; None if there is none at all.
+
+    other_kind: there are files of the other suffix, so that an index of nothing is no matter.
+    """
     path = folder / f"{stem}{suffix}.index.json"
     indexed = _read_index(path, suffix, bool(sets)) if path.is_file() else None
     if indexed is not None:
@@ -181,6 +186,8 @@ def _usable(folder: Path, stem: str, suffix: str, sets: list[FileSet]) -> FileSe
         whole = [files for files in apart if not _missing(files)]
         if len(present) == len(indexed.files):
             sets = [indexed, *apart]
+        elif not present and not whole and other_kind:
+            return None
         elif present or not whole:
             lost = sorted(set(indexed.files) - set(present))
             raise WeightError(
@@ -209,7 +216,10 @@ def _read_index(path: Path, suffix: str, files_are_there: bool) -> FileSet:
     remove = "; remove it: the shards are read without it" if files_are_there else ""
     if (reason := placeholder(path)) is not None:
         raise WeightError(f"{path}: {reason}.")
-    index = read_json(path)
+    try:
+        index = read_json(path)
+    except WeightError as error:
+        raise WeightError(f"{str(error).rstrip('.')}{remove}.") from error
     placed = index.get("weight_map") if isinstance(index, Mapping) else None
     if not isinstance(placed, Mapping) or not placed:
         raise WeightError(f"{path}: no weight_map, or an empty one{remove}.")
