@@ -50,6 +50,9 @@ def lines(*rows: Any) -> bytes:
         ("a.jsonl", lines({"body": "x", "id": 1}), "no key 'text'; it has: body, id.*keys body"),
         ("a.jsonl", lines({"q": "x", "a": "y"}), r"no key 'text'; it has: q, a.*'\{q\} \{a\}'"),
         ("a.jsonl", lines({"doc": {"body": "x"}}), "it has: doc.*--json-keys doc.body"),
+        ("a.jsonl", lines({"my text": "x"}), r"as in --json-keys 'my text'$"),
+        ("a.jsonl", lines({f"k{n}": 1 for n in range(99)}), "k18, k19 and 79 more"),
+        ("a.jsonl", lines({"text": {"en": "x"}}), "expected, not dict.*--json-keys text.en"),
         ("a.jsonl", lines(CHAT), "it has: messages.*holds a chat.*chat template"),
         ("a.jsonl", lines({"data": [{"text": "x"}]}), r"it has: data.*jq -c '\.data\[\]'"),
         ("a.jsonl", lines({"text": ["x"]}), "a text was expected, not list"),
@@ -152,6 +155,13 @@ def test_bytes_in_parquet_that_are_no_texts(tmp_path: Path) -> None:
     assert len(check(path, good)) == 1
     pq.write_table(pa.table({"text": pa.array([b"\x89PNG", None, b"x"])}), path)
     assert check(path) == []
+
+
+def test_a_file_of_another_kind_in_a_folder_can_be_left_out(tmp_path: Path) -> None:
+    write_lines(tmp_path / "train.jsonl", [{"text": "x"}])
+    (tmp_path / "about.json").write_text(json.dumps({"rows": 1}, indent=2))
+    with pytest.raises(InputError, match=r"about\.json holds .*Or leave it out: name the other"):
+        check(tmp_path)
 
 
 def test_every_key_is_checked(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from ml_data.arrow import strings
 from ml_data.documents.batch import Batch
+from ml_data.documents.hints import shown_names
 from ml_data.documents.template import Template
 from ml_data.documents.text_types import as_strings, is_number, is_utf8
 
@@ -137,7 +138,7 @@ def _nested(row: dict[str, Any], key: str) -> object:
     value: Any = row
     for name in key.split("."):
         if not isinstance(value, dict) or name not in value:
-            raise ValueError(f"no key {key!r}; it has: {', '.join(map(str, row))}")
+            raise ValueError(f"no key {key!r}; it has: {shown_names(row)}")
         value = value[name]
     return value
 

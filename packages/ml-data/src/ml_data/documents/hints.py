@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ import pyarrow as pa
 
 from ml_data.documents.text_types import is_number
 
+_SHOWN_NAMES = 20
 # A message of a chat has one of these, in the formats of OpenAI and of ShareGPT.
 _OF_A_MESSAGE = {"role", "content", "from", "value"}
 
@@ -60,6 +62,13 @@ def shape_of_schema(schema: pa.Schema) -> Shape:
     return shape
 
 
+def shown_names(names: Iterable[str]) -> str:
+    """The first names of columns or keys, and how many more there are."""
+    every = list(map(str, names))
+    more = len(every) - _SHOWN_NAMES
+    return ", ".join(every[:_SHOWN_NAMES]) + (f" and {more:,} more" if more > 0 else "")
+
+
 def way_out(shape: Shape, flag: str) -> str:
     """A sentence on what to do; `flag` named what is missing."""
     if shape.chats and not shape.texts:
@@ -69,12 +78,11 @@ def way_out(shape: Shape, flag: str) -> str:
         )
     if flag == "--template":
         return "Name another with --template"
-    if len(shape.texts) == 1:
-        return f"Name another with --json-keys, as in --json-keys {shape.texts[0]}"
     if shape.texts:
-        pattern = " ".join(f"{{{name}}}" for name in shape.texts[:2] if "." not in name)
-        several = f", or make one text of several as in --template '{pattern}'" if pattern else ""
-        return f"Name another with --json-keys, as in --json-keys {shape.texts[0]}{several}"
+        fields = [f"{{{name}}}" for name in shape.texts[:2] if name.isidentifier()]
+        several = f", or make one text of several as in --template '{' '.join(fields)}'"
+        example = f"as in --json-keys {shlex.quote(shape.texts[0])}"
+        return f"Name another with --json-keys, {example}{several if len(fields) == 2 else ''}"
     if len(shape.tables) == 1 and not shape.numbers:
         return f"JSON lines have a row a line: jq -c '.{shape.tables[0]}[]' FILE > FILE.rows.jsonl"
     return "Name another with --json-keys"

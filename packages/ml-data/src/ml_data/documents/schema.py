@@ -11,7 +11,7 @@ import pyarrow as pa
 from ml_data.documents.batch import Position, Segment
 from ml_data.documents.extract import NULL, Wanted, extract
 from ml_data.documents.first_rows import Fault, check_first_rows, read_first_rows
-from ml_data.documents.hints import shape_of_schema, way_out
+from ml_data.documents.hints import shape_of_schema, shown_names, way_out
 from ml_data.documents.read import open_parquet, read_source, text_bytes_of
 from ml_data.documents.sources import Source
 from ml_data.documents.text_types import is_number, is_string, is_text
@@ -47,8 +47,12 @@ def check_sources(
     first rows. With `tolerate`, a JSON lines file of few rows, none of which has a text, is a
     notice where other files have some.
     """
+    leave_out = ". Or leave it out: name the other files, or a glob" if len(sources) > 1 else ""
     with ThreadPoolExecutor(8) as pool:
-        checked = list(pool.map(lambda source: _check(source, wanted), sources))
+        try:
+            checked = list(pool.map(lambda source: _check(source, wanted), sources))
+        except InputError as error:
+            raise InputError(f"{str(error).rstrip('.')}{leave_out}") from error
     faults = [fault for _, fault in checked if fault is not None]
     large = [fault for fault in faults if not tolerate or not fault.is_whole_file]
     has_texts = any(
@@ -58,7 +62,7 @@ def check_sources(
     if large or (faults and not has_texts):
         worst = (large or faults)[0]
         more = f" ({len(faults):,} files are like this)" if len(faults) > 1 else ""
-        raise InputError(f"{worst.text}{more}")
+        raise InputError(f"{worst.text}{leave_out}{more}")
     if faults:
         more = f" ({len(faults):,} small files are like this)" if len(faults) > 1 else ""
         notice(f"{faults[0].text}{more}")
@@ -117,7 +121,7 @@ def check_column(name: str, schema: pa.Schema, column: str, wanted: Wanted) -> N
     fix = way_out(shape_of_schema(schema), wanted.flag)
     if kind is None:
         raise InputError(
-            f"{name} has no column {column!r}; it has: {', '.join(schema.names)}. {fix}"
+            f"{name} has no column {column!r}; it has: {shown_names(schema.names)}. {fix}"
         )
     if is_text(kind) or (wanted.template and is_number(kind)):
         return

@@ -50,6 +50,8 @@ def fill(open_file: Callable, uri: str) -> Callable[[str], str]:
         with open_file(f"in/{name}") as file:
             manifest = name == "old_text_document.json"
             file.write(b'{"format": "ml-data manifest"}' if manifest else b'{"text": "x"}\n')
+    with open_file("bracket/x[2]/f.jsonl") as file:
+        file.write(b'{"text": "x"}\n')
     with open_file("caf\u00e9 1/a b.jsonl") as file:
         file.write(b'{"text": "x"}\n')
     for name in ("empty/a.jsonl", "empty/b.jsonl", "mixed/a.jsonl"):
@@ -123,6 +125,11 @@ def test_names_with_spaces_and_accents(at: Callable[[str], str]) -> None:
     for given in ("/caf\u00e9 1", "/caf\u00e9 1/a b.jsonl", "/caf\u00e9 1/*", "/caf*/*.jsonl"):
         (source,) = resolve([at(given)]).sources
         assert source.name.endswith("/caf\u00e9 1/a b.jsonl")
+
+
+def test_a_folder_with_brackets_in_its_name(at: Callable[[str], str]) -> None:
+    (source,) = resolve([at("/bracket/x[2]")]).sources
+    assert source.name.endswith("/x[2]/f.jsonl")
 
 
 def test_messages_show_no_keys(tmp_path: Path, s3: Callable[[str], str]) -> None:

@@ -49,8 +49,13 @@ def list_remote(given: str) -> Found:
         base, pattern = split_pattern(path)
         filesystem, root = _open_filesystem(f"{scheme}://{base}{mark}{query}", scheme)
         store, listing = _Store(filesystem), _Listing(scheme, query)
-        # An object may be called `a[1].jsonl`: a name that exists is no pattern.
-        if not listing.add_object(store, "/".join([root, *pattern])):
+        # An object or folder may be called `a[1]`: a name that exists is no pattern.
+        exact = store.find("/".join([root, *pattern]))
+        if exact is not None and exact.is_file:
+            listing.add(store, exact, is_named=True)
+        elif exact is not None and pattern:
+            listing.add_below(store, exact.path, [])
+        else:
             listing.add_below(store, root, pattern)
     return listing.found
 
@@ -74,14 +79,6 @@ class _Listing:
         self.found = Found()
         self._scheme = scheme
         self._endpoint = parse_qs(query).get("endpoint_override", [""])[0]
-
-    def add_object(self, store: _Store, path: str) -> bool:
-        """Add the object of exactly this name; False when there is none."""
-        info = store.find(path)
-        if info is None or not info.is_file:
-            return False
-        self._add(store, info, is_named=True)
-        return True
 
     def add_below(self, store: _Store, root: str, pattern: list[str]) -> None:
         """Add what the pattern (empty for everything) selects below `root`."""
@@ -126,7 +123,7 @@ class _Listing:
         elif not info.is_file:
             self.found.leave_out(self._name(info.path), NO_FILE)
         else:
-            self._add(store, info, is_named=False)
+            self.add(store, info, is_named=False)
 
     def _name(self, path: str) -> str:
         """What people call it: without the query, which may hold keys."""
@@ -134,7 +131,8 @@ class _Listing:
             return f"{self._scheme}://{path}"
         return path.partition("?")[0]
 
-    def _add(self, store: _Store, info: _Object, *, is_named: bool) -> None:
+    def add(self, store: _Store, info: _Object, *, is_named: bool) -> None:
+        """Add an object."""
         name = self._name(info.path)
         if info.size is None:
             raise InputError(
