@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import threading
@@ -188,3 +189,26 @@ def test_indexes_can_be_built_ahead_of_the_run(
         index.run(parser.parse_args(["--data-path", prefix]))
     with pytest.raises(ConfigError, match="--mock-data reads no files"):
         index.run(parser.parse_args(["--recipe", "grok1-tiny", "--mock-data"]))
+
+
+def test_indexes_of_a_resume_are_built_ahead_too(prefix: str, tmp_path: Path) -> None:
+    from ml_train.commands import index
+    from ml_train.config.flags import FlagParser
+
+    data, cache = config(prefix), Path(prefix).parent / "index_cache"
+    state = loaders(data).state(8)
+    folder = tmp_path / "run" / "iter_0000008"
+    folder.mkdir(parents=True)
+    run = {"iteration": 8, "consumed_samples": 64, "data": state}
+    (folder / "run_state.json").write_text(json.dumps({"format": 1, "run": run}))
+    before = len(list(cache.iterdir()))
+    flags = ["--recipe", "grok1-tiny", "--seq-length", "16", "--data-path", prefix, "--seed", "7"]
+    flags += ["--split", "1,0,0", "--train-iters", "40", "--load", str(tmp_path / "run")]
+    parser = FlagParser("ml-train index", "")
+    index.add_arguments(parser)
+    assert index.run(parser.parse_args(flags)) == 0
+    assert len(list(cache.iterdir())) == before + 1
+    built = times(cache)
+    longer = loaders(data, samples=(320, 0, 0), consumed=64, saved=state, vocab_size=131_072)
+    assert len(longer.orders[0].parts[0].legs) == 2
+    assert times(cache) == built

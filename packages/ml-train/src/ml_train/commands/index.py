@@ -1,13 +1,21 @@
 """ml-train index: build the sample indexes of a run ahead of time, on a CPU, without the job."""
 
 import argparse
+import json
+from typing import TYPE_CHECKING
 
 from ml_train import terminal
 from ml_train.config.flags import add_config_flags, given_flags
-from ml_train.config.load import load_config
-from ml_train.errors import ConfigError
+from ml_train.config.load import LoadedConfig, load_config
+from ml_train.errors import CheckpointError, ConfigError
 
-DESCRIPTION = "Build the sample indexes that a run will want, so that its start need not wait."
+if TYPE_CHECKING:
+    from ml_train.checkpoint.run_state import RunState
+
+DESCRIPTION = (
+    "Build the sample indexes that a run will want, so that its start need not wait. With the "
+    "run's --save and --load, those that it will want when it goes on from its last checkpoint."
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,11 +39,11 @@ def run(args: argparse.Namespace) -> int:
     make_core_importable()
     from ml_train.data.indexes import ensure_indexes
     from ml_train.data.loaders import cache_directory, settle_orders
-    from ml_train.data.open import token_facts
+    from ml_train.data.open import DataPosition, token_facts
     from ml_train.data.pieces import pieces_of, read_stamps
-    from ml_train.data.samples import demand
 
-    wanted = demand(config, config.training.global_batch_size)
+    position = DataPosition.of(config, config.training.global_batch_size, _stands_at(loaded))
+    wanted = position.demand
     settled = settle_orders(
         config.data,
         wanted,
@@ -43,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
         seed=config.training.seed,
         global_batch_size=config.training.global_batch_size,
         facts=token_facts(config, loaded.model),
+        saved=position.saved,
     )
     for text in settled.warnings:
         terminal.warning(text)
@@ -61,3 +70,20 @@ def run(args: argparse.Namespace) -> int:
     for name, digest in files.items():
         terminal.result(f"{digest[:16]}  {name}")
     return 0
+
+
+def _stands_at(loaded: LoadedConfig) -> "RunState | None":
+    """What the checkpoint says that the run will go on from; None for a fresh start."""
+    from ml_train.checkpoint.run_state import RunState
+    from ml_train.checkpoint.start import decide
+
+    config = loaded.config.checkpoint
+    start = decide(config, {key: value for key, value, _ in loaded.table()})
+    counts_anew = start.weights_only or (config.no_load_optim and not start.own)
+    if not start.candidates or counts_anew:
+        return None
+    path = start.candidates[0] / "run_state.json"
+    try:
+        return RunState.of(json.loads(path.read_text(encoding="utf-8"))["run"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}.") from error

@@ -7,7 +7,12 @@ MOST_LINES = 12
 
 
 def describe_epochs(name: str, order: Order, total: int) -> list[str]:
-    """A sentence per file of one split: sequences that the run takes, and epochs that they are."""
+    """A sentence per file of one split: sequences that the run takes, and epochs that they are.
+
+    None for a split of which nothing is taken.
+    """
+    if not total:
+        return []
     rows = sorted(
         (
             (taken * part.sequence_length / part.num_tokens, taken, part)

@@ -97,6 +97,10 @@ def plan_orders(
             orders.append(replace(Order.start(parts, total)) if parts else Order())
             continue
         old_order = before[name]
+        if not total:
+            # Nothing of it is asked for this time: it is kept as it stands.
+            orders.append(old_order)
+            continue
         order = continued(old_order, parts, consumed)
         if order.blend != old_order.blend:
             changes = _changes(name, old_order, order, consumed)
