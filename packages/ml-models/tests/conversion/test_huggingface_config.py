@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from model_checks.hugging_face_folder import copy_of_reference, edit_config, read_whole
+from model_checks.hugging_face_folder import copy_of_reference, edit_config, read_whole, weights
 
 from ml_models.conversion.open import open_source, read_model_file
 from ml_models.errors import MlModelsError
@@ -144,3 +144,14 @@ def test_no_config_and_a_damaged_one(folder: Path) -> None:
     (folder / "config.json").unlink()
     with pytest.raises(MlModelsError, match=r"no config\.json.*--model or --config"):
         open_source("huggingface", folder)
+
+
+def test_a_configuration_from_elsewhere(folder: Path, tmp_path: Path) -> None:
+    """--config, where the folder has none or a damaged one."""
+    elsewhere = tmp_path / "elsewhere.json"
+    elsewhere.write_text((folder / "config.json").read_text())
+    expected = read_whole(folder).model
+    for text in ("{", None):
+        (folder / "config.json").write_text(text) if text else (folder / "config.json").unlink()
+        source = open_source("huggingface", folder, config=elsewhere)
+        assert source.model == expected and len(source.tensors) == len(weights())

@@ -154,7 +154,7 @@ def tokenizer_alone(folder: Path) -> None:
         (fp8_without_a_word, ("quantized (", "F8_E4M3")),
         (awq, ("quantized with awq", "qweight is I32")),
         (integers, ("quantized (", f"{NAME} is I8")),
-        (mistrals, ("Mistral's own format", "model-*.safetensors")),
+        (mistrals, ("consolidated.safetensors", "Mistral's own format", "model-*.safetensors")),
         (publishers, ("consolidated.00.pth", "its publisher's own format")),
         (gguf, ("grok-q4_k_m.gguf", "llama.cpp's format")),
         (deepspeed, ("a checkpoint of DeepSpeed", "zero_to_fp32.py")),

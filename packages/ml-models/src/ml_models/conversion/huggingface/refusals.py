@@ -129,7 +129,7 @@ def explain_tensors(
     """
     facts: Iterable[tuple[bool, Callable[[], str]]] = (
         (any(map(_ADAPTED.fullmatch, tensors)), _says_adapted),
-        (any(map(_MISTRALS.fullmatch, tensors)), _says_mistrals),
+        (any(map(_MISTRALS.fullmatch, tensors)), lambda: _says_mistrals(tensors)),
         (any(name not in needed for name in filter(_FUSED.fullmatch, tensors)), _says_fused),
         (bool(_quantized(tensors, needed)), lambda: _says_quantized(tensors, values, needed)),
         (needed - set(tensors) == {"lm_head.weight"} and not tied, _says_untied),
@@ -171,9 +171,10 @@ def _says_adapted() -> str:
     )
 
 
-def _says_mistrals() -> str:
+def _says_mistrals(tensors: Mapping[str, ListedTensor]) -> str:
+    file = next(iter(tensors.values())).path.name
     return (
-        "the names are those of Mistral's own format (layers.0.attention.wq.weight), whose query "
+        f"{file} has the names of Mistral's own format (layers.0.attention.wq.weight), whose query "
         "and key rows lie in another order, so it is not read; take the model-*.safetensors files "
         "that are published beside it"
     )
