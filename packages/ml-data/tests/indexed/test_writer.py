@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ml_data import IndexedDataset, IndexedDatasetWriter, verify
-from ml_data.errors import OutputError
+from ml_data.errors import OutputError, UsageError
 
 
 def test_the_end_of_the_block_finishes_the_pair(tmp_path: Path) -> None:
@@ -114,4 +114,13 @@ def test_what_a_killed_writer_left_is_replaced(tmp_path: Path) -> None:
     # The folder is kept, as what is in it proves whose the .bin is.
     with IndexedDatasetWriter(tmp_path / "p", np.int32, overwrite=True) as writer:
         writer.add_document([3], [1])
+    assert sorted(os.listdir(tmp_path)) == ["p.bin", "p.idx"]
+
+
+def test_a_folder_is_no_prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="is a folder"):
+        IndexedDatasetWriter(f"{tmp_path}/", np.int32)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with IndexedDatasetWriter("~/p", np.int32) as writer:
+        writer.add_document([1], [1])
     assert sorted(os.listdir(tmp_path)) == ["p.bin", "p.idx"]

@@ -107,6 +107,19 @@ def test_a_journal_of_another_version_starts_over(
     assert "its journal is of another version of ml-data" in go_on(options(lines))[0]
 
 
+def test_a_damaged_journal_starts_over(tmp_path: Path, options: Make, lines: Path) -> None:
+    path = tmp_path / "out" / "p.work" / "journal.jsonl"
+    stop_after(options(lines), 2)
+    _, _, rest = path.read_text().partition("\n")
+    path.write_text("damaged\n" + rest)
+    assert "its journal is damaged" in go_on(options(lines))[0]
+    for tail in ('{"shard": 3}\n', "\x00\x00\n", '{"shard": 3, "posi'):
+        stop_after(options(lines, overwrite=True), 2)
+        with path.open("a") as file:
+            file.write(tail)
+        assert go_on(options(lines, overwrite=True)) == ["going on after shard 2 of an earlier run"]
+
+
 def test_lost_temporary_files_start_over(tmp_path: Path, options: Make, lines: Path) -> None:
     for number, damage in enumerate(("bin", "lengths", "documents", "quarantine.jsonl")):
         made = options(lines, name=f"p{number}")

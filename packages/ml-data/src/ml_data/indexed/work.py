@@ -109,9 +109,12 @@ class WorkFolder:
         return (there.st_dev, there.st_ino) == (locked.st_dev, locked.st_ino)
 
     def _mark(self) -> None:
-        if os.fstat(self._handle).st_size != len(_MARK):
-            os.ftruncate(self._handle, 0)
-            os.pwrite(self._handle, _MARK, 0)
+        # On a full disk the lock stays empty, which is accepted as well; what is written next to
+        # the folder says then that the disk is full.
+        with suppress(OSError):
+            if os.fstat(self._handle).st_size != len(_MARK):
+                os.ftruncate(self._handle, 0)
+                os.pwrite(self._handle, _MARK, 0)
 
     def clear(self) -> None:
         """Remove what an earlier run left, but for the lock."""

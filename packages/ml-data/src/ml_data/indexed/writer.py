@@ -46,6 +46,7 @@ class IndexedDatasetWriter(PairWriter):
         and `overwrite` is given; where another process writes to `prefix`; for another `dtype`.
         """
         prefix = output_prefix(prefix, "prefix")
+        prefix = output_prefix(prefix, "prefix")
         self._work = WorkFolder(Path(f"{prefix}.work"), on_notice)
         self._publication = Publication(
             [prefix], self._work.path, overwrite=overwrite, has_manifest=False, notice=on_notice

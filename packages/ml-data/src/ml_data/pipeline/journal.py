@@ -23,6 +23,7 @@ from ml_data.indexed.files import (
 )
 
 FORMAT_VERSION = 2
+_ENTRY_FIELDS = {"shard", "position", "outputs", "rows", "sealed"}
 
 
 @dataclass(kw_only=True)
@@ -53,7 +54,17 @@ class Journal:
             return None
         with reporting_output(self._path), self._path.open("rb") as file:
             first = self._parse(file.readline())
-        return first if first and "format_version" in first else None
+        return first if first and set(first) >= set(self.identity) else None
+
+    def is_damaged(self) -> bool:
+        """Whether there is a journal of which not even the first line can be read.
+
+        A first line without an end is that of a run which was killed right at its start.
+        """
+        if not self._path.is_file() or self.read_identity() is not None:
+            return False
+        with reporting_output(self._path), self._path.open("rb") as file:
+            return file.readline().endswith(b"\n")
 
     def read(self) -> Progress | None:
         """The last shard in the journal of an earlier run; None where it finished none."""
@@ -63,9 +74,9 @@ class Journal:
             self._size = len(file.readline())
             for line in file:
                 entry = self._parse(line)
-                if entry is None:
+                if entry is None or not set(entry) >= _ENTRY_FIELDS:
                     break
-                rows.update({int(file): count for file, count in entry["rows"].items()})
+                rows.update({int(index): count for index, count in entry["rows"].items()})
                 progress = Progress(
                     shard=entry["shard"],
                     position=Position(**entry["position"]),

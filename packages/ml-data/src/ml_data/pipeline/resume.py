@@ -32,6 +32,8 @@ def earlier_progress(
 
     Raises InputError where an input changed since, unless --overwrite starts over.
     """
+    if journal.is_damaged():
+        return None, "its journal is damaged, or of another version of ml-data"
     before = journal.read_identity()
     progress = journal.read() if before is not None else None
     if before is None or progress is None:

@@ -40,6 +40,8 @@ def serve(channel: Connection) -> None:
         try:
             tokenizer = tokenizer or job.load()
             answer = frames.pack_results(encode_batch(frames.unpack_batch(frame), job, tokenizer))
+        except MemoryError:
+            answer = {"error": "a worker process is out of memory", "kind": "WorkerError"}, []
         except MlDataError as error:
             answer = {"error": str(error), "kind": type(error).__name__}, []
         frames.send(channel, *answer)
