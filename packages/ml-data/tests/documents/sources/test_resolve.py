@@ -246,6 +246,10 @@ def test_what_ml_data_wrote_is_no_input(tmp_path: Path) -> None:
     for given in (str(tmp_path), f"{tmp_path}/**/*.json*"):
         listing = resolve([given])
         assert read(listing, tmp_path) == ["a.jsonl", "mine.work/b.jsonl", "raw.json"]
+        tokens = passed(Listing(sources=[], left_out=[
+            one for one in listing.left_out if one.reason == "token files"
+        ]), tmp_path)  # fmt: skip
+        assert tokens == (["o.bin", "o.idx"] if given == str(tmp_path) else [])
         told = {one.name for one in listing.left_out if one.reason.startswith("ml-data")}
         expected = {"o.json", "o.quarantine.jsonl", "x.work/" if given == str(tmp_path) else ""}
         assert expected - {""} <= {os.path.relpath(one, tmp_path) + "/" * one.endswith("/")

@@ -86,6 +86,12 @@ def is_quarantine(path: str, listed: Container[str]) -> bool:
     return stem != path and any(f"{stem}{end}" in listed for end in (".bin", ".idx", ".json"))
 
 
+def is_token_file(path: str, listed: Container[str]) -> bool:
+    """Whether a file is one of a pair of .bin and .idx."""
+    stem = path.rpartition(".")[0]
+    return path.endswith((".bin", ".idx")) and f"{stem}.bin" in listed and f"{stem}.idx" in listed
+
+
 def may_be_manifest(path: str, listed: Container[str]) -> bool:
     """Whether a file has the name of the manifest of a pair beside it."""
     stem = path.removesuffix(".json")

@@ -16,6 +16,7 @@ from ml_data.documents.sources.local import list_local
 from ml_data.documents.sources.names import (
     is_facts,
     is_quarantine,
+    is_token_file,
     kind_of,
     known_endings,
     may_be_manifest,
@@ -25,6 +26,7 @@ from ml_data.documents.sources.remote import list_remote, without_query
 from ml_data.documents.sources.source import Source, reporting_input
 from ml_data.errors import InputError
 
+TOKENS = "token files"
 UNKNOWN = "their endings are not known"
 FACTS = "they describe a data set, a tokenizer or a model"
 OURS = "ml-data wrote them"
@@ -126,7 +128,8 @@ def _data_of(found: Found, is_own: Callable[[str], bool]) -> list[Candidate]:
     for one in unknown:
         # A hub's cache keeps the data under names without endings, to which others link.
         read_as = names.get(one.identity)
-        found.leave_out(one.source.name, SAME if read_as else UNKNOWN, read_as)
+        reason = TOKENS if is_token_file(one.source.name, found.listed) else UNKNOWN
+        found.leave_out(one.source.name, SAME if read_as else reason, read_as)
     return kept
 
 
