@@ -236,6 +236,25 @@ def test_a_finished_output_names_what_differs(tmp_path: Path, options: Make, lin
         tokenize(options(lines, other))
 
 
+def test_a_finished_output_with_a_file_missing_is_not_complete(
+    tmp_path: Path, options: Make
+) -> None:
+    lines = write_lines(tmp_path / "a.jsonl", [{"text": "a", "title": "b"}] * 3)
+    made = options(lines, json_keys=("text", "title"))
+    tokenize(made)
+    (tmp_path / "out" / "p_title_document.bin").unlink()
+    with pytest.raises(OutputError, match=r"p_title_document\.bin is missing, though"):
+        tokenize(made)
+    for suffix in (".idx", ".json"):
+        (tmp_path / "out" / f"p_title_document{suffix}").unlink()
+    with pytest.raises(OutputError, match=r"p_title_document\.idx is missing, though other"):
+        tokenize(made)
+    tokenize(options(lines, json_keys=("text", "title"), overwrite=True))
+    os.truncate(tmp_path / "out" / "p_text_document.bin", 4)
+    with pytest.raises(OutputError, match=r"p_text_document\.bin .*it was changed since"):
+        tokenize(made)
+
+
 def test_progress_of_another_command_survives_a_run_that_has_nothing_to_do(
     tmp_path: Path, options: Make, lines: Path
 ) -> None:

@@ -8,6 +8,7 @@ differs makes it another command, whose progress is of no use: the run says so a
 from __future__ import annotations
 
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -112,20 +113,30 @@ def finished_before(plan: Plan, notice: Notice) -> list[dict[str, Any]] | None:
 
     Raises OutputError, with the reason, when the output that is there is another one.
     """
-    existing = [prefix for prefix in plan.prefixes if idx_path(prefix).exists()]
-    if not existing or plan.options.overwrite:
+    if plan.options.overwrite or not any(idx_path(prefix).exists() for prefix in plan.prefixes):
         return None
     return [_finished_output(plan, prefix, notice) for prefix in plan.prefixes]
 
 
 def _finished_output(plan: Plan, prefix: str, notice: Notice) -> dict[str, Any]:
     manifest = known_manifest(prefix)
+    if manifest is None and not idx_path(prefix).exists():
+        raise OutputError(
+            f"{prefix}.idx is missing, though other outputs of the command are there: make all of "
+            "them again with --overwrite"
+        )
     reason = _other_output(plan, manifest, notice)
     if manifest is None or reason:
         raise OutputError(
             f"{prefix}.idx exists, but {reason}: choose another --output-prefix, or replace it "
             "with --overwrite"
         )
+    for suffix in (".bin", ".idx"):
+        if not Path(f"{prefix}{suffix}").exists():
+            raise OutputError(
+                f"{prefix}{suffix} is missing, though {prefix}.json lists it: copy it back, or "
+                "make the output again with --overwrite"
+            )
     return manifest
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,12 +50,15 @@ class Source:
 
 
 def _is_utf8(path: str) -> bool:
-    """Whether Arrow can open it: in names that are not UTF-8 Python keeps bytes as surrogates."""
+    """Whether Arrow can open it, which takes every name for UTF-8.
+
+    In other names Python keeps bytes as surrogates; where the locale has another encoding, it
+    takes the bytes of the name for that one.
+    """
     try:
-        path.encode("utf-8")
+        return path.encode("utf-8") == os.fsencode(path)
     except UnicodeEncodeError:
         return False
-    return True
 
 
 @contextmanager
