@@ -94,8 +94,8 @@ def test_a_damage_is_named_where_it_is(
     with pytest.raises(InputError, match=words) as raised:
         for batch in read_source(source, Segment(file=0, start=Position()), [], 1 << 16):
             lines += batch.lines or b""
-    found = re.search(words, str(raised.value))
-    assert found is not None
-    assert int(found[1]) == lines.count(b"\n") >= 4_000
-    assert int(found[2]) == len(first)
+    match = re.search(words, str(raised.value))
+    assert match is not None
+    assert int(match[1]) == lines.count(b"\n") >= 4_000
+    assert int(match[2]) == len(first)
     assert lines.startswith(RAW)

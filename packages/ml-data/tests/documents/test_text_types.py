@@ -50,30 +50,30 @@ def test_texts_under_other_types(tmp_path: Path, values: pa.Array) -> None:
 
 def test_bytes_of_fixed_size(tmp_path: Path) -> None:
     values = pa.array([b"abc", "d\u00e9".encode(), None], pa.binary(3))
-    found = texts_of(write(tmp_path / "a.parquet", text=values))
-    assert found.values.to_pylist() == ["abc", "d\u00e9"]
-    assert [row["reason"] for row in found.bad] == ["null"]
+    texts = texts_of(write(tmp_path / "a.parquet", text=values))
+    assert texts.values.to_pylist() == ["abc", "d\u00e9"]
+    assert [row["reason"] for row in texts.bad] == ["null"]
 
 
 def test_bytes_inside_a_struct(tmp_path: Path) -> None:
     values = pa.array([{"body": b"x"}, None, {"body": b"\xff"}])
-    found = texts_of(write(tmp_path / "a.parquet", doc=values), "doc.body")
-    assert found.values.to_pylist() == ["x"]
-    assert [row["reason"] for row in found.bad] == ["null", "undecodable"]
+    texts = texts_of(write(tmp_path / "a.parquet", doc=values), "doc.body")
+    assert texts.values.to_pylist() == ["x"]
+    assert [row["reason"] for row in texts.bad] == ["null", "undecodable"]
 
 
 def test_bytes_that_are_no_text_are_set_aside(tmp_path: Path) -> None:
     values = pa.array([b"good", b"\x89PNG\r\n", b"good too"])
-    found = texts_of(write(tmp_path / "a.parquet", text=values))
-    assert found.values.to_pylist() == ["good", "good too"]
-    assert [(row["row"], row["reason"]) for row in found.bad] == [(1, "undecodable")]
+    texts = texts_of(write(tmp_path / "a.parquet", text=values))
+    assert texts.values.to_pylist() == ["good", "good too"]
+    assert [(row["row"], row["reason"]) for row in texts.bad] == [(1, "undecodable")]
 
 
 @pytest.mark.skipif(not hasattr(pa, "json_"), reason="this Arrow has no JSON type")
 def test_json_is_taken_as_it_stands(tmp_path: Path) -> None:
     values = pa.array(['{"a": 1}', '"x"', None], pa.json_())
-    found = texts_of(write(tmp_path / "a.parquet", text=values))
-    assert found.values.to_pylist() == ['{"a": 1}', '"x"']
+    texts = texts_of(write(tmp_path / "a.parquet", text=values))
+    assert texts.values.to_pylist() == ['{"a": 1}', '"x"']
 
 
 def test_a_template_shows_numbers_and_bytes(tmp_path: Path) -> None:
@@ -82,9 +82,9 @@ def test_a_template_shows_numbers_and_bytes(tmp_path: Path) -> None:
         n=pa.array([1, 2]), x=pa.array([0.5, None]), b=pa.array([True, False]),
         t=pa.array([b"ok", b"\xff"]),
     )  # fmt: skip
-    found = texts_of(path, template="{n} {b} {t}")
-    assert found.values.to_pylist() == ["1 true ok"]
-    assert found.bad[0]["raw"] == {"n": 2, "b": False, "t": "\\xff"}
+    texts = texts_of(path, template="{n} {b} {t}")
+    assert texts.values.to_pylist() == ["1 true ok"]
+    assert texts.bad[0]["raw"] == {"n": 2, "b": False, "t": "\\xff"}
     assert texts_of(path, template="{x}").values.to_pylist() == ["0.5"]
 
 

@@ -71,7 +71,7 @@ def _from_column(batch: Batch, key: str) -> Texts:
     if not values.null_count and is_utf8(values):
         return Texts(values, rows)
     raw = values.cast(pa.large_binary())
-    return _collect(batch.first_row, raw.to_pylist(), lambda one: one)
+    return _collect(batch.first_row, raw.to_pylist(), lambda cell: cell)
 
 
 def column_values(columns: pa.RecordBatch, key: str) -> pa.Array:

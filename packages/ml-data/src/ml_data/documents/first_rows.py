@@ -68,7 +68,7 @@ def check_first_rows(source: Source, wanted: Wanted) -> Fault | None:
             continue
         objects = first.objects()
         missing = [name for name in wanted.required if not any(name in row for row in objects)]
-        has_nulls = any(one["reason"] == NULL for one in texts.bad)
+        has_nulls = any(bad["reason"] == NULL for bad in texts.bad)
         if has_nulls and not (wanted.template and missing):
             continue
         row, detail = texts.bad[0]["row"], texts.bad[0]["detail"]

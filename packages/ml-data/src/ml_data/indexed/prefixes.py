@@ -37,7 +37,7 @@ def prefixes_in(folder: str | Path) -> str:
         names = sorted(path.name for path in Path(folder).iterdir())
     except OSError:
         return ""
-    found = [name.removesuffix(".idx") for name in names if name.endswith(".idx")]
-    shown = ", ".join(os.path.join(folder, name) for name in found[:_NAMES_IN_A_MESSAGE])
-    more = len(found) - _NAMES_IN_A_MESSAGE
+    prefixes = [name.removesuffix(".idx") for name in names if name.endswith(".idx")]
+    shown = ", ".join(os.path.join(folder, name) for name in prefixes[:_NAMES_IN_A_MESSAGE])
+    more = len(prefixes) - _NAMES_IN_A_MESSAGE
     return f"{shown} and {more:,} more" if more > 0 else shown

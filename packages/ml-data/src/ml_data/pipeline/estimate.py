@@ -39,8 +39,8 @@ def estimate(options: TokenizeOptions, notice: OnNotice) -> dict[str, Any]:
         documents = sum(rows or 0 for rows in known_rows)
     return {
         "files": len(plan.segments),
-        "inputs": [{"path": one.name, "bytes": one.num_bytes} for one in plan.sources],
-        "left_out": [one.to_dict() for one in plan.left_out],
+        "inputs": [{"path": source.name, "bytes": source.num_bytes} for source in plan.sources],
+        "left_out": [entry.to_dict() for entry in plan.left_out],
         "input_bytes": total,
         "text_bytes": text_bytes,
         "documents": documents,
@@ -73,12 +73,12 @@ def _sample(plan: Plan) -> dict[str, Any]:
             started = time.monotonic()
             results = encode_batch(batch, plan.job, plan.tokenizer)
             seconds += time.monotonic() - started
-            tokens += [len(one.ids) for one in results]
+            tokens += [len(result.ids) for result in results]
             num_bytes += batch.num_bytes
             documents += batch.num_rows
             bad += [f"{batch.source}, row {row['row']}: {row['detail']}"
-                    for one in results for row in one.bad[:1]]  # fmt: skip
-    names = enumerate_names(one.name for one in plan.sources)
+                    for result in results for row in result.bad[:1]]  # fmt: skip
+    names = enumerate_names(source.name for source in plan.sources)
     if not num_bytes:
         raise InputError(f"{names}: no rows to read")
     if not tokens.any():
@@ -104,8 +104,8 @@ def _text_bytes(plan: Plan) -> int:
 
 def explain(facts: dict[str, Any]) -> str:
     """The facts for people."""
-    lines = [f"input    {one['path']} ({one['bytes']:,} bytes)" for one in facts["inputs"]]
-    lines += [_passed_over(one) for one in facts["left_out"]]
+    lines = [f"input    {entry['path']} ({entry['bytes']:,} bytes)" for entry in facts["inputs"]]
+    lines += [_passed_over(entry) for entry in facts["left_out"]]
     lines += [
         f"reads    {facts['files']:,} files, {facts['input_bytes'] / 1e6:,.1f} MB, about "
         f"{facts['text_bytes'] / 1e6:,.1f} MB of text in {facts['documents']:,} documents",
@@ -120,6 +120,6 @@ def explain(facts: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _passed_over(one: dict[str, str]) -> str:
-    same = f"which is {one['same_as']}; " if "same_as" in one else ""
-    return f"not read {one['path']} ({same}{one['reason']})"
+def _passed_over(entry: dict[str, str]) -> str:
+    same = f"which is {entry['same_as']}; " if "same_as" in entry else ""
+    return f"not read {entry['path']} ({same}{entry['reason']})"

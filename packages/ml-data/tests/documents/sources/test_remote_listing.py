@@ -70,9 +70,9 @@ def at(request: pytest.FixtureRequest) -> Callable[[str], str]:
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_patterns(at: Callable[[str], str], pattern: str) -> None:
     listing = resolve([at(f"/in{pattern}")])
-    assert [one.name.split("/in/")[1] for one in listing.sources] == PATTERNS[pattern]
+    assert [entry.name.split("/in/")[1] for entry in listing.sources] == PATTERNS[pattern]
     if pattern in ("", "/**", "/*"):
-        reasons = {one.name.split("/in/")[1]: one.reason for one in listing.left_out}
+        reasons = {entry.name.split("/in/")[1]: entry.reason for entry in listing.left_out}
         assert set(reasons) == set(NAMES) - set(READ) - {"_temporary/0/e.jsonl"} | {"_temporary/"}
         assert "hidden or temporary" in reasons["_temporary/"]
         assert "endings are not known" in reasons["README.md"]

@@ -27,7 +27,7 @@ def read(listing: Listing, folder: Path) -> list[str]:
 
 
 def passed(listing: Listing, folder: Path) -> list[str]:
-    return [one.name.removeprefix(f"{folder}/") for one in listing.left_out]
+    return [entry.name.removeprefix(f"{folder}/") for entry in listing.left_out]
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_a_hub_cache(tmp_path: Path) -> None:
     listing = resolve([str(home)])
     assert read(listing, home) == ["snapshots/r1/a.jsonl", "snapshots/r1/b.jsonl"]
     assert [
-        one.name.removeprefix(f"{home}/") for one in listing.left_out if one.same_as is None
+        entry.name.removeprefix(f"{home}/") for entry in listing.left_out if entry.same_as is None
     ] == ["blobs/3"]
     assert len(resolve([f"{home}/snapshots/r1", f"{home}/snapshots/r2"]).sources) == 2
 
@@ -247,13 +247,13 @@ def test_what_ml_data_wrote_is_no_input(tmp_path: Path) -> None:
         listing = resolve([given])
         assert read(listing, tmp_path) == ["a.jsonl", "mine.work/b.jsonl", "raw.json"]
         tokens = passed(Listing(sources=[], left_out=[
-            one for one in listing.left_out if one.reason == "token files"
+            entry for entry in listing.left_out if entry.reason == "token files"
         ]), tmp_path)  # fmt: skip
         assert tokens == (["o.bin", "o.idx"] if given == str(tmp_path) else [])
-        told = {one.name for one in listing.left_out if one.reason.startswith("ml-data")}
+        told = {entry.name for entry in listing.left_out if entry.reason.startswith("ml-data")}
         expected = {"o.json", "o.quarantine.jsonl", "x.work/" if given == str(tmp_path) else ""}
-        assert expected - {""} <= {os.path.relpath(one, tmp_path) + "/" * one.endswith("/")
-                                   for one in told}  # fmt: skip
+        assert expected - {""} <= {os.path.relpath(entry, tmp_path) + "/" * entry.endswith("/")
+                                   for entry in told}  # fmt: skip
 
 
 def test_a_runs_own_files_are_never_its_inputs(

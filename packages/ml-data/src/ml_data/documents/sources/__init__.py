@@ -3,7 +3,7 @@
 `resolve.py` makes that list, from `local.py` for paths and `remote.py` for URIs.
 """
 
-from ml_data.documents.sources.found import LeftOut
+from ml_data.documents.sources.files import LeftOut
 from ml_data.documents.sources.resolve import (
     Listing,
     enumerate_names,

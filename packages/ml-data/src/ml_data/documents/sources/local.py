@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pyarrow import fs as arrow_fs
 
-from ml_data.documents.sources.found import NO_FILE, VISITED, Candidate, Found
+from ml_data.documents.sources.files import NO_FILE, VISITED, Candidate, InputFiles
 from ml_data.documents.sources.names import is_hidden, kind_of
 from ml_data.documents.sources.patterns import (
     has_wildcard,
@@ -27,36 +27,41 @@ from ml_data.documents.sources.source import Source
 from ml_data.errors import InputError
 
 
-def list_local(given: str) -> Found:
+def list_local(given: str) -> InputFiles:
     """The files behind one path; none when there is nothing of that name."""
     path = str(Path(given)) + ("/" if given.endswith("/") and has_wildcard(given) else "")
-    found = Found()
+    files = InputFiles()
     # A file may be called `a[1].jsonl`: a name that exists is no pattern.
     if os.path.lexists(path) or not has_wildcard(path):
         if os.path.lexists(path):
-            _add_path(found, path, [])
-        return found
+            _add_path(files, path, [])
+        return files
     base, pattern = split_pattern(path)
     if path.startswith("/") and not base:
         base = "/"
-    for matched, is_link, rest in _expand(found, base, pattern, is_link=False):
-        _add_path(found, matched, rest, is_named=False, is_link=is_link)
-    return found
+    for matched, is_link, rest in _expand(files, base, pattern, is_link=False):
+        _add_path(files, matched, rest, is_named=False, is_link=is_link)
+    return files
 
 
 def _add_path(
-    found: Found, path: str, pattern: list[str], *, is_named: bool = True, is_link: bool = False
+    files: InputFiles,
+    path: str,
+    pattern: list[str],
+    *,
+    is_named: bool = True,
+    is_link: bool = False,
 ) -> None:
     facts = _stat(path)
     if stat.S_ISDIR(facts.st_mode):
-        _walk(found, path, pattern, is_link=is_link)
+        _walk(files, path, pattern, is_link=is_link)
     elif not pattern:
         if not stat.S_ISREG(facts.st_mode):
             raise InputError(
                 f"input {path} is no regular file (a pipe or a device): ml-data reads files twice. "
                 "Write the data to a file first"
             )
-        found.candidates.append(_candidate(path, facts, is_named=is_named, is_link=is_link))
+        files.candidates.append(_candidate(path, facts, is_named=is_named, is_link=is_link))
 
 
 def _candidate(path: str, facts: os.stat_result, *, is_named: bool, is_link: bool) -> Candidate:
@@ -89,7 +94,7 @@ def _stat(path: str) -> os.stat_result:
         raise InputError(f"input {path}: {error.strerror}") from error
 
 
-def _entries(found: Found, folder: str) -> list[os.DirEntry[str]]:
+def _entries(files: InputFiles, folder: str) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder or ".") as entries:
             listed = sorted(entries, key=lambda entry: entry.name)
@@ -97,7 +102,7 @@ def _entries(found: Found, folder: str) -> list[os.DirEntry[str]]:
         raise InputError(
             f"input {folder or '.'}: the folder cannot be listed: {error.strerror}"
         ) from error
-    found.listed.update(_join(folder, entry.name) for entry in listed)
+    files.listed.update(_join(folder, entry.name) for entry in listed)
     return listed
 
 
@@ -105,7 +110,7 @@ def _join(folder: str, name: str) -> str:
     return name if folder in ("", ".") else os.path.join(folder, name)
 
 
-def _walk(found: Found, root: str, pattern: Sequence[str], *, is_link: bool) -> None:
+def _walk(files: InputFiles, root: str, pattern: Sequence[str], *, is_link: bool) -> None:
     """Add the files below `root` that `pattern` (relative to it; empty for all) selects.
 
     Folders come before links to folders, so that a file has its real name where it has several,
@@ -122,19 +127,19 @@ def _walk(found: Found, root: str, pattern: Sequence[str], *, is_link: bool) -> 
             (facts.st_dev, facts.st_ino) if facts.st_ino else os.path.realpath(folder)
         )
         if number in visited:
-            found.leave_out(f"{folder}/", VISITED)
+            files.leave_out(f"{folder}/", VISITED)
             continue
         visited.add(number)
-        for entry in _entries(found, folder):
+        for entry in _entries(files, folder):
             path = _join(folder, entry.name)
             if is_hidden(entry.name) and not _is_asked_for(entry.name, pattern):
-                _leave_out_hidden(found, path)
+                _leave_out_hidden(files, path)
             elif entry.is_dir(follow_symlinks=False):
                 folders.append((path, behind_link))
             elif entry.is_symlink() and os.path.isdir(path):
                 linked.append((path, True))
             else:
-                _add_file(found, path, root, pattern, behind_link or entry.is_symlink())
+                _add_file(files, path, root, pattern, behind_link or entry.is_symlink())
 
 
 def _is_gone_work(path: str) -> bool:
@@ -150,29 +155,31 @@ def _is_asked_for(name: str, pattern: Sequence[str]) -> bool:
     return any(is_hidden(part) and fnmatchcase(name, part) for part in pattern)
 
 
-def _leave_out_hidden(found: Found, path: str) -> None:
+def _leave_out_hidden(files: InputFiles, path: str) -> None:
     """Name what may have held data: hidden files of another kind are of no interest."""
     if os.path.isdir(path):
-        found.leave_out_hidden(f"{path}/")
+        files.leave_out_hidden(f"{path}/")
     elif kind_of(path):
-        found.leave_out_hidden(path)
+        files.leave_out_hidden(path)
 
 
-def _add_file(found: Found, path: str, root: str, pattern: Sequence[str], is_link: bool) -> None:
+def _add_file(
+    files: InputFiles, path: str, root: str, pattern: Sequence[str], is_link: bool
+) -> None:
     selected = select(os.path.relpath(path, root or ".").split("/"), pattern)
     if selected is None or _is_gone_work(path):
         return
     facts = _stat(path)
     if not stat.S_ISREG(facts.st_mode):
-        found.leave_out(path, NO_FILE)
+        files.leave_out(path, NO_FILE)
     elif selected.hidden is not None:
-        found.leave_out_hidden(path)
+        files.leave_out_hidden(path)
     else:
-        found.candidates.append(_candidate(path, facts, is_named=False, is_link=is_link))
+        files.candidates.append(_candidate(path, facts, is_named=False, is_link=is_link))
 
 
 def _expand(
-    found: Found, base: str, pattern: list[str], *, is_link: bool
+    files: InputFiles, base: str, pattern: list[str], *, is_link: bool
 ) -> Iterator[tuple[str, bool, list[str]]]:
     """(path, whether a link leads to it, rest of the pattern for the files below it).
 
@@ -189,14 +196,14 @@ def _expand(
         path = _join(base, part)
         matches += [(path, is_link)] if os.path.lexists(path) else []
     else:
-        for entry in _entries(found, base):
+        for entry in _entries(files, base):
             path = _join(base, entry.name)
             if fnmatchcase(entry.name, part) and may_stand_for(entry.name, part):
                 matches.append((path, is_link or entry.is_symlink()))
             elif fnmatchcase(entry.name, part):
-                _leave_out_hidden(found, path)
+                _leave_out_hidden(files, path)
     for path, through_link in matches:
         if rest:
-            yield from _expand(found, path, rest, is_link=through_link)
+            yield from _expand(files, path, rest, is_link=through_link)
         else:
             yield path, through_link, []

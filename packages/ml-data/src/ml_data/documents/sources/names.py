@@ -111,9 +111,9 @@ def files_of_run(prefix: str, keys: Sequence[str]) -> Callable[[str], bool]:
 
     def is_own(path: str) -> bool:
         parent = os.path.dirname(path)
-        for one in (path, parent):
-            if own_name.fullmatch(os.path.basename(one)):
-                return real_folder(os.path.dirname(one) or ".") == home
+        for written in (path, parent):
+            if own_name.fullmatch(os.path.basename(written)):
+                return real_folder(os.path.dirname(written) or ".") == home
         return False
 
     return is_own

@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, quote
 
 from pyarrow import fs as arrow_fs
 
-from ml_data.documents.sources.found import NO_FILE, Candidate, Found
+from ml_data.documents.sources.files import NO_FILE, Candidate, InputFiles
 from ml_data.documents.sources.names import kind_of
 from ml_data.documents.sources.patterns import select, split_pattern
 from ml_data.documents.sources.source import Source, reporting_input
@@ -36,7 +36,7 @@ def without_query(given: str) -> str:
     return _QUERY.split(given, maxsplit=1)[0] if "://" in given else given
 
 
-def list_remote(given: str) -> Found:
+def list_remote(given: str) -> InputFiles:
     """The objects behind one URI; none when there is nothing of that name."""
     scheme, _, rest = given.partition("://")
     scheme = _ALIASES.get(scheme.lower(), scheme.lower())
@@ -57,7 +57,7 @@ def list_remote(given: str) -> Found:
             listing.add_below(store, exact.path, [])
         else:
             listing.add_below(store, root, pattern)
-    return listing.found
+    return listing.files
 
 
 def remote_state(source: Source) -> tuple[int, int]:
@@ -76,7 +76,7 @@ class _Listing:
     """Turns what a store lists into candidates."""
 
     def __init__(self, scheme: str, query: str) -> None:
-        self.found = Found()
+        self.files = InputFiles()
         self._scheme = scheme
         self._endpoint = parse_qs(query).get("endpoint_override", [""])[0]
 
@@ -87,10 +87,10 @@ class _Listing:
         hidden_folders: set[str] = set()
         for info in objects:
             if not info.is_folder:
-                self.found.listed.add(self._name(info.path))
+                self.files.listed.add(self._name(info.path))
                 self._select(store, info, root, pattern, hidden_folders)
         for folder in sorted(hidden_folders):
-            self.found.leave_out_hidden(self._name(folder))
+            self.files.leave_out_hidden(self._name(folder))
 
     def _one_level(self, store: _Store, root: str, pattern: list[str]) -> list[_Object]:
         """The files in `root` and those below its folders that match; the rest is not listed."""
@@ -102,7 +102,7 @@ class _Listing:
             path = child.path.rstrip("/")
             matched = select([path.rpartition("/")[2], "file"], pattern)
             if matched is not None and matched.hidden is not None:
-                self.found.leave_out_hidden(self._name(f"{path}/"))
+                self.files.leave_out_hidden(self._name(f"{path}/"))
             elif matched is not None:
                 objects += store.tree(child.path)
         return objects
@@ -119,9 +119,9 @@ class _Listing:
                 folder = "/".join(names[: selected.hidden + 1])
                 hidden_folders.add(f"{root.rstrip('/')}/{folder}/")
             elif kind_of(info.path):
-                self.found.leave_out_hidden(self._name(info.path))
+                self.files.leave_out_hidden(self._name(info.path))
         elif not info.is_file:
-            self.found.leave_out(self._name(info.path), NO_FILE)
+            self.files.leave_out(self._name(info.path), NO_FILE)
         else:
             self.add(store, info, is_named=False)
 
@@ -152,7 +152,7 @@ class _Listing:
         # A server may read `in/./a` and `in/a` as one.
         identity = (home, posixpath.normpath(info.path))
         candidate = Candidate(source=source, identity=identity, is_named=is_named)
-        self.found.candidates.append(candidate)
+        self.files.candidates.append(candidate)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,7 +199,7 @@ class _Store:
             return []
         # A bucket may list the folder itself.
         objects = map(_of_fsspec, facts)
-        return [one for one in objects if one.path.strip("/") != folder.strip("/")]
+        return [child for child in objects if child.path.strip("/") != folder.strip("/")]
 
     def tree(self, folder: str) -> list[_Object]:
         """Everything below a folder."""

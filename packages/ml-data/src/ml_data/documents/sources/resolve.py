@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Container, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
-from ml_data.documents.sources.found import Candidate, Found, LeftOut
+from ml_data.documents.sources.files import Candidate, InputFiles, LeftOut
 from ml_data.documents.sources.local import list_local
 from ml_data.documents.sources.names import (
     is_facts,
@@ -50,8 +50,8 @@ class Listing:
     def notices(self) -> list[str]:
         """A sentence for each reason for which something is left out or empty."""
         names: dict[str, list[str]] = {}
-        for one in self.left_out:
-            names.setdefault(one.reason, []).append(str(one))
+        for entry in self.left_out:
+            names.setdefault(entry.reason, []).append(str(entry))
         told = [f"not read: {enumerate_names(given)} ({reason})" for reason, given in names.items()]
         empty = [source.name for source in self.sources if source.num_bytes == 0]
         return told + ([f"empty: {enumerate_names(empty)} ({EMPTY})"] if empty else [])
@@ -72,21 +72,21 @@ def resolve(inputs: Sequence[str], is_own: Callable[[str], bool] = lambda path: 
     left_out: list[LeftOut] = []
     seen: dict[Hashable, _Seen] = {}
     for given in inputs:
-        found = _list(given)
-        found.candidates.sort(key=lambda one: one.source.name.split("/"))
-        kept = _data_of(found, is_own)
+        files = _list(given)
+        files.candidates.sort(key=lambda candidate: candidate.source.name.split("/"))
+        kept = _data_of(files, is_own)
         if not kept:
-            raise InputError(_nothing_of(given, found))
+            raise InputError(_nothing_of(given, files))
         _refuse_revisions(given, kept)
-        sources += [one.source for one in _once(found, kept, given, seen)]
-        left_out += found.left_out
+        sources += [candidate.source for candidate in _once(files, kept, given, seen)]
+        left_out += files.left_out
     if not any(source.num_bytes for source in sources):
         names = enumerate_names([source.name for source in sources])
         raise InputError(f"input {names} is empty (0 bytes): nothing to tokenize")
     return Listing(sources=sources, left_out=left_out)
 
 
-def _list(given: str) -> Found:
+def _list(given: str) -> InputFiles:
     if not given.strip():
         raise InputError(f"input {given!r}: a path was expected; is a variable of the shell empty?")
     scheme, mark, rest = given.partition("://")
@@ -97,7 +97,7 @@ def _list(given: str) -> Found:
         return list_local(path)
 
 
-def _data_of(found: Found, is_own: Callable[[str], bool]) -> list[Candidate]:
+def _data_of(files: InputFiles, is_own: Callable[[str], bool]) -> list[Candidate]:
     """The candidates that may hold documents.
 
     Of the others, those that were named are an error, and the rest is left out.
@@ -105,31 +105,31 @@ def _data_of(found: Found, is_own: Callable[[str], bool]) -> list[Candidate]:
     kept: list[Candidate] = []
     unknown: list[Candidate] = []
     work_folders: dict[str, None] = {}
-    for one in found.candidates:
-        source = one.source
+    for candidate in files.candidates:
+        source = candidate.source
         own = source.is_local and is_own(source.path)
-        if one.is_named:
+        if candidate.is_named:
             _check_named(source, own)
-            kept.append(one)
-        elif folder := work_folder_of(source.name, found.listed):
+            kept.append(candidate)
+        elif folder := work_folder_of(source.name, files.listed):
             work_folders[f"{folder}/"] = None
         elif kind_of(source.name) is None:
             if not own:
-                unknown.append(one)
-        elif own or _is_ours(source, found.listed):
-            found.leave_out(source.name, OURS)
+                unknown.append(candidate)
+        elif own or _is_ours(source, files.listed):
+            files.leave_out(source.name, OURS)
         elif is_facts(source.name):
-            found.leave_out(source.name, FACTS)
+            files.leave_out(source.name, FACTS)
         else:
-            kept.append(one)
+            kept.append(candidate)
     for folder in work_folders:
-        found.leave_out(folder, OURS)
-    names = {one.identity: one.source.name for one in kept}
-    for one in unknown:
+        files.leave_out(folder, OURS)
+    names = {candidate.identity: candidate.source.name for candidate in kept}
+    for candidate in unknown:
         # A hub's cache keeps the data under names without endings, to which others link.
-        read_as = names.get(one.identity)
-        reason = TOKENS if is_token_file(one.source.name, found.listed) else UNKNOWN
-        found.leave_out(one.source.name, SAME if read_as else reason, read_as)
+        read_as = names.get(candidate.identity)
+        reason = TOKENS if is_token_file(candidate.source.name, files.listed) else UNKNOWN
+        files.leave_out(candidate.source.name, SAME if read_as else reason, read_as)
     return kept
 
 
@@ -166,55 +166,55 @@ class _Seen:
 
 
 def _once(
-    found: Found, candidates: list[Candidate], given: str, seen: dict[Hashable, _Seen]
+    files: InputFiles, candidates: list[Candidate], given: str, seen: dict[Hashable, _Seen]
 ) -> list[Candidate]:
     """Each file under one name, its own rather than that of a link; `seen` is brought up to date.
 
     Within one input, and where a link leads to it, a second name is left out. A file that two
     inputs name is an error, since only the user can tell which was meant.
     """
-    real_first = sorted(candidates, key=lambda one: one.is_link)
-    names = {one.identity: one.source.name for one in reversed(real_first)}
+    real_first = sorted(candidates, key=lambda candidate: candidate.is_link)
+    names = {candidate.identity: candidate.source.name for candidate in reversed(real_first)}
     kept = []
-    for one in candidates:
-        earlier = seen.get(one.identity)
-        name = one.source.name
-        if earlier is not None and not one.is_link:
+    for candidate in candidates:
+        earlier = seen.get(candidate.identity)
+        name = candidate.source.name
+        if earlier is not None and not candidate.is_link:
             other = "" if earlier.name == name else f" is the file {earlier.name} and"
             raise InputError(
                 f"input {name}{other} is named twice, by {without_query(earlier.given)} and by "
                 f"{without_query(given)}: its documents would be doubled"
             )
         if earlier is not None:
-            found.leave_out(name, SAME, earlier.name)
-        elif names[one.identity] != name:
-            found.leave_out(name, SAME, names[one.identity])
+            files.leave_out(name, SAME, earlier.name)
+        elif names[candidate.identity] != name:
+            files.leave_out(name, SAME, names[candidate.identity])
         else:
-            kept.append(one)
-    for one in kept:
-        seen[one.identity] = _Seen(one.source.name, given)
+            kept.append(candidate)
+    for candidate in kept:
+        seen[candidate.identity] = _Seen(candidate.source.name, given)
     return kept
 
 
 def _refuse_revisions(given: str, candidates: list[Candidate]) -> None:
     """A cache of Hugging Face's hub keeps old revisions of a file beside the new one."""
     first: dict[tuple[str, str], Candidate] = {}
-    for one in candidates:
-        match = _REVISION.match(one.source.name)
+    for candidate in candidates:
+        match = _REVISION.match(candidate.source.name)
         if match is None:
             continue
-        other = first.setdefault((match["cache"], match["file"]), one)
-        if other.identity != one.identity:
-            folder = one.source.name.removesuffix(match["file"])
+        other = first.setdefault((match["cache"], match["file"]), candidate)
+        if other.identity != candidate.identity:
+            folder = candidate.source.name.removesuffix(match["file"])
             raise InputError(
                 f"input {without_query(given)} holds two revisions of a data set, "
-                f"{other.source.name} and {one.source.name}: name the folder of one of them, such "
-                f"as {folder}"
+                f"{other.source.name} and {candidate.source.name}: name the folder of one of them, "
+                f"such as {folder}"
             )
 
 
-def _nothing_of(given: str, found: Found) -> str:
-    reasons = [f"{one} ({one.reason})" for one in found.left_out]
+def _nothing_of(given: str, files: InputFiles) -> str:
+    reasons = [f"{entry} ({entry.reason})" for entry in files.left_out]
     passed = f"; not read: {enumerate_names(reasons)}" if reasons else ""
     return (
         f"input {without_query(given)}: no such file, or no parquet or JSON lines below it{passed}"

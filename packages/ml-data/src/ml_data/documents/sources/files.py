@@ -48,7 +48,7 @@ class Candidate:
 
 
 @dataclass(kw_only=True)
-class Found:
+class InputFiles:
     """The candidates of one input, and what its listing passed over.
 
     `listed` are the names of all files that were seen, selected or not: a file's neighbours tell
