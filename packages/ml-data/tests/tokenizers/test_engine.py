@@ -10,7 +10,7 @@ import pytest
 import sentencepiece
 
 from ml_data.errors import TokenizerError
-from ml_data.tokenizers import load_tokenizer, sentencepiece_units
+from ml_data.tokenizers import load_tokenizer, sentencepiece_units, unit_table
 from ml_data.tokenizers.model_facts import CONTROL, read_facts, with_control_tokens_in_text
 from ml_data.tokenizers.sentencepiece_units import UnitTokenizer
 
@@ -69,7 +69,7 @@ def test_a_text_that_cannot_be_cut_is_refused(grok1: Path, monkeypatch: pytest.M
 
 
 def test_the_table_of_units_is_bounded(grok1: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sentencepiece_units, "_MOST_UNITS", 50)
+    monkeypatch.setattr(unit_table, "MOST_UNITS", 50)
     tokenizer = UnitTokenizer(grok1)
     for start in range(0, 2000, 100):
         words = [f"w{number:x}q number" for number in range(start, start + 100)]
@@ -79,7 +79,7 @@ def test_the_table_of_units_is_bounded(grok1: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_threads_share_the_table(grok1: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sentencepiece_units, "_MOST_UNITS", 200)
+    monkeypatch.setattr(unit_table, "MOST_UNITS", 200)
     tokenizer = UnitTokenizer(grok1)
 
     def encode(seed: int) -> None:

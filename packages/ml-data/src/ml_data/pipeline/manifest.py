@@ -52,15 +52,15 @@ def build_manifest(
         "ledger": output.ledger.to_dict(),
         "inputs": inputs,
         "files": {f"{name}{suffix}": one.to_dict() for suffix, one in facts.items()},
-        "versions": versions(),
+        "versions": versions(tokenizer.engine_name),
         "run": run,
     }
 
 
-def versions() -> dict[str, str]:
-    """This package, Python, and the libraries that the ids depend on."""
+def versions(engine: str = "") -> dict[str, str]:
+    """This package, Python, and the libraries that the ids depend on, that of `engine` included."""
     installed = {"ml-data": ml_data.__version__, "python": platform.python_version()}
-    for name in _LIBRARIES:
+    for name in (*_LIBRARIES, *(["transformers"] if engine == "transformers" else [])):
         try:
             installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

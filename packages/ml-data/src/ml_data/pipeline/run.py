@@ -44,7 +44,8 @@ def tokenize(
     notice = _once(on_notice)
     plan = make_plan(options, notice)
     work = WorkFolder(plan.work, notice, keeps_journal=True)
-    journal = Journal(plan.work / JOURNAL, {**plan.identity(), "versions": versions()}, notice)
+    identity = {**plan.identity(), "versions": versions(plan.tokenizer.engine_name)}
+    journal = Journal(plan.work / JOURNAL, identity, notice)
     publication = Publication(plan.prefixes, plan.work, overwrite=options.overwrite, notice=notice)
     try:
         progress, reason = earlier_progress(plan, journal, publication)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Bytes = NDArray[np.uint8]
+_JOINED, _CUT, _WIDE = 0, 1, 2
 _SEPARATOR = b"\xff\xff"  # in no UTF-8 text
 _SPACE, _MARK = b" ", "\u2581".encode()
 _LARGEST_TABLE = 1 << 24
@@ -27,12 +28,14 @@ class CutTable:
 
     def __init__(self, pieces: list[bytes]) -> None:
         joined = np.frombuffer(_spellings(pieces), np.uint8)
-        # Indexed by two bytes as a little-endian number; True where the boundary is a cut.
-        self._narrow = np.ones(1 << 16, bool)
-        square = self._narrow.reshape(256, 256)
-        square[joined[1:], joined[:-1]] = False
-        square[0x80:, :] = square[:, 0x80:] = False
-        _, windows = _wide_boundaries(joined)
+        # Indexed by two bytes as a little-endian number: what the boundary between them is.
+        self._narrow = np.full(1 << 16, _CUT, np.uint8)
+        square = self._narrow.reshape(256, 256)  # [second byte, first byte]
+        square[joined[1:], joined[:-1]] = _JOINED
+        square[0x80:, :] = square[:, 0x80:] = _WIDE
+        square[0x80:0xC0, :] = _JOINED  # inside a character
+        kinds = self._narrow[joined[:-1].astype(np.uint16) | joined[1:].astype(np.uint16) << 8]
+        windows = _windows(joined, _inner(np.flatnonzero(kinds == _WIDE) + 1, joined))
         size = 1 << 16
         while True:
             self._shift = np.uint32(32 - size.bit_length() + 1)
@@ -64,11 +67,14 @@ class CutTable:
         """Set `cut[1:len(text)]`, the boundaries inside `text`."""
         even = text[: len(text) & ~1].view("<u2")
         odd = text[1 : 1 + ((len(text) - 1) & ~1)].view("<u2")
-        cut[1 : 2 * len(even) : 2] = self._narrow[even]
-        cut[2 : 2 * len(odd) + 1 : 2] = self._narrow[odd]
-        positions, windows = _wide_boundaries(text)
-        if len(positions):
-            cut[positions] = self._wide[self._slot(windows)]
+        kinds = cut.view(np.uint8)
+        kinds[1 : 2 * len(even) : 2] = self._narrow.take(even)
+        kinds[2 : 2 * len(odd) + 1 : 2] = self._narrow.take(odd)
+        wide = np.flatnonzero(kinds[1 : len(text)] == _WIDE) + 1
+        if len(wide):
+            kinds[wide] = _JOINED
+            inner = _inner(wide, text)
+            cut[inner] = self._wide.take(self._slot(_windows(text, inner)))
 
 
 def _spellings(pieces: list[bytes]) -> bytes:
@@ -80,20 +86,23 @@ def _spellings(pieces: list[bytes]) -> bytes:
     return _SEPARATOR.join((b"", all_pieces, spaced, mixed, b""))
 
 
-def _wide_boundaries(text: Bytes) -> tuple[NDArray[np.intp], NDArray[np.uint32]]:
-    """Boundaries with a non-ASCII character on either side, and what the rule sees of them.
+def _inner(positions: NDArray[np.intp], text: Bytes) -> NDArray[np.intp]:
+    """Boundaries with two bytes of `text` on both sides; the others count as joined."""
+    if len(positions) and (positions[0] < 2 or positions[-1] > len(text) - 2):
+        return positions[(positions >= 2) & (positions <= len(text) - 2)]
+    return positions
+
+
+def _windows(text: Bytes, positions: NDArray[np.intp]) -> NDArray[np.uint32]:
+    """What the rule sees of boundaries with a non-ASCII character on either side.
 
     That is four bytes, two on each side, as a little-endian number; on an ASCII character's side
-    the outer one is zero. A boundary with one byte on either side of it is left out: no cut.
+    the outer one is zero.
     """
-    if len(text) < 4 or not (text >= 0x80).any():
-        return np.empty(0, np.intp), np.empty(0, np.uint32)
-    wide = text >= 0x80
-    boundary = wide[1:-2] | wide[2:-1]
-    boundary &= (text[2:-1] & 0xC0) != 0x80
-    starts = np.flatnonzero(boundary)
+    if not len(positions):
+        return np.empty(0, np.uint32)
     every_window = np.ndarray((len(text) - 3,), "<u4", text, strides=(1,))
-    windows = every_window[starts]
+    windows = every_window[positions - 2]
     keep = np.uint32(0x00FFFF00)
     outer = (windows & np.uint32(0x00008000)) >> np.uint32(7)
     before = outer - (outer >> np.uint32(8))
@@ -101,4 +110,4 @@ def _wide_boundaries(text: Bytes) -> tuple[NDArray[np.intp], NDArray[np.uint32]]
     after = (outer << np.uint32(8)) - outer
     after <<= np.uint32(8)
     windows &= before | after | keep
-    return starts + 2, windows
+    return windows

@@ -1,8 +1,8 @@
 """SentencePiece at ten times its speed: each distinct unit between two cuts is encoded once.
 
-Text is cut where its ids cannot change (`cuts`), the distinct units of a batch are found by
-Arrow's hash, units not seen before are encoded by SentencePiece itself, and the ids are put
-together by numpy. So every id comes from the truth; what this module adds is that a unit's ids do
+Text is cut where its ids cannot change (`cuts`), units are looked up in a table (`unit_table`),
+those not seen before are encoded by SentencePiece itself, and the ids are put together by Arrow. So
+every id comes from the truth; what this module adds is that a unit's ids do
 not depend on its neighbours. That holds for the models that `reason_against` admits, and for every
 text: no text needs to be diverted. A sample of each batch is held to the truth all the same.
 
@@ -12,31 +12,28 @@ as one word of megabytes, costs what SentencePiece costs.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
-from itertools import repeat
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import sentencepiece
 from numpy.typing import NDArray
 
 from ml_data.arrow import integers, offsets_of, strings
 from ml_data.errors import TokenizerError
 from ml_data.tokenizers.cuts import Bytes, CutTable
 from ml_data.tokenizers.model_facts import NORMAL, UNUSED, USER_DEFINED, ModelFacts, read_facts
-from ml_data.tokenizers.protocol import check_text, check_values, flatten, shorten
+from ml_data.tokenizers.protocol import check_text, check_values, shorten
 from ml_data.tokenizers.sentencepiece_model import SentencePieceTokenizer
+from ml_data.tokenizers.unit_table import UnitEncoder
 
 Ids = NDArray[np.int32]
 # Text handled at once: small enough for the processor's caches and for a bounded memory.
-WINDOW_BYTES = 4 << 20
+WINDOW_BYTES = 2 << 20
 # Longer texts are not compared with the truth, which takes a second for 5 MB.
 LARGEST_CHECKED_CHARACTERS = 1 << 18
 _LARGEST_WINDOW_BYTES = 1 << 28
-_MOST_UNITS, _MOST_UNIT_BYTES = 1 << 19, 64 << 20
 # Characters for private use; the first one that no piece holds stands before each unit.
 _GUARDS = [chr(code) for code in (0x10FFFD, 0x10FFFC, 0xF8FF, 0xE000, 0xFFFFD)]
 
@@ -72,82 +69,6 @@ class NotAdmittedError(TokenizerError):
     """A model that this engine would encode wrongly."""
 
 
-class _UnitTable:
-    """Ids of the units seen so far: unit -> code -> place in one array. Only ever added to."""
-
-    def __init__(self) -> None:
-        self.codes: dict[bytes, int] = {}
-        self.num_bytes = 0
-        self._num_codes = self._num_ids = 0
-        self._starts = np.zeros(1 << 10, np.int32)
-        self._lengths = np.zeros(1 << 10, np.int32)
-        self._ids = np.zeros(1 << 12, np.int32)
-
-    def find(self, units: list[bytes]) -> Ids:
-        """The code of each unit [len(units)], -1 where it is new."""
-        return np.fromiter(map(self.codes.get, units, repeat(-1)), np.int32, len(units))
-
-    def add(self, units: list[bytes], ids: Ids, lengths: Ids) -> Ids:
-        """The codes of new units. One that another thread has added meanwhile gets a second."""
-        first, last = self._num_codes, self._num_codes + len(units)
-        starts = np.cumsum(lengths, dtype=np.int64) - lengths + self._num_ids
-        self._starts = _put(self._starts, first, starts)
-        self._lengths = _put(self._lengths, first, lengths)
-        self._ids = _put(self._ids, self._num_ids, ids)
-        self._num_codes, self._num_ids = last, self._num_ids + len(ids)
-        self.num_bytes += sum(map(len, units))
-        self.codes.update(zip(units, range(first, last), strict=True))
-        return np.arange(first, last, dtype=np.int32)
-
-    def ids_of(self, codes: Ids) -> pa.Array:
-        """The ids of each code, as binary values [len(codes)] of four bytes an id."""
-        starts, lengths, known = self._starts[codes], self._lengths[codes], self._ids
-        ends = np.zeros(len(codes) + 1, np.int32)
-        np.cumsum(lengths, out=ends[1:])
-        source = np.repeat(starts - ends[:-1], lengths)
-        source += np.arange(len(source), dtype=np.int32)
-        buffers = [None, pa.py_buffer(ends * np.int32(4)), pa.py_buffer(known[source])]
-        return pa.Array.from_buffers(pa.binary(), len(codes), buffers)
-
-
-class _UnitEncoder:
-    """SentencePiece, asked once for each distinct unit, from any number of threads."""
-
-    def __init__(self, processor: sentencepiece.SentencePieceProcessor, guard: str) -> None:
-        self._processor, self._guard = processor, guard
-        self._guard_ids = len(processor.encode(guard))
-        self._lock = threading.Lock()
-        self.table = _UnitTable()
-
-    def encode(self, units: list[bytes]) -> pa.Array:
-        """The ids of each unit, as binary values [len(units)] of four bytes an id."""
-        with self._lock:
-            # Threads that still hold a full table finish with it.
-            if len(self.table.codes) > _MOST_UNITS or self.table.num_bytes > _MOST_UNIT_BYTES:
-                self.table = _UnitTable()
-            table = self.table
-        codes = table.find(units)
-        places = np.flatnonzero(codes < 0)
-        if len(places):
-            new = [units[place] for place in places.tolist()]
-            # Without the lock: SentencePiece lets other threads run meanwhile.
-            texts = [self._guard + unit.decode() for unit in new]
-            encoded = self._processor.encode(texts, num_threads=1)
-            ids, lengths = flatten([one[self._guard_ids :] for one in encoded])
-            with self._lock:
-                codes[places] = table.add(new, ids, lengths)
-        return table.ids_of(codes)
-
-
-def _put(array: Ids, first: int, values: NDArray[np.integer]) -> Ids:
-    """`array` with `values` from index `first` on; a larger copy when they do not fit."""
-    needed = first + len(values)
-    if needed > len(array):
-        array = np.concatenate((array, np.zeros(max(needed - len(array), len(array)), np.int32)))
-    array[first:needed] = values
-    return array
-
-
 class UnitTokenizer(SentencePieceTokenizer):
     """SentencePiece over one admitted model file, through a table of units."""
 
@@ -162,7 +83,7 @@ class UnitTokenizer(SentencePieceTokenizer):
             raise NotAdmittedError(f"{path} cannot use the fast engine: {reason}")
         in_text = facts.of_types(NORMAL, USER_DEFINED)
         self._cuts = CutTable(in_text)
-        self._units = _UnitEncoder(self._processor, guard)
+        self._units = UnitEncoder(self._processor, guard)
         self._prefix = " " if facts.add_dummy_prefix else ""
         self.num_checked = 0
 
@@ -263,17 +184,8 @@ class UnitTokenizer(SentencePieceTokenizer):
     def _encode_units(self, text: Bytes, cut: NDArray[np.bool_]) -> tuple[Ids, Ids, Ids]:
         """(flat ids, number of ids before each cut, positions of the cuts)."""
         positions = np.flatnonzero(cut).astype(np.int32)
-        buffers = [None, pa.py_buffer(positions), pa.py_buffer(text)]
-        units = pa.Array.from_buffers(pa.binary(), len(positions) - 1, buffers)
-        encoded = units.dictionary_encode()
-        known = self._units.encode(encoded.dictionary.to_pylist())
-        ids = known.take(encoded.indices)
-        _, offsets, flat = ids.buffers()
-        return (
-            np.frombuffer(flat, np.int32),
-            np.frombuffer(offsets, np.int32)[: len(positions)] // 4,
-            positions,
-        )
+        ids, unit_ends = self._units.encode(text, positions)
+        return ids, unit_ends, positions
 
 
 def _bytes_of(values: pa.Array, row: int) -> Bytes:
