@@ -68,15 +68,15 @@ def check_unknown_line(*packages: str) -> None:
     if faults := list(dict.fromkeys([*_fault_of_configuration(), *faults])):
         more = f", and {len(faults) - SHOWN_FAULTS} more" if len(faults) > SHOWN_FAULTS else ""
         raise RequirementError(
-            f"megatron-core {version} is newer than all lines that {names} was tested on, and "
-            f"differs in what is used of it: {'; '.join(faults[:SHOWN_FAULTS])}{more}. "
-            f"Run: {command}"
+            f"megatron-core {version} is newer than all lines that this release of {names} was "
+            f"tested on, and differs in what is used of it: {'; '.join(faults[:SHOWN_FAULTS])}"
+            f"{more}. Run: {command}"
         )
     if os.environ.get("RANK", "0") == "0":
         terminal.warning(
-            f"megatron-core {version} is newer than the lines that {names} was tested on. It has "
-            "every name that is used, with fitting arguments; its numbers were not compared. For a "
-            f"tested release run: {command}"
+            f"megatron-core {version} is newer than the lines that this release of {names} was "
+            "tested on. It has every name that is used, with fitting arguments; its numbers were "
+            f"not compared. For a tested release run: {command}"
         )
 
 
