@@ -73,8 +73,8 @@ def describe(data: IndexedDataset, manifest: dict[str, Any] | None) -> dict[str,
         counts += np.bincount(bins, minlength=33)
     filled = np.flatnonzero(counts)
     histogram = [
-        {"up_to": 1 << int(one), "sequences": int(counts[one])}
-        for one in range(filled[0], filled[-1] + 1)
+        {"up_to": 1 << int(power), "sequences": int(counts[power])}
+        for power in range(filled[0], filled[-1] + 1)
     ] if len(filled) else []  # fmt: skip
     return {
         "prefix": data.prefix,
@@ -97,7 +97,7 @@ def _samples(
     samples = []
     for number in range(min(count, len(data))):
         index = number * len(data) // count
-        ids = [int(one) for one in data[index][:tokens]]
+        ids = [int(token) for token in data[index][:tokens]]
         # An id that the tokenizer does not have cannot be decoded: it is another one's.
         fits = tokenizer is not None and max(ids, default=0) < tokenizer.vocab_size
         pieces = _pieces(tokenizer, ids) if tokenizer and fits else None
@@ -131,7 +131,7 @@ def _show(facts: dict[str, Any], note: str | None) -> None:
     if facts["ledger"]:
         say(f"  dropped: {facts['ledger'].get('documents_dropped') or 'nothing'}")
     say("")
-    rows = [(f"{one['up_to']:,}", one["sequences"]) for one in facts["histogram"]]
+    rows = [(f"{bar['up_to']:,}", bar["sequences"]) for bar in facts["histogram"]]
     say_histogram(rows, ("tokens up to", "sequences"))
     for sample in facts["samples"]:
         say(f"\n  sequence {sample['sequence']}:")

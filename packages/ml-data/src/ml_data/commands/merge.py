@@ -42,6 +42,6 @@ def show(manifests: list, folder: Path, as_json: bool) -> None:
     if as_json:
         say(json.dumps(manifests, indent=2))
         return
-    for one in manifests:
-        name = str(folder / next(iter(one["files"]))).removesuffix(".bin")
-        say(f"{name}: {one['num_documents']:,} documents, {one['num_tokens']:,} tokens")
+    for manifest in manifests:
+        name = str(folder / next(iter(manifest["files"]))).removesuffix(".bin")
+        say(f"{name}: {manifest['num_documents']:,} documents, {manifest['num_tokens']:,} tokens")

@@ -24,19 +24,24 @@ def run(args: argparse.Namespace) -> int:
 
     reports = [verify(prefix, args.tokenizer_name_or_path) for prefix in args.prefix]
     if args.json:
-        say(json.dumps([{**asdict(one), "is_sound": one.is_sound} for one in reports], indent=2))
-    else:
-        for one in reports:
-            if not one.checked:
-                say(f"{one.prefix}: {'; '.join(one.faults)}")
-                continue
-            count = len(one.faults)
-            state = "sound" if not count else f"{count} fault{'s' if count > 1 else ''}"
-            note = "" if one.has_manifest else "; no manifest, so no checksums"
-            say(
-                f"{one.prefix}: {state} ({one.num_documents:,} documents, {one.num_tokens:,} "
-                f"tokens, {one.dtype}; checked {', '.join(one.checked)}{note})"
+        say(
+            json.dumps(
+                [{**asdict(report), "is_sound": report.is_sound} for report in reports], indent=2
             )
-            for fault in one.faults:
+        )
+    else:
+        for report in reports:
+            if not report.checked:
+                say(f"{report.prefix}: {'; '.join(report.faults)}")
+                continue
+            count = len(report.faults)
+            state = "sound" if not count else f"{count} fault{'s' if count > 1 else ''}"
+            note = "" if report.has_manifest else "; no manifest, so no checksums"
+            say(
+                f"{report.prefix}: {state} ({report.num_documents:,} documents, "
+                f"{report.num_tokens:,} tokens, {report.dtype}; "
+                f"checked {', '.join(report.checked)}{note})"
+            )
+            for fault in report.faults:
                 say(f"  {fault}")
-    return 0 if all(one.is_sound for one in reports) else 1
+    return 0 if all(report.is_sound for report in reports) else 1

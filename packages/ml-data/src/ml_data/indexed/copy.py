@@ -72,18 +72,18 @@ def copy_documents(
             f"{index.prefix} holds {index.dtype.name}, the output {writer.dtype.name}: "
             "made with different tokenizers"
         )
-    first, last = (int(index.marks(one, one + 1)[0]) for one in (start, stop))
+    first, last = (int(index.marks(document, document + 1)[0]) for document in (start, stop))
     size = index.dtype.itemsize
-    place = index.byte_of_document(start)
+    byte = index.byte_of_document(start)
     with index.bin_path.open("rb") as tokens:
-        tokens.seek(place)
+        tokens.seek(byte)
         for at in range(first, last, _CHUNK):
             end = min(at + _CHUNK, last)
             lengths = index.lengths(at, end)
-            ends = np.cumsum(lengths, dtype=np.int64) * size + place
+            ends = np.cumsum(lengths, dtype=np.int64) * size + byte
             if not np.array_equal(index.pointers(at, end), ends - lengths * np.int64(size)):
                 raise FormatError(f"{index.path}: sequences {at} to {end} do not follow each other")
-            left, place = int(ends[-1]) - place, int(ends[-1])
+            left, byte = int(ends[-1]) - byte, int(ends[-1])
             writer.add_lengths(lengths)
             while left:
                 block = tokens.read(min(left, 1 << 22))

@@ -47,7 +47,7 @@ def token_dtype(dtype: object) -> np.dtype:
     except TypeError as error:
         raise OutputError(f"dtype {dtype!r} is none of numpy: {error}") from error
     if kind.kind not in "iu" or kind not in CODE_OF_DTYPE:
-        known = ", ".join(one.name for one in CODE_OF_DTYPE if one.kind in "iu")
+        known = ", ".join(kind.name for kind in CODE_OF_DTYPE if kind.kind in "iu")
         raise OutputError(f"dtype {kind.name}: the format knows {known} for ids")
     return kind
 

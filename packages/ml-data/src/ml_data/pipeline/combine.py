@@ -83,7 +83,7 @@ def split(
     overwrite: bool = False, notice: Notice = ignore_notice,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Cut `prefix` at documents into parts with these shares of the tokens; their manifests."""
-    if not fractions or not all(math.isfinite(one) and one > 0 for one in fractions):
+    if not fractions or not all(math.isfinite(share) and share > 0 for share in fractions):
         raise UsageError("split: each part needs a share above 0")
     prefix, output = expanded(prefix), output_prefix(output)
     names = [
@@ -199,13 +199,13 @@ def _add_inputs(
     total: dict[str, dict[str, Any]] = {}
     before: list[dict[str, int]] = []
     for part, manifest in zip(parts, manifests, strict=True):
-        before.append({path: one["rows"] for path, one in total.items()})
-        for one in manifest["inputs"]:
-            known = total.setdefault(one["path"], {**one, "rows": 0, "sha256": None})
-            if known["bytes"] != one["bytes"]:
-                raise FormatError(f"{part}.json: {one['path']} had another size than for task 0")
-            known["rows"] += one["rows"]
-            known["sha256"] = known["sha256"] or one["sha256"]
+        before.append({path: entry["rows"] for path, entry in total.items()})
+        for entry in manifest["inputs"]:
+            known = total.setdefault(entry["path"], {**entry, "rows": 0, "sha256": None})
+            if known["bytes"] != entry["bytes"]:
+                raise FormatError(f"{part}.json: {entry['path']} had another size than for task 0")
+            known["rows"] += entry["rows"]
+            known["sha256"] = known["sha256"] or entry["sha256"]
     return list(total.values()), before
 
 

@@ -33,24 +33,27 @@ def common_facts(
     """
     _refuse_mixtures(prefixes, manifests)
     facts: dict[str, Any] = {}
-    known = [one for one in manifests if one is not None]
+    known = [manifest for manifest in manifests if manifest is not None]
     complete = len(known) == len(prefixes)
-    keys = {one.get("key") for one in known}
+    keys = {manifest.get("key") for manifest in known}
     facts["key"] = keys.pop() if complete and len(keys) == 1 else None
-    if complete and all("tokenizer" in one for one in known):
-        tokenizers = [one["tokenizer"] for one in known]
+    if complete and all("tokenizer" in manifest for manifest in known):
+        tokenizers = [manifest["tokenizer"] for manifest in known]
         facts["tokenizer"] = dict(tokenizers[0])
-        if any(one.get("eod_id") != tokenizers[0].get("eod_id") for one in tokenizers):
+        if any(other.get("eod_id") != tokenizers[0].get("eod_id") for other in tokenizers):
             facts["tokenizer"]["eod_id"] = None
-    if complete and all("options" in one for one in known):
+    if complete and all("options" in manifest for manifest in known):
         first = known[0]["options"]
         facts["options"] = {
             name: value
             for name, value in first.items()
-            if all(name in one["options"] and one["options"][name] == value for one in known)
+            if all(
+                name in manifest["options"] and manifest["options"][name] == value
+                for manifest in known
+            )
         }
-    if complete and all("ledger" in one for one in known):
-        facts["ledger"] = add_ledgers([one["ledger"] for one in known])
+    if complete and all("ledger" in manifest for manifest in known):
+        facts["ledger"] = add_ledgers([manifest["ledger"] for manifest in known])
     return facts
 
 
@@ -67,9 +70,9 @@ def unknown_tokenizers(
 
 def _refuse_mixtures(prefixes: Sequence[str], manifests: Sequence[dict[str, Any] | None]) -> None:
     known = [
-        (prefix, one)
-        for prefix, one in zip(prefixes, manifests, strict=True)
-        if one is not None and "tokenizer" in one
+        (prefix, manifest)
+        for prefix, manifest in zip(prefixes, manifests, strict=True)
+        if manifest is not None and "tokenizer" in manifest
     ]
     for prefix, manifest in known[1:]:
         first, other = known[0]
@@ -81,14 +84,14 @@ def _refuse_mixtures(prefixes: Sequence[str], manifests: Sequence[dict[str, Any]
         options = other.get("options", {}), manifest.get("options", {})
         for name in _SHAPING:
             # A manifest of 1.0.0 has no `add_bos`: it could not be asked for.
-            given = [one.get(name, False) for one in options]
+            given = [values.get(name, False) for values in options]
             if given[0] != given[1]:
                 flag = f"--{name.replace('_', '-')}"
                 raise FormatError(
                     f"{first} and {prefix} were made one with {flag}, one without: tokenize one "
                     "of them again (or take its .json away to merge them all the same)"
                 )
-        ends = [one.get("eod_id") for one in tokenizers]
+        ends = [facts.get("eod_id") for facts in tokenizers]
         if options[0].get("append_eod") and ends[0] != ends[1]:
             raise FormatError(
                 f"{first} ends documents with the id {ends[0]}, {prefix} with {ends[1]}: tokenize "
@@ -127,7 +130,7 @@ def combined_manifest(
     }
     made.update({field: facts[field] for field in ("tokenizer", "options") if field in facts})
     made.update({field: value for field, value in facts.items() if field not in made})
-    made["files"] = {f"{name}{suffix}": one.to_dict() for suffix, one in sealed.items()}
+    made["files"] = {f"{name}{suffix}": facts.to_dict() for suffix, facts in sealed.items()}
     made["versions"] = versions()
     made["run"] = {}
     return made

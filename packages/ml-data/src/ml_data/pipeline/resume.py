@@ -67,7 +67,9 @@ def other_command(before: dict[str, Any], now: dict[str, Any]) -> str | None:
     differing = different_names(before["versions"], now["versions"])
     if differing:
         return f"the libraries are others since ({differing})"
-    return different_inputs([one[0] for one in before["inputs"]], [one[0] for one in now["inputs"]])
+    return different_inputs(
+        [entry[0] for entry in before["inputs"]], [entry[0] for entry in now["inputs"]]
+    )
 
 
 def different_names(before: dict[str, Any], now: dict[str, Any]) -> str:
@@ -159,13 +161,13 @@ def _other_output(plan: Plan, manifest: dict[str, Any] | None, notice: Notice) -
         return "it was made by another command"
     inputs = manifest["inputs"]
     if reason := different_inputs(
-        [one["path"] for one in inputs], [source.name for source in plan.sources]
+        [entry["path"] for entry in inputs], [source.name for source in plan.sources]
     ):
         return f"it was made by another command: {reason}"
-    for one, source in zip(inputs, plan.sources, strict=True):
-        if one["bytes"] != source.num_bytes:
+    for entry, source in zip(inputs, plan.sources, strict=True):
+        if entry["bytes"] != source.num_bytes:
             return (
-                f"input {source.name} changed since it was made ({one['bytes']} bytes then, "
+                f"input {source.name} changed since it was made ({entry['bytes']} bytes then, "
                 f"{source.num_bytes} now)"
             )
     return _changed_content(inputs, plan.sources, notice)
@@ -175,12 +177,12 @@ def _changed_content(
     inputs: list[dict[str, Any]], sources: list[Source], notice: Notice
 ) -> str | None:
     """Inputs of the same size that were modified or touched: their checksums decide."""
-    for one, source in zip(inputs, sources, strict=True):
-        if not one["sha256"]:
+    for entry, source in zip(inputs, sources, strict=True):
+        if not entry["sha256"]:
             return f"an input, perhaps {source.name}, was modified since it was made"
     notice("an input was modified or touched since the output was made: comparing checksums")
-    for one, source in zip(inputs, sources, strict=True):
-        if source_checksum(source, "all") != one["sha256"]:
+    for entry, source in zip(inputs, sources, strict=True):
+        if source_checksum(source, "all") != entry["sha256"]:
             return f"input {source.name} was modified since it was made (its size is the same)"
     return None
 

@@ -48,29 +48,7 @@ def tokenize(
     journal = Journal(plan.work / JOURNAL, identity, notice)
     publication = Publication(plan.prefixes, plan.work, overwrite=options.overwrite, notice=notice)
     try:
-        progress, reason = earlier_progress(plan, journal, publication)
-        if progress is None or not progress.sealed:
-            publication.refuse_strangers()
-            finished = finished_before(plan, notice)
-            if finished is not None:
-                notice("the output is complete already (--overwrite makes it again)")
-                if reason:
-                    notice(f"{work.path} is left as it is: {reason}")
-                    work.release()
-                else:
-                    work.remove()
-                return finished
-            publication.check()
-            if progress is None:
-                if reason:
-                    notice(f"starting over, as {work.path} cannot be gone on with: {reason}")
-                work.clear()
-                journal.start()
-                progress = Progress()
-            else:
-                notice(f"going on after shard {progress.shard} of an earlier run")
-            _write(plan, journal, progress, on_progress, notice)
-        publication.publish()
+        finished = _complete(plan, work, journal, publication, on_progress, notice)
     except ChangedInputError:
         # No later run can go on from a mixture.
         work.remove()
@@ -78,9 +56,49 @@ def tokenize(
     except BaseException as error:
         _leave(work, journal, error, notice)
         raise
+    if finished is not None:
+        return finished
     work.remove()
     manifests = [read_manifest(prefix) for prefix in plan.prefixes]
-    return [one for one in manifests if one is not None]
+    return [manifest for manifest in manifests if manifest is not None]
+
+
+def _complete(
+    plan: Plan,
+    work: WorkFolder,
+    journal: Journal,
+    publication: Publication,
+    on_progress: OnProgress,
+    notice: Notice,
+) -> list[dict[str, Any]] | None:
+    """Bring the outputs from where they are to their final names.
+
+    The manifests where an earlier run has finished them; then the work folder is left already.
+    """
+    progress, reason = earlier_progress(plan, journal, publication)
+    if progress is None or not progress.sealed:
+        publication.refuse_strangers()
+        finished = finished_before(plan, notice)
+        if finished is not None:
+            notice("the output is complete already (--overwrite makes it again)")
+            if reason:
+                notice(f"{work.path} is left as it is: {reason}")
+                work.release()
+            else:
+                work.remove()
+            return finished
+        publication.check()
+        if progress is None:
+            if reason:
+                notice(f"starting over, as {work.path} cannot be gone on with: {reason}")
+            work.clear()
+            journal.start()
+            progress = Progress()
+        else:
+            notice(f"going on after shard {progress.shard} of an earlier run")
+        _write(plan, journal, progress, on_progress, notice)
+    publication.publish()
+    return None
 
 
 def _once(notice: Notice) -> Notice:
@@ -120,9 +138,11 @@ def _write(
     try:
         # Of the tasks that share a file, the one that starts it takes its checksum.
         digests = {
-            one.file: sums.submit(_checksum, plan.sources[one.file], options.input_checksums)
-            for one in plan.segments
-            if one.start.row == one.start.offset == 0
+            segment.file: sums.submit(
+                _checksum, plan.sources[segment.file], options.input_checksums
+            )
+            for segment in plan.segments
+            if segment.start.row == segment.start.offset == 0
         }
         _encode_all(plan, journal, progress, outputs, on_progress)
         _require_tokens(plan, journal, outputs)
@@ -130,7 +150,7 @@ def _write(
             if plan.sources[segment.file].is_local:
                 require_unchanged(plan.sources[segment.file])
         inputs = describe_inputs(
-            plan, progress.rows, {file: one.result() for file, one in digests.items()}
+            plan, progress.rows, {file: digest.result() for file, digest in digests.items()}
         )
         run = {
             "host": platform.node(),
@@ -139,7 +159,7 @@ def _write(
             "workers": options.workers,
             "executor": options.executor,
             "identity": plan.identity_digest(),
-            "left_out": [one.to_dict() for one in plan.left_out],
+            "left_out": [left.to_dict() for left in plan.left_out],
         }
         for output in outputs:
             facts = output.seal()
@@ -167,7 +187,7 @@ def _require_tokens(plan: Plan, journal: Journal, outputs: list[Output]) -> None
             counts = output.ledger
             kept = f". What was set aside is in {plan.work}" if journal.num_shards else ""
             raise InputError(
-                f"{enumerate_names(one.name for one in plan.sources)}: no tokens for "
+                f"{enumerate_names(source.name for source in plan.sources)}: no tokens for "
                 f"{output.key!r}: {counts.documents_in} documents read, {counts.documents_empty} "
                 f"of them empty, {counts.num_dropped} dropped {counts.documents_dropped or ''}"
                 f"{output.first_bad}{kept}"
@@ -186,8 +206,8 @@ def _encode_all(
     new_rows: dict[int, int] = {}
     with closing(executor.run(_batches(plan, progress))) as results:
         for batch, encoded in results:
-            for output, one in zip(outputs, encoded, strict=True):
-                output.add(batch.source, one)
+            for output, result in zip(outputs, encoded, strict=True):
+                output.add(batch.source, result)
             progress.position = batch.end
             new_rows[batch.end.file] = batch.end.row
             if batch.ends_shard:

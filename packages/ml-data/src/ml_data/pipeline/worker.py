@@ -51,12 +51,12 @@ class WorkerProcess:
     """The run's side of one worker process."""
 
     def __init__(self, job: Job) -> None:
-        ours, theirs = socket.socketpair()
-        number = theirs.fileno()
+        run_side, worker_side = socket.socketpair()
+        number = worker_side.fileno()
         command = [sys.executable, "-c", _START, str(number), *sys.path]
-        with theirs:
+        with worker_side:
             self._process = subprocess.Popen(command, pass_fds=[number], stdin=subprocess.DEVNULL)
-        self._channel = Connection(ours.detach())
+        self._channel = Connection(run_side.detach())
         self._header = {"job": job.to_dict()}
 
     def encode(self, batch: Batch) -> list[Encoded]:
