@@ -79,7 +79,7 @@ class SentencePieceTokenizer:
 
     def _announce_added(self, side: SideFiles) -> None:
         first = min(self._added)
-        files = sorted({one.source for one in side.added_tokens() if one.id in self._added})
+        files = sorted({token.source for token in side.added_tokens() if token.id in self._added})
         what = (
             f"{' and '.join(files)} add {len(self._added)} tokens to {self.path} (first: "
             f"{self._added[first]!r}, id {first})"
@@ -98,7 +98,7 @@ class SentencePieceTokenizer:
         # The library answers with the unknown piece's id for what it does not know.
         if self._processor.id_to_piece(number) == token:
             return number
-        return next((one for one, text in self._added.items() if text == token), None)
+        return next((number for number, text in self._added.items() if text == token), None)
 
     def token_of(self, token_id: int) -> str | None:
         """Text of a piece or added token; None where there is none."""

@@ -138,7 +138,7 @@ class SideFiles:
         if value is None:
             return ()
         ids = value if isinstance(value, list) else [value]
-        if not all(_is_id(one) for one in ids):
+        if not all(_is_id(number) for number in ids):
             raise TokenizerError(f"{file}: {name} is {value!r}, an id or a list of ids is expected")
         return tuple(ids)
 

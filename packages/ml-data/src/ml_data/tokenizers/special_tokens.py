@@ -80,12 +80,12 @@ def choose(role: str, claims: Sequence[Claim], vocabulary: Vocabulary) -> Choice
                     fault=f"{claim} for the {role} token, which {vocabulary.path} lacks{also}"
                 )
             ids = (named,)
-        missing = [one for one in ids if vocabulary.token_of(one) is None]
+        missing = [number for number in ids if vocabulary.token_of(number) is None]
         if len(missing) == len(ids):
             return Choice(
                 fault=f"{claim} for the {role} token, and {vocabulary.path} has no such id"
             )
-        allowed.append((claim, {one for one in ids if one not in missing}))
+        allowed.append((claim, {number for number in ids if number not in missing}))
     common = set.intersection(*(ids for _, ids in allowed))
     if len(common) == 1:
         return Choice(id=common.pop())
@@ -153,7 +153,7 @@ def explain_frame(tokenizer: Tokenizer, *, add_bos: bool) -> str | None:
 
 
 def _tokens(tokenizer: Tokenizer, ids: tuple[int, ...]) -> str:
-    return " ".join(f"{tokenizer.token_of(one)} ({one})" for one in ids)
+    return " ".join(f"{tokenizer.token_of(number)} ({number})" for number in ids)
 
 
 def _list(ids: set[int]) -> str:

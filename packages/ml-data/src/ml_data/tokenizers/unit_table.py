@@ -200,21 +200,21 @@ class UnitEncoder:
         distinct = encoded.dictionary.to_pylist()
         indices = np.frombuffer(encoded.indices.buffers()[1], np.int32)[: len(rows)]
         codes = table.find(distinct)
-        places = np.flatnonzero(codes < 0)
-        if len(places):
-            new = [distinct[place] for place in places.tolist()]
+        new_rows = np.flatnonzero(codes < 0)
+        if len(new_rows):
+            new = [distinct[row] for row in new_rows.tolist()]
             some_row = np.zeros(len(distinct), np.int64)
             some_row[indices] = rows
-            heads, tails = keys.numbers(some_row.take(places))
+            heads, tails = keys.numbers(some_row.take(new_rows))
             # Long ones, and those at the end of the text, which could not be read at once.
-            for place in np.flatnonzero(heads == _NO_KEY).tolist():
-                heads[place], tails[place] = _numbers_of(new[place])
+            for row in np.flatnonzero(heads == _NO_KEY).tolist():
+                heads[row], tails[row] = _numbers_of(new[row])
             # Without the lock: SentencePiece lets other threads run meanwhile.
             texts = [self._guard + unit.decode() for unit in new]
             guarded = self._processor.encode(texts, num_threads=1)
             ids, lengths = flatten([numbers[self._guard_ids :] for numbers in guarded])
             with self._lock:
-                codes[places] = table.add(new, ids, lengths, heads, tails)
+                codes[new_rows] = table.add(new, ids, lengths, heads, tails)
         return codes.take(indices)
 
 
