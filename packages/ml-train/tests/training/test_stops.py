@@ -21,7 +21,7 @@ from ml_train.config.load import load_config
 from ml_train.training.callbacks.base import Callback
 from ml_train.training.callbacks.signals import SignalCallback
 from ml_train.training.timing import StepTimers
-from ml_train.training.train_module import StepResult
+from ml_train.training.train_module import LossSum, StepResult
 from ml_train.training.trainer import Trainer
 
 
@@ -55,9 +55,9 @@ class Module:
         self._note("step")
         return StepResult(loss=1.0, grad_norm=1.0, learning_rate=0.1, finite=True, skipped=False)
 
-    def eval_step(self, batches: Any) -> float:
+    def eval_step(self, batches: Any) -> LossSum:
         self._note("eval")
-        return 1.0
+        return LossSum(total=1.0, num_targets=1)
 
     def sync_parameters(self) -> None:
         pass
