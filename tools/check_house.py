@@ -1,7 +1,7 @@
 """Check the rules of the house that a linter does not know.
 
 Sizes (a file over 600 lines, a function over 100), dependency direction between the packages,
-`torch.cuda` outside platforms/, ASCII in code. `EXCEPTIONS` may only shrink.
+`torch.cuda` outside platforms/, ASCII in code, one module per package that prints. `EXCEPTIONS` may only shrink.
 
 Usage: python tools/check_house.py
 """
@@ -35,6 +35,13 @@ def imported_packages(tree: ast.AST) -> set[str]:
     return names
 
 
+def speaks(tree: ast.AST) -> list[int]:
+    """Lines of `tree` that write to a terminal."""
+    calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+    writers = ("print", "sys.stdout.write", "sys.stderr.write")
+    return [call.lineno for call in calls if ast.unparse(call.func) in writers]
+
+
 def faults_of(path: Path, root: Path) -> list[str]:
     """One line per broken rule in the file `path`."""
     name = path.relative_to(root).as_posix()
@@ -54,6 +61,9 @@ def faults_of(path: Path, root: Path) -> list[str]:
     if "src" in path.parts and package:
         for other in sorted((imported_packages(tree) & OURS) - MAY_IMPORT[package]):
             faults.append(f"{name}: {package} may not import {other}")
+        if path.name != "terminal.py":
+            for line in speaks(tree):
+                faults.append(f"{name}:{line}: only terminal.py writes to a terminal")
         if "platforms" not in path.parts and re.search(
             r"\btorch\.(cuda|npu|accelerator)\b[.(]|\bis_available\(", text
         ):

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from ml_models import registry
+from ml_train import terminal
 from ml_train.config.logging import LoggingConfig
 from ml_train.config.recipes import grok1_tiny
 from ml_train.config.run import RunConfig
@@ -300,8 +301,9 @@ def test_a_full_disk_costs_reports_and_not_the_run(capsys: pytest.CaptureFixture
 
     sink, view = Collect(), trainer()
     reporter = Reporter(log_interval=1, sinks=[Full(), sink])
-    run(reporter, view, range(1, 3))
-    reporter.on_train_end(view)
+    with terminal.speaking(log_to_stdout=True):
+        run(reporter, view, range(1, 3))
+        reporter.on_train_end(view)
     assert sink.calls == [(1, 1), (2, 1), "closed"]
     assert capsys.readouterr().out == (
         "warning: Full lost a report: [Errno 28] No space left on device\n"

@@ -40,6 +40,16 @@ def to_stderr() -> TextIO | None:
     return sys.stderr
 
 
+def stdout_is_terminal() -> bool:
+    """Whether a person watches stdout, so that a progress display makes sense."""
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
+def stderr_is_terminal() -> bool:
+    """Whether a person watches stderr."""
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
 class Voice:
     """The results and messages of one program."""
 
@@ -58,6 +68,10 @@ class Voice:
     def error(self, text: str, *, mark: str = "") -> None:
         """Say why the command ends. mark: what stands behind the word error."""
         self._logger.error(f"{self._program}: error{mark}: {text}")
+
+    def alarm(self, text: str) -> None:
+        """Show a report of several lines on stderr whatever the level is."""
+        self._logger.error(text)
 
     def warning(self, text: str) -> None:
         """Say what the user should look at, though the command goes on."""
@@ -89,6 +103,10 @@ class Voice:
             self._logger.removeHandler(handler)
             self._logger.setLevel(before[0])
             self._logger.propagate = before[1]
+
+    def set_level(self, level: str) -> None:
+        """Show messages from `level` on, until the command ends."""
+        self._logger.setLevel(LEVELS[level])
 
     def table(self, table: Any, *, width: int) -> None:
         """Write a table of rich to stdout, at least `width` columns wide."""

@@ -77,7 +77,14 @@ def _run(name: str, words: list[str]) -> int:
         raise MlTrainError(f"ml-train {name} is not part of this version.") from error
     parser = FlagParser(f"ml-train {name}", command.DESCRIPTION)
     command.add_arguments(parser)
+    parser.add_argument(
+        "--logging-level",
+        choices=tuple(terminal.LEVELS),
+        default=terminal.DEFAULT_LEVEL,
+        help="The messages that are shown, from few to many (default: notice).",
+    )
     args = parser.parse_args(words)
+    terminal.set_level(args.logging_level)
     if name not in _WITHOUT_CORE:
         requirements.require_core()
     with requirements.explained(), notices.hidden():

@@ -5,27 +5,37 @@ number. Levels and streams are as in ml_models.terminal.
 """
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
 
-from ml_models.terminal import DEFAULT_LEVEL, LEVELS, Voice, to_stderr, to_stdout
+from ml_models.terminal import (
+    DEFAULT_LEVEL,
+    LEVELS,
+    Voice,
+    stderr_is_terminal,
+    stdout_is_terminal,
+    to_stderr,
+    to_stdout,
+)
 
 VOICE = Voice("ml-train", "ml_train")
 
 result, table, progress_bar = VOICE.result, VOICE.table, VOICE.progress_bar
-notice, detail = VOICE.notice, VOICE.detail
+notice, detail, alarm = VOICE.notice, VOICE.detail, VOICE.alarm
 
 __all__ = [
+    "DEFAULT_LEVEL",
     "LEVELS",
+    "alarm",
     "detail",
     "error",
     "notice",
     "own_rank",
     "progress_bar",
     "result",
+    "set_level",
     "speaking",
+    "stderr_is_terminal",
     "stdout_is_terminal",
     "table",
     "warning",
@@ -50,9 +60,10 @@ def error(text: str) -> None:
     VOICE.error(text, mark=f" (rank {rank})" if rank else "")
 
 
-def stdout_is_terminal() -> bool:
-    """Whether a person watches stdout, so that a progress display makes sense."""
-    return sys.stdout is not None and sys.stdout.isatty()
+def set_level(level: str) -> None:
+    """Show messages from `level` on; other ranks than 0 show warnings and errors only."""
+    quiet = own_rank() != 0 and LEVELS[level] < LEVELS["warning"]
+    VOICE.set_level("warning" if quiet else level)
 
 
 @contextmanager
@@ -61,10 +72,6 @@ def speaking(level: str = DEFAULT_LEVEL, *, log_to_stdout: bool = False) -> Iter
 
     log_to_stdout: the messages are part of a run's log, whose reports of steps go to stdout.
     """
-    quiet = own_rank() != 0 and LEVELS[level] < LEVELS["warning"]
-
-    def stream() -> TextIO | None:
-        return to_stdout() if log_to_stdout else to_stderr()
-
-    with VOICE.speaking("warning" if quiet else level, stream):
+    with VOICE.speaking(level, to_stdout if log_to_stdout else to_stderr):
+        set_level(level)
         yield

@@ -1,6 +1,5 @@
 """How far a conversion is: a bar on a terminal, a line every half minute in a log."""
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ def show_progress(quiet: bool) -> Iterator[Progress]:
     """On stderr, which leaves stdout to the result."""
     if quiet:
         yield lambda what, done, total: None
-    elif sys.stderr is not None and sys.stderr.isatty():
+    elif terminal.stderr_is_terminal():
         with _bar() as progress:
             yield progress
     else:

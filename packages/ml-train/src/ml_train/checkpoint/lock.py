@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ml_train import terminal
 from ml_train.errors import CheckpointError
 from ml_train.processes import ProcessMark
 
@@ -51,7 +52,7 @@ class _Look:
 class SaveLock:
     """The right of one job to write to a directory. Held by global rank 0's process."""
 
-    def __init__(self, directory: Path, say: Callable[[str], None] = print):
+    def __init__(self, directory: Path, say: Callable[[str], None] = terminal.notice):
         """say: where a wait for another job's sign of life is announced."""
         self._directory = directory
         self._path = directory / NAME

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 
+from ml_train import terminal
 from ml_train.checkpoint import find, load, run_state, state, store, torch_dist
 from ml_train.checkpoint.config import CheckpointConfig
 from ml_train.checkpoint.identity import RunIdentity
@@ -35,7 +36,9 @@ _ASK_EVERY_SECONDS = 0.2
 def say_on_rank_0(text: str) -> None:
     """Where messages go by default."""
     if dist.get_rank() == 0:
-        print(f"checkpoint: {text}", flush=True)
+        is_warning = text.startswith("WARNING: ")
+        tell = terminal.warning if is_warning else terminal.notice
+        tell(f"checkpoint: {text.removeprefix('WARNING: ')}")
 
 
 class CheckpointManager:

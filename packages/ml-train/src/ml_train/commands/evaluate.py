@@ -2,6 +2,7 @@
 
 import argparse
 
+from ml_train import terminal
 from ml_train.config.rules import COUNT, check_number, flag_of
 
 DESCRIPTION = "Loss and perplexity of a checkpoint over token files, each token predicted once."
@@ -34,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     from ml_train.generation.session import open_model
 
     with open_model(args.load, device=args.device, bf16=args.bf16) as model:
-        print(f"[{model.folder}]")
+        terminal.result(f"[{model.folder}]")
         found = evaluate_files(
             model.losses,
             args.data_path,
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
             num_tokens=sum(part.num_tokens for part in found.values()),
         )
     for prefix, result in found.items():
-        print(
+        terminal.result(
             f"{prefix}: loss {result.loss:.6f}  perplexity {result.perplexity:.4f}  "
             f"tokens {result.num_tokens}"
         )

@@ -2,6 +2,7 @@
 
 import argparse
 
+from ml_train import terminal
 from ml_train.config.rules import COUNT, NUMBER_OR_NONE, check_number
 from ml_train.errors import ConfigError
 
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
                 f"The tokenizer has {tokenizer.vocab_size} entries, the model of {model.folder} "
                 f"only {model.model_config.vocab_size}: give the one that made its data."
             )
-        print(f"[{model.folder}]")
+        terminal.result(f"[{model.folder}]")
         logits_of = model.remembering()
         for text in args.prompt:
             prompt = tokenizer.encode(text)
@@ -65,5 +66,5 @@ def run(args: argparse.Namespace) -> int:
                 eod_id=tokenizer.eod_id,
             )
             tokens = [token for token in new if token != tokenizer.eod_id]
-            print(tokenizer.decode(prompt + tokens))
+            terminal.result(tokenizer.decode(prompt + tokens))
     return 0

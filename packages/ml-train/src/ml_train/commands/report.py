@@ -4,6 +4,8 @@ import argparse
 import os
 from pathlib import Path
 
+from ml_train import terminal
+
 DESCRIPTION = "Render the metrics of a run as one self-contained HTML page."
 
 
@@ -32,14 +34,14 @@ def run(args: argparse.Namespace) -> int:
         temporary = output.with_name(output.name + ".tmp")
         temporary.write_text(render_page(records), encoding="utf-8")
         os.replace(temporary, output)
-        print(f"wrote {output}")
+        terminal.result(f"wrote {output}")
         if args.loss_curve:
             save_loss_curve(records, Path(args.loss_curve))
-            print(f"wrote {args.loss_curve}")
+            terminal.result(f"wrote {args.loss_curve}")
     except (OSError, ValueError) as error:
         raise ReportError(f"The report cannot be written: {error}.") from error
     last = records.reports[-1]
-    print(f"step {last['iteration']} of {last['train_iters']}: loss {last['loss']:.4f}")
+    terminal.result(f"step {last['iteration']} of {last['train_iters']}: loss {last['loss']:.4f}")
     for sentence in findings(records):
-        print(f"- {sentence}")
+        terminal.result(f"- {sentence}")
     return 0

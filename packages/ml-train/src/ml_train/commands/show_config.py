@@ -4,6 +4,7 @@ import argparse
 import json
 from typing import Any
 
+from ml_train import terminal
 from ml_train.config.flags import add_config_flags, given_flags
 from ml_train.config.load import LoadedConfig, load_config
 
@@ -18,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the table."""
     loaded = load_config(given_flags(args))
-    print(render(loaded), end="")
+    terminal.result(render(loaded), end="")
     return 0
 
 

@@ -3,8 +3,8 @@
 import argparse
 import dataclasses
 import json
-import sys
 
+from ml_train import terminal
 from ml_train.config.flags import add_config_flags, given_flags
 from ml_train.config.load import LoadedConfig, load_config
 from ml_train.config.run import RunConfig
@@ -53,19 +53,19 @@ def run(args: argparse.Namespace) -> int:
     names = list(dict.fromkeys(args.layouts or layouts.DEFAULT_LAYOUTS))
     plans, left_out = layouts.plan(config, model, names, skip_illegal=not args.layouts)
     for text in left_out:
-        _tell(f"left out, as this model has no such layout: {text}")
+        terminal.notice(f"left out, as this model has no such layout: {text}")
     with work_folder(args.work_dir, "verify-layouts-") as folder:
-        results = verify_layouts.verify_layouts(plans, folder=folder, progress=_tell)
+        results = verify_layouts.verify_layouts(plans, folder=folder, progress=terminal.notice)
     if args.json:
         document = {"results": [each.to_dict() for each in results], "left_out": left_out}
-        print(json.dumps(document, indent=2))
+        terminal.result(json.dumps(document, indent=2))
     else:
-        from rich.console import Console
-
-        Console(width=max(Console().width, 110)).print(verify_layouts.table(results))
+        terminal.table(verify_layouts.table(results), width=110)
     differing = [each for each in results if not each.agrees]
     for each in differing:
-        _tell(f"{each.layout}: {each.error or 'most in ' + (each.worst_parameter or 'metrics')}")
+        terminal.notice(
+            f"{each.layout}: {each.error or 'most in ' + (each.worst_parameter or 'metrics')}"
+        )
     return 1 if differing else 0
 
 
@@ -89,7 +89,3 @@ def _shortened(loaded: LoadedConfig) -> RunConfig:
         length = min(length, 64)
     training = dataclasses.replace(config.training, global_batch_size=batch, seq_length=length)
     return dataclasses.replace(config, training=training)
-
-
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -2,6 +2,7 @@
 
 import argparse
 
+from ml_train import terminal
 from ml_train.config.flags import add_config_flags, given_flags
 from ml_train.config.load import load_config
 from ml_train.config.rules import COUNT, check_number
@@ -44,10 +45,10 @@ def run(args: argparse.Namespace) -> int:
             num_processes=args.num_processes or runs.smallest_world(loaded.config),
             folder=folder,
         )
-    print(verify_resume.table(rows))
+    terminal.result(verify_resume.table(rows))
     differing = [row.what for row in rows if row.differing]
     if differing:
-        print(f"DIFFERENT: {', '.join(differing)}")
+        terminal.result(f"DIFFERENT: {', '.join(differing)}")
         return 1
-    print("the resumed run equals the uninterrupted one to the bit")
+    terminal.result("the resumed run equals the uninterrupted one to the bit")
     return 0

@@ -2,9 +2,9 @@
 
 import argparse
 import json
-import sys
 
 import ml_train
+from ml_train import terminal
 from ml_train.config.flags import add_config_flags, given_flags
 from ml_train.config.load import load_config
 from ml_train.config.rules import COUNT, Range, check_number
@@ -76,9 +76,9 @@ def run(args: argparse.Namespace) -> int:
     for environment in (first, second):
         if not args.ml_train_may_differ:
             environments.refuse_other_version(environment, ml_train.__version__)
-        _tell(str(environment))
+        terminal.notice(str(environment))
     if first.versions == second.versions:
-        _tell("both have the same versions: what follows shows the way, and no upgrade")
+        terminal.notice("both have the same versions: what follows shows the way, and no upgrade")
     from ml_train.diagnosis import runs, verify_resume, verify_upgrade
     from ml_train.diagnosis.work_folder import work_folder
 
@@ -90,16 +90,16 @@ def run(args: argparse.Namespace) -> int:
             steps=args.verify_steps,
             num_processes=args.num_processes or runs.smallest_world(loaded.config),
             folder=folder,
-            progress=_tell,
+            progress=terminal.notice,
         )
     faults = result.faults(args.tolerance)
     if args.json:
-        print(json.dumps(result.to_dict(args.tolerance), indent=2))
+        terminal.result(json.dumps(result.to_dict(args.tolerance), indent=2))
     else:
-        print(verify_resume.table(result.rows))
+        terminal.result(verify_resume.table(result.rows))
         if details := verify_upgrade.differences(result):
-            print(f"\n{details}\n")
-    _tell(_verdict(result.identical, faults, args.tolerance))
+            terminal.result(f"\n{details}\n")
+    terminal.notice(_verdict(result.identical, faults, args.tolerance))
     return 1 if faults else 0
 
 
@@ -110,7 +110,3 @@ def _verdict(identical: bool, faults: list[str], tolerance: float) -> str:
         return f"the runs differ, by no more than the tolerance of {tolerance:g}"
     more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
     return f"DIFFERENT: {faults[0]}{more}"
-
-
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

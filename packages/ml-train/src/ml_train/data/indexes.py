@@ -8,7 +8,6 @@ leader that gives no sign of life any more ends the wait.
 """
 
 import json
-import logging
 import os
 import socket
 import subprocess
@@ -24,10 +23,9 @@ from typing import Any, TypeVar, cast
 
 import torch
 
+from ml_train import terminal
 from ml_train.data.pieces import Piece, build_pieces, read_stamps, to_json
 from ml_train.errors import DataError
-
-logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
@@ -193,7 +191,7 @@ def ensure_indexes(pieces: Sequence[Piece], cache: Path, *, shared: bool | None)
 def _build(pieces: Sequence[Piece], cache: Path, *, in_child: bool) -> dict[str, str]:
     if read_stamps(pieces, cache) is None:
         _make(cache)
-        logger.info("building sample indexes in %s", cache)
+        terminal.notice(f"building sample indexes in {cache}")
         try:
             (_run_child if in_child else build_pieces)(pieces, cache)
         except OSError as error:
@@ -254,7 +252,8 @@ def _wait(key: str, purpose: str, shared: bool) -> dict[str, Any]:
             )
         if now - said > _SAY_SECONDS:
             said = now
-            logger.warning("waiting since %.0f s for %s %s", said - start, where, purpose)
+            if Placement.current().local_rank <= 1:  # The leader itself does not wait.
+                terminal.warning(f"waiting since {said - start:.0f} s for {where} {purpose}")
     answer: dict[str, Any] = json.loads(_store().get(key))
     return answer
 

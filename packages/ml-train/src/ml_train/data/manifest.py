@@ -4,18 +4,16 @@ Checked before step 0 because ids of another tokenizer train without any error. 
 other tools have no manifest: then there is nothing to check, and a log line says so.
 """
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ml_data.errors import MlDataError
 from ml_data.indexed.manifest import read_manifest
+from ml_train import terminal
 from ml_train.config.tokenizer import TokenizerSection
 from ml_train.data.config import DataConfig, parse_blend
 from ml_train.errors import DataError
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,12 +61,12 @@ def check_manifests(
         except MlDataError as error:
             raise DataError(f"{error}.") from error
         if manifest is None:
-            logger.info("%s has no manifest: tokenizer and checksums are not checked", prefix)
+            terminal.notice(f"{prefix} has no manifest: tokenizer and checksums are not checked")
             continue
         _check_sizes(prefix, manifest)
         tokenizer = manifest.get("tokenizer")
         if tokenizer is None:
-            logger.info("%s.json does not say what tokenizer made it: it is not checked", prefix)
+            terminal.notice(f"{prefix}.json does not say what tokenizer made it: it is not checked")
             continue
         _check_tokenizer(prefix, tokenizer, vocab_size, eod_id, fingerprint)
         eod = tokenizer.get("eod_id")

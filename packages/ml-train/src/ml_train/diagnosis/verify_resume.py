@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ml_train import terminal
 from ml_train.checkpoint.compare import Comparison, compare
 from ml_train.checkpoint.store import folder_of
 from ml_train.config.run import RunConfig
@@ -56,7 +57,7 @@ def verify_resume(
         num_processes=num_processes,
         folder=folder,
         runs=runs,
-        progress=lambda text: print(text, flush=True),
+        progress=terminal.notice,
     )
     return [*grouped(comparisons), losses]
 

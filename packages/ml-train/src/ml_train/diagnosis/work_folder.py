@@ -1,12 +1,12 @@
 """Where a verify command keeps its runs: the user's folder, or one that goes when all went well."""
 
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ml_train import terminal
 from ml_train.errors import ConfigError
 
 
@@ -31,7 +31,7 @@ def work_folder(given: str | None, prefix: str) -> Iterator[Path]:
         yield folder
     except Exception:
         if any(folder.iterdir()):
-            print(f"kept for its logs: {folder}", file=sys.stderr, flush=True)
+            terminal.notice(f"kept for its logs: {folder}")
         else:
             folder.rmdir()
         raise

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 
+from ml_train import terminal
 from ml_train.checkpoint import find
 from ml_train.checkpoint.config import CheckpointConfig
 from ml_train.checkpoint.manager import CheckpointManager
@@ -79,7 +80,7 @@ def open_model(load: str, *, device: str = "auto", bf16: bool = False) -> Iterat
     dist.init_process_group(platform.backend, store=store, rank=0, world_size=1)
     try:
         folder = find.choose(
-            CheckpointConfig(load=load), group=dist.new_group(backend="gloo"), say=print
+            CheckpointConfig(load=load), group=dist.new_group(backend="gloo"), say=terminal.notice
         )
         assert folder is not None  # None is only for a --load that is --save as well
         model = _model_config(folder)

@@ -15,7 +15,6 @@ import contextlib
 import json
 import os
 import socket
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from ml_train import terminal
 from ml_train.errors import MlTrainError
 from ml_train.health.hang_report import RankState, compose
 from ml_train.health.stack import Place, place_of, place_of_error
@@ -202,8 +202,7 @@ class Watch:
             found.append(states)
 
     def _publish(self, text: str) -> None:
-        sys.stderr.write(text + "\n")
-        sys.stderr.flush()
+        terminal.alarm(text)
         if self._folder is None:
             return
         with contextlib.suppress(OSError):

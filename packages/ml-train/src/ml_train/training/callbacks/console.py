@@ -1,8 +1,8 @@
 """Reports for people: a progress display on a terminal, plain lines elsewhere."""
 
-import sys
 from typing import Any, TextIO
 
+from ml_train import terminal
 from ml_train.training.callbacks.base import TrainerView
 from ml_train.training.callbacks.reporter import Report, Sink
 
@@ -17,7 +17,7 @@ class ConsoleSink(Sink):
 
     def write(self, line: str) -> None:
         """One line, at once."""
-        print(line, file=self._stream or sys.stdout, flush=True)
+        terminal.result(line, stream=self._stream)
 
     def start(self, trainer: TrainerView, warnings: list[str]) -> None:
         """The model, and settings without effect."""
@@ -72,12 +72,11 @@ class TerminalSink(ConsoleSink):
         from rich.progress import (
             BarColumn,
             MofNCompleteColumn,
-            Progress,
             TextColumn,
             TimeRemainingColumn,
         )
 
-        self._progress = Progress(
+        self._progress = terminal.progress_bar(
             TextColumn("step"),
             MofNCompleteColumn(),
             BarColumn(),
@@ -108,7 +107,7 @@ class TerminalSink(ConsoleSink):
 
 def console_sink(*, tells_of_saves: bool = True) -> ConsoleSink:
     """The display that fits what stdout is."""
-    kind = TerminalSink if sys.stdout.isatty() else ConsoleSink
+    kind = TerminalSink if terminal.stdout_is_terminal() else ConsoleSink
     return kind(tells_of_saves=tells_of_saves)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from ml_train import terminal
 from ml_train.checkpoint.store import iteration_of
 from ml_train.training.callbacks.base import Callback, TrainerView
 from ml_train.training.metrics import StepMetrics
@@ -178,7 +179,7 @@ class Reporter(Callback):
             except OSError as error:
                 if sink not in self._broken:
                     self._broken.append(sink)
-                    print(f"warning: {type(sink).__name__} lost a report: {error}", flush=True)
+                    terminal.warning(f"{type(sink).__name__} lost a report: {error}")
 
 
 def summarize(steps: list[StepMetrics], train_iters: int) -> Report:

@@ -17,7 +17,6 @@ import contextlib
 import os
 import select
 import signal
-import sys
 import threading
 import time
 from datetime import timedelta
@@ -27,6 +26,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from ml_train import terminal
 from ml_train.parallel.config import DEFAULT_TIMEOUT
 from ml_train.parallel.groups import host_group
 from ml_train.training.callbacks.base import Callback, TrainerView
@@ -124,7 +124,7 @@ class SignalCallback(Callback):
 
     def _leave(self, number: int, text: str) -> None:
         """From this thread, wherever the main thread is."""
-        show_cursor = "\x1b[?25h" if sys.stderr is not None and sys.stderr.isatty() else ""
+        show_cursor = "\x1b[?25h" if terminal.stderr_is_terminal() else ""
         with contextlib.suppress(OSError):
             os.write(2, f"{show_cursor}ml-train: {text}.\n".encode())
         os._exit(128 + number)
