@@ -1,7 +1,8 @@
 """Check the rules of the house that a linter does not know.
 
 Sizes (a file over 600 lines, a function over 100), dependency direction between the packages,
-`torch.cuda` outside platforms/, ASCII in code, one module per package that prints. `EXCEPTIONS` may only shrink.
+`torch.cuda` outside platforms/, ASCII in code, one module per package that prints. `EXCEPTIONS`
+may only shrink.
 
 Usage: python tools/check_house.py
 """
