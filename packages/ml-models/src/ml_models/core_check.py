@@ -162,13 +162,13 @@ class _Reader:
 def _fault(use: Use) -> str | None:
     name = use.target.replace(":", ".")
     try:
-        found = _resolve(use.target)
+        resolved = _resolve(use.target)
     except (ImportError, AttributeError):
         return f"no {name} ({use.where})"
-    if use.call is None or not callable(found):
+    if use.call is None or not callable(resolved):
         return None
     try:
-        signature = inspect.signature(found)
+        signature = inspect.signature(resolved)
     except (TypeError, ValueError):  # a compiled function tells no signature
         return None
     count, keywords, complete = use.call
@@ -183,13 +183,13 @@ def _fault(use: Use) -> str | None:
 def _resolve(target: str) -> Any:
     """What a target names; its first name may be a module of its own."""
     module, _, path = target.partition(":")
-    found: Any = importlib.import_module(module)
+    resolved: Any = importlib.import_module(module)
     for name in path.split("."):
         try:
-            found = getattr(found, name)
+            resolved = getattr(resolved, name)
         except AttributeError:
-            found = importlib.import_module(f"{module}.{name}")
-    return found
+            resolved = importlib.import_module(f"{module}.{name}")
+    return resolved
 
 
 def _fault_of_configuration() -> Iterator[str]:

@@ -85,7 +85,7 @@ class MegatronSource:
         stock = is_stock(names)
         self.model = model or (self._args_model() if stock else read_model_config(folder))
         if stock and (settings := self._settings()) is not None:
-            check_model(settings, self.model, self._place_of_common())
+            check_model(settings, self.model, self._path_of_common())
         shapes = registry.architecture(self.model).weights().shapes(self.model)
         self.weights = stock_map(shapes, names) if stock else identity_map(shapes)
         wanted = self.weights.theirs_shapes
@@ -95,28 +95,28 @@ class MegatronSource:
 
     def _settings(self) -> Settings | None:
         """The args of a run of Megatron-LM, from what it keeps beside the tensors."""
-        place = self._place_of_common()
+        location = self._path_of_common()
         common = self._folder / COMMON
         if common.is_file():
             with common.open("rb") as stream:
-                kept = inspect_torch_zip(stream, place, RANK_FILE)[0]
+                kept = inspect_torch_zip(stream, location, RANK_FILE)[0]
         elif (info := self._common_object()) is not None:
             path = self._folder / info.relative_path
             with open_slice(path, int(info.offset), int(info.length)) as stream:
-                kept = inspect_torch_zip(stream, place, RANK_FILE)[0]
+                kept = inspect_torch_zip(stream, location, RANK_FILE)[0]
             kept = kept[0] if isinstance(kept, list) and kept else None
         else:
             return None
         value = mapping_of(kept)
         args = value.get("args") if value is not None else None
-        return None if args is None else settings_of(args, place)
+        return None if args is None else settings_of(args, location)
 
     def _common_object(self) -> Any:
         """Where `.metadata` says that the object is, or None."""
         places = self._metadata.storage_data
         return next((info for index, info in places.items() if index.fqn == COMMON_OBJECT), None)
 
-    def _place_of_common(self) -> str:
+    def _path_of_common(self) -> str:
         """What errors name."""
         info = None if (self._folder / COMMON).is_file() else self._common_object()
         if info is None:
@@ -128,7 +128,7 @@ class MegatronSource:
         settings = self._settings()
         if settings is None or (self._folder / MODEL_CONFIG).is_file():
             return read_model_config(self._folder)
-        return derive_model(settings, self._place_of_common())
+        return derive_model(settings, self._path_of_common())
 
     def _list(self, shapes: Mapping[str, Shape]) -> dict[str, TensorInfo]:
         found, others = {}, set()
@@ -155,8 +155,8 @@ class MegatronSource:
         filled = 0
         for chunk in self._metadata.state_dict_metadata[name].chunks:
             start = tuple(chunk.offsets)
-            place = tuple((a, a + n) for a, n in zip(start, chunk.sizes, strict=True))
-            shared = intersection(place, box)
+            location = tuple((a, a + n) for a, n in zip(start, chunk.sizes, strict=True))
+            shared = intersection(location, box)
             if shared is None:
                 continue
             inner = tuple((a - base, b - base) for (a, b), base in zip(shared, start, strict=True))

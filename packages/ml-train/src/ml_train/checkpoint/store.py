@@ -67,13 +67,13 @@ def lineage(known: list[Record], identity: RunIdentity | None) -> list[Record]:
     to the step where it left it, and so on. `known`: as records() gives them.
     """
     run = identity.run_id if identity else None
-    found = [record for record in known if record.run_id == run]
+    own = [record for record in known if record.run_id == run]
     if identity is None or identity.parent_iteration is None:
-        return found
+        return own
     step = identity.parent_iteration
     rest = [record for record in known if record.iteration <= step and record.run_id != run]
     parents = [record for record in rest if record.run_id == identity.parent_run]
-    return found + (lineage(rest, parents[0].identity) if parents else [])
+    return own + (lineage(rest, parents[0].identity) if parents else [])
 
 
 def partial_saves(directory: Path) -> list[Path]:
@@ -113,10 +113,10 @@ def publish(partial: Path) -> Path:
 
 def _aside(folder: Path, partial: Path) -> Path | None:
     """Where to move the checkpoint in `folder`; None if `partial` is the same run's."""
-    theirs, ours = (read_record(path).run_id for path in (folder, partial))
-    if theirs == ours:
+    replaced_run, saving_run = (read_record(path).run_id for path in (folder, partial))
+    if replaced_run == saving_run:
         return None
-    name = f"{folder.name}.run-{(theirs or 'unnamed')[:8]}"
+    name = f"{folder.name}.run-{(replaced_run or 'unnamed')[:8]}"
     free, number = folder.with_name(name), 1
     while free.exists():
         number += 1

@@ -76,10 +76,11 @@ def together(step: Callable[[], Result]) -> Result:
         result = step()
     except DataError as raised:
         error = str(raised)
-    place = Placement.current()
-    if place.world_size > 1:
-        errors: list[Any] = [None] * place.world_size
-        where = f"Node {place.node} ({socket.gethostname()}): " if place.num_nodes > 1 else ""
+    placement = Placement.current()
+    if placement.world_size > 1:
+        errors: list[Any] = [None] * placement.world_size
+        node = f"Node {placement.node} ({socket.gethostname()}): "
+        where = node if placement.num_nodes > 1 else ""
         torch.distributed.all_gather_object(errors, error and where + error)
         error = next((other for other in errors if other), None)
     if error is not None:
@@ -87,23 +88,23 @@ def together(step: Callable[[], Result]) -> Result:
     return cast(Result, result)
 
 
-def storage_is_shared(cache: Path, place: Placement) -> bool:
+def storage_is_shared(cache: Path, placement: Placement) -> bool:
     """Whether every node sees a file that rank 0 writes into cache. Collective."""
-    if place.num_nodes == 1:
+    if placement.num_nodes == 1:
         return True
     names: list[Any] = [f".probe-{uuid.uuid4().hex}"]
     torch.distributed.broadcast_object_list(names, src=0)
     probe = cache / names[0]
 
     def leave() -> None:
-        if place.rank == 0:
+        if placement.rank == 0:
             _make(cache)
             probe.touch()
 
     together(leave)
-    seen: list[Any] = [None] * place.world_size
+    seen: list[Any] = [None] * placement.world_size
     torch.distributed.all_gather_object(seen, _visible(probe))
-    if place.rank == 0:
+    if placement.rank == 0:
         probe.unlink(missing_ok=True)
     return all(seen)
 
@@ -126,22 +127,22 @@ def by_leaders(
     others wait for, "to check the token files". work returns JSON values. Raises DataError on every
     rank where it failed on any node.
     """
-    place = Placement.current()
-    if place.world_size == 1:
-        own = _answer(work, place)
+    placement = Placement.current()
+    if placement.world_size == 1:
+        own = _answer(work, placement)
         if "error" in own:
             raise DataError(own["error"])
         return own, [own]
-    leads = place.rank == 0 if shared else place.local_rank == 0
+    leads = placement.rank == 0 if shared else placement.local_rank == 0
     # Every rank counts its calls alike, so the key is the same everywhere and never used twice.
-    call = _store().add(f"ml_train/index/calls/{place.rank}", 1)
-    key = f"ml_train/index/{call}/{0 if shared else place.node}"
+    call = _store().add(f"ml_train/index/calls/{placement.rank}", 1)
+    key = f"ml_train/index/{call}/{0 if shared else placement.node}"
     if leads:
         with signs_of_life(key):
-            answer = _answer(work, place)
+            answer = _answer(work, placement)
         _store().set(key, json.dumps(answer))
     own = _wait(key, purpose, shared)
-    answers: list[Any] = [None] * place.world_size
+    answers: list[Any] = [None] * placement.world_size
     torch.distributed.all_gather_object(answers, own)
     for other in answers:
         if "error" in other:
@@ -149,8 +150,8 @@ def by_leaders(
     return own, answers
 
 
-def _answer(work: Callable[[], dict[str, Any]], place: Placement) -> dict[str, Any]:
-    where = {"host": socket.gethostname(), "node": place.node}
+def _answer(work: Callable[[], dict[str, Any]], placement: Placement) -> dict[str, Any]:
+    where = {"host": socket.gethostname(), "node": placement.node}
     try:
         return {**work(), **where}
     except (DataError, OSError) as error:
@@ -173,15 +174,15 @@ def ensure_indexes(pieces: Sequence[Piece], cache: Path, *, shared: bool | None)
 
     Collective over the default group. Raises DataError on every rank when a build failed.
     """
-    place = Placement.current()
-    if shared is None and place.num_nodes > 1:
+    placement = Placement.current()
+    if shared is None and placement.num_nodes > 1:
         # A cache that is whole everywhere needs no writing, not even of the probe's file.
-        whole: list[Any] = [None] * place.world_size
-        own = read_stamps(pieces, cache) if place.local_rank == 0 else {}
+        whole: list[Any] = [None] * placement.world_size
+        own = read_stamps(pieces, cache) if placement.local_rank == 0 else {}
         torch.distributed.all_gather_object(whole, own is not None)
-        shared = not all(whole) and storage_is_shared(cache, place)
+        shared = not all(whole) and storage_is_shared(cache, placement)
     _, answers = by_leaders(
-        lambda: {"files": _build(pieces, cache, in_child=place.world_size > 1)},
+        lambda: {"files": _build(pieces, cache, in_child=placement.world_size > 1)},
         purpose="to build the sample indexes",
         shared=shared is not False,
     )

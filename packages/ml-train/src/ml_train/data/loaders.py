@@ -187,13 +187,13 @@ def settle_orders(
         eod_id = facts.eod_id
         selected: Sequence[Any] = ([], [], [])
         if not data.mock_data:
-            found = check_manifests(
+            manifest_eod_id = check_manifests(
                 data,
                 vocab_size=facts.vocab_size,
                 eod_id=facts.eod_id,
                 fingerprint=facts.tokenizer_fingerprint,
             )
-            eod_id = eod_id if eod_id is not None else found
+            eod_id = eod_id if eod_id is not None else manifest_eod_id
             selected = selected_parts(
                 data,
                 samples=demand.total,

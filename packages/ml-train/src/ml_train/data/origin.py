@@ -20,9 +20,9 @@ def parts_of_sample(dataset: Any, number: int) -> list[dict[str, Any]]:
         origin: list[dict[str, Any]] = dataset.origin(number)
         return origin
     dataset[number]  # the core opens its index files at the first use
-    place = int(dataset.shuffle_index[number])
-    first, first_token = (int(value) for value in dataset.sample_index[place])
-    last, last_token = (int(value) for value in dataset.sample_index[place + 1])
+    shuffled = int(dataset.shuffle_index[number])
+    first, first_token = (int(value) for value in dataset.sample_index[shuffled])
+    last, last_token = (int(value) for value in dataset.sample_index[shuffled + 1])
     prefix = dataset.dataset.path_prefix
     tokens = IndexedDataset(prefix)
     parts = []

@@ -70,10 +70,10 @@ Piece = LegPiece | BlendPiece
 
 def pieces_of(order: Order, total: int) -> list[Piece]:
     """What a run needs of the cache to take its sequences up to number `total`."""
-    found: list[Piece] = [LegPiece.of(part, leg) for part in order.parts for leg in part.legs]
+    pieces: list[Piece] = [LegPiece.of(part, leg) for part in order.parts for leg in part.legs]
     if len(order.parts) > 1:
-        found.append(BlendPiece(weights=order.weights, samples=total - order.begin))
-    return found
+        pieces.append(BlendPiece(weights=order.weights, samples=total - order.begin))
+    return pieces
 
 
 def name_of(piece: Piece) -> str:
@@ -88,7 +88,7 @@ def name_of(piece: Piece) -> str:
 
 def to_json(pieces: Iterable[Piece]) -> str:
     """One line."""
-    return json.dumps([[type(each).__name__, dataclasses.asdict(each)] for each in pieces])
+    return json.dumps([[type(piece).__name__, dataclasses.asdict(piece)] for piece in pieces])
 
 
 def from_json(text: str) -> list[Piece]:
@@ -115,13 +115,13 @@ def read_stamp(piece: Piece, cache: Path) -> dict[str, str] | None:
 
 def read_stamps(pieces: Sequence[Piece], cache: Path) -> dict[str, str] | None:
     """Those of all pieces together; None where one of them is not whole."""
-    found: dict[str, str] = {}
+    digests: dict[str, str] = {}
     for piece in pieces:
         files = read_stamp(piece, cache)
         if files is None:
             return None
-        found.update(files)
-    return found
+        digests.update(files)
+    return digests
 
 
 def build_pieces(pieces: Iterable[Piece], cache: Path) -> None:

@@ -110,22 +110,23 @@ def grouped(comparisons: Iterable[Comparison]) -> list[Row]:
         "optimizer.state.exp_avg.": "first moments",
         "optimizer.state.exp_avg_sq.": "second moments",
     }
-    found: dict[str, list[Comparison]] = {}
-    for each in comparisons:
-        name = next((n for prefix, n in groups.items() if each.key.startswith(prefix)), None)
+    rows: dict[str, list[Comparison]] = {}
+    for comparison in comparisons:
+        key = comparison.key
+        name = next((n for prefix, n in groups.items() if key.startswith(prefix)), None)
         if name is None:
-            name = each.key if each.key in ("run state", "random states") else "parameters"
-        found.setdefault(name, []).append(each)
+            name = key if key in ("run state", "random states") else "parameters"
+        rows.setdefault(name, []).append(comparison)
     return [
         Row(
             what=f"{name} ({len(members)})" if members[0].elements else name,
-            compared=sum(max(each.elements, 1) for each in members),
-            differing=sum(max(each.differing, 1) for each in members if not each.equal),
-            largest=max(each.max_difference for each in members),
-            relative=max(each.relative_l2 for each in members),
-            note=next((f"{e.key}: {e.note}".rstrip(": ") for e in members if not e.equal), ""),
+            compared=sum(max(member.elements, 1) for member in members),
+            differing=sum(max(member.differing, 1) for member in members if not member.equal),
+            largest=max(member.max_difference for member in members),
+            relative=max(member.relative_l2 for member in members),
+            note=next((f"{m.key}: {m.note}".rstrip(": ") for m in members if not m.equal), ""),
         )
-        for name, members in found.items()
+        for name, members in rows.items()
     ]
 
 

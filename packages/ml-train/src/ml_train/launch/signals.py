@@ -75,8 +75,8 @@ class PassedOn:
         if number in self._ignored:
             return
         now = time.monotonic()
-        found = workers()
-        for process in found:
+        processes = workers()
+        for process in processes:
             pass_on(process, number)
         if self._first is not None:
             # The handler below in the stack is waiting; it only waits less.
@@ -85,13 +85,13 @@ class PassedOn:
             return
         self._first, self._started = number, now
         self._deadline = now + _LIMIT_SECONDS
-        if not found:
+        if not processes:
             self._say(f"launch: {_name(number)}: ended before the processes were started")
-        self._codes = [None] * len(found)
+        self._codes = [None] * len(processes)
         while None in self._codes and time.monotonic() < self._deadline:
             self._codes = [
                 ended_with(process.pid) if code is None else code
-                for process, code in zip(found, self._codes, strict=True)
+                for process, code in zip(processes, self._codes, strict=True)
             ]
             time.sleep(0.05)
         if None in self._codes:
@@ -113,12 +113,12 @@ class PassedOn:
 
 def workers() -> list[psutil.Process]:
     """The ranks that this process has started and that still run."""
-    found = []
+    processes = []
     for process in psutil.Process().children():
         with contextlib.suppress(psutil.Error):
             if "LOCAL_RANK" in process.environ() and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
+                processes.append(process)
+    return processes
 
 
 def pass_on(process: psutil.Process, number: int) -> None:
