@@ -168,17 +168,18 @@ def lowest(session: nox.Session, package: str) -> None:
 
     ml-train stands for ml-models too: both suites run in the environment of all three packages.
     """
-    folder = fresh(session, "3.10")
-    packages = ("ml-data",) if package == "ml-data" else PACKAGES
-    peers = [need for name in packages for need in TEST_PEERS[name]]
+    tested = ("ml-data",) if package == "ml-data" else ("ml-models", "ml-train")
+    python = fresh(session, "3.10") / "bin/python"
     bounds = ("-c", f"constraints/{package}-lowest.txt")
     if package == "ml-train":
         core = ("--no-deps", "megatron-core", *(LINES["0.12"].requirements or ()))
-        environments.pip_install(session, folder / "bin/python", *bounds, *core)
-    paths = [PATHS[name] for name in packages]
-    environments.pip_install(session, folder / "bin/python", *bounds, *paths, *TEST_TOOLS, *peers)
-    for name in packages if package == "ml-data" else ("ml-models", "ml-train"):
-        run_in(session, folder, "-m", "pytest", "-q", f"{PATHS[name]}/tests", *posargs(session))
+        environments.pip_install(session, python, *bounds, *core)
+    paths = [PATHS[name] for name in dict.fromkeys(("ml-data", *tested))]
+    peers = [need for name in tested for need in TEST_PEERS[name]]
+    environments.pip_install(session, python, *bounds, *paths, *TEST_TOOLS, *peers)
+    for name in tested:
+        tests = f"{PATHS[name]}/tests"
+        run_in(session, python.parent.parent, "-m", "pytest", "-q", tests, *posargs(session))
 
 
 @nox.session(python=False, venv_backend="none", default=False)
