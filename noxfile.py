@@ -6,6 +6,7 @@ Sessions that need a Python or a megatron-core wheel that this machine lacks are
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -238,6 +239,6 @@ def fresh(session: nox.Session, version: str) -> Path:
 
 def run_in(session: nox.Session, folder: Path, *arguments: str, **options: object) -> None:
     """Run Python in an environment of tools/environments.py, whose commands come first in PATH."""
-    env = {"PATH": f"{folder / 'bin'}:{session.env.get('PATH', '')}"}
+    env = {"PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"}
     env |= options.pop("env", {})  # type: ignore[arg-type]
     session.run(str(folder / "bin" / "python"), *arguments, env=env, external=True, **options)
