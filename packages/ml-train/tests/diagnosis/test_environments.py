@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ml_train import __version__, cli
+from ml_train import __version__, cli, terminal
 from ml_train.diagnosis import environments
 from ml_train.diagnosis.environments import open_environment
 from ml_train.diagnosis.work_folder import work_folder
@@ -122,7 +122,7 @@ def test_a_work_folder_stays_where_a_run_failed(
     with work_folder(None, "x-") as folder:
         (folder / "log").write_text("fine")
     assert not folder.exists()
-    with pytest.raises(MlTrainError), work_folder(None, "x-") as folder:
+    with terminal.speaking(), pytest.raises(MlTrainError), work_folder(None, "x-") as folder:
         (folder / "log").write_text("why")
         raise MlTrainError("a run failed")
     assert (folder / "log").read_text() == "why"
