@@ -19,7 +19,14 @@ PACKAGES = ("ml-data", "ml-models", "ml-train")
 TEST_TOOLS = ("pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "psutil>=5.9")
 # What only tests use: peers that they compare with, and a stand-in for S3.
 TEST_PEERS = {
-    "ml-data": ("fsspec", "zstandard", "moto[s3,server]>=5", "transformers", "tiktoken"),
+    "ml-data": (
+        "fsspec",
+        "zstandard",
+        "moto[s3,server]>=5",
+        "transformers",
+        "tiktoken",
+        "gigatoken>=0.10",
+    ),
     "ml-models": ("transformers", "ml-dtypes"),
     "ml-train": (),
 }

@@ -33,8 +33,10 @@ from recipe import write_json
 HERE = Path(__file__).parent
 TOKENIZER = HERE.parents[1] / "examples" / "data" / "grok1_tokenizer"
 TRUTH = "megatron-core"
+GIGATOKEN = "ml-data --engine gigatoken"
 PEERS = {
     "ml-data": None,
+    GIGATOKEN: None,
     "bare gigatoken": "bare_gigatoken.py",
     TRUTH: "megatron_builder.py",
     "datatrove": "datatrove_tokenizer.py",
@@ -62,6 +64,7 @@ def command(name: str, source: Path, out: Path, args: argparse.Namespace) -> lis
             sys.executable, "-m", "ml_data.cli", "tokenize", "--input", str(source),
             "--tokenizer-name-or-path", str(TOKENIZER), "--output-prefix", str(out / "out"),
             "--append-eod", "--workers", str(args.workers), "--log-interval", "1000000000",
+            "--engine", "gigatoken" if name == GIGATOKEN else "auto",
         ]  # fmt: skip
     return [
         sys.executable, str(HERE / "peers" / script), "--input", str(source),

@@ -33,7 +33,9 @@ def tokenize(
     on_error: Literal["skip", "quarantine", "stop"] = "quarantine",
     max_document_tokens: int | None = None,
     tokenizer_type: str = "PretrainedFromHF",
-    engine: Literal["auto", "fast", "sentencepiece", "tokenizers", "transformers"] = "auto",
+    engine: Literal[
+        "auto", "fast", "sentencepiece", "gigatoken", "tokenizers", "transformers"
+    ] = "auto",
     workers: int = 4,
     executor: Literal["local", "ray"] = "local",
     num_tasks: int = 1,

@@ -42,8 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--parse-special-tokens", action="store_true",
         help="control tokens in text, such as [EOS], count as tokens")  # fmt: skip
     add("--engine", default="auto",
-        help="auto (default), fast, sentencepiece, tokenizers, or transformers for folders that "
-        "nothing else reads")  # fmt: skip
+        help="auto (default), fast, sentencepiece, gigatoken (optional, by name only), tokenizers, "
+        "or transformers for folders that nothing else reads")  # fmt: skip
     add("--workers", type=int, default=4, help="threads or processes that encode (default 4)")
     add("--log-interval", type=int, default=1000, help="documents between progress lines")
     add("--template", help="'alpaca' or a pattern such as 'Q: {question}\\nA: {answer}'")

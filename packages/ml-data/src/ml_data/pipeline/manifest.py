@@ -20,6 +20,8 @@ from ml_data.pipeline.plan import Plan
 from ml_data.tokenizers import Tokenizer
 
 _LIBRARIES = ("numpy", "pyarrow", "sentencepiece", "tokenizers")
+# Engines that are libraries of the same name.
+_OPTIONAL = ("gigatoken", "transformers")
 
 
 def build_manifest(
@@ -60,7 +62,7 @@ def build_manifest(
 def versions(engine: str = "") -> dict[str, str]:
     """This package, Python, and the libraries that the ids depend on, that of `engine` included."""
     installed = {"ml-data": ml_data.__version__, "python": platform.python_version()}
-    for name in (*_LIBRARIES, *(["transformers"] if engine == "transformers" else [])):
+    for name in (*_LIBRARIES, *(name for name in _OPTIONAL if name == engine)):
         try:
             installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -30,7 +30,7 @@ class TokenizeOptions:
     """P of P_text_document.bin."""
     tokenizer_type: str = "PretrainedFromHF"
     engine: str = "auto"
-    """What encodes: auto, fast, sentencepiece, tokenizers, transformers."""
+    """What encodes: auto, fast, sentencepiece, gigatoken, tokenizers, transformers."""
     parse_special_tokens: bool = False
     """Control tokens such as `[EOS]` in text count as tokens."""
     json_keys: tuple[str, ...] = ("text",)

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 TOKENIZER_TYPES = ("PretrainedFromHF",)
 # auto: the fast engine where it is admitted, else the truth of the file's kind, else transformers.
-ENGINES = ("auto", "fast", "sentencepiece", "tokenizers", "transformers")
+# gigatoken is chosen by name only: its ids are sampled, not proven.
+ENGINES = ("auto", "fast", "sentencepiece", "gigatoken", "tokenizers", "transformers")
 _MODEL, _JSON = "tokenizer.model", "tokenizer.json"
 # Texts on which converted tokenizers are known to go wrong: prefixes, runs of white space,
 # control strings, bytes.
@@ -45,13 +46,13 @@ def load_tokenizer(
 ) -> Tokenizer:
     """Load the tokenizer at `path`, a directory or a `tokenizer.model` / `tokenizer.json` file.
 
-    `engine` is one of ENGINES; in a directory with both files, "sentencepiece" and "fast" choose
-    the model and "tokenizers" the json; "transformers" takes the directory as a whole.
-    `parse_special_tokens`: control tokens in text count as tokens. `eod_token` or `eod_id` names
-    the end-of-document token; else the files do, and `eod_fault` says where they do not. Raises
-    TokenizerError when there is no tokenizer, when the engine does not fit it, when a file beside
-    it is damaged or contradicts it, or when a directory holds two that disagree and nothing chose
-    between them.
+    `engine` is one of ENGINES; in a directory with both files, "sentencepiece", "fast" and
+    "gigatoken" choose the model and "tokenizers" the json; "transformers" takes the directory as
+    a whole. `parse_special_tokens`: control tokens in text count as tokens. `eod_token` or `eod_id`
+    names the end-of-document token; else the files do, and `eod_fault` says where they do not.
+    Raises TokenizerError when there is no tokenizer, when the engine does not fit it, when a file
+    beside it is damaged or contradicts it, or when a directory holds two that disagree and nothing
+    chose between them.
     """
     if tokenizer_type not in TOKENIZER_TYPES:
         known = ", ".join(TOKENIZER_TYPES)
@@ -127,6 +128,10 @@ def _load_model(path: Path, engine: str, parse_special_tokens: bool) -> Sentence
     from ml_data.tokenizers.sentencepiece_model import SentencePieceTokenizer
     from ml_data.tokenizers.sentencepiece_units import NotAdmittedError, UnitTokenizer
 
+    if engine == "gigatoken":
+        from ml_data.tokenizers.gigatoken_engine import GigatokenTokenizer
+
+        return GigatokenTokenizer(path, parse_special_tokens=parse_special_tokens)
     if engine != "sentencepiece":
         try:
             return UnitTokenizer(path, parse_special_tokens=parse_special_tokens)

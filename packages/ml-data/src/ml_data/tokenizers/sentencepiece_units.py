@@ -24,15 +24,14 @@ from ml_data.arrow import integers, offsets_of, strings
 from ml_data.errors import TokenizerError
 from ml_data.tokenizers.cuts import Bytes, CutTable
 from ml_data.tokenizers.model_facts import NORMAL, UNUSED, USER_DEFINED, ModelFacts, read_facts
-from ml_data.tokenizers.protocol import check_text, check_values, shorten
+from ml_data.tokenizers.protocol import check_text, check_values
+from ml_data.tokenizers.sample_check import compare_sample
 from ml_data.tokenizers.sentencepiece_model import SentencePieceTokenizer
 from ml_data.tokenizers.unit_table import UnitEncoder
 
 Ids = NDArray[np.int32]
 # Text handled at once: small enough for the processor's caches and for a bounded memory.
 WINDOW_BYTES = 2 << 20
-# Longer texts are not compared with the truth, which takes a second for 5 MB.
-LARGEST_CHECKED_CHARACTERS = 1 << 18
 _LARGEST_WINDOW_BYTES = 1 << 28
 # Characters for private use; the first one that no piece holds stands before each unit.
 _GUARDS = [chr(code) for code in (0x10FFFD, 0x10FFFC, 0xF8FF, 0xE000, 0xFFFFD)]
@@ -120,25 +119,7 @@ class UnitTokenizer(SentencePieceTokenizer):
 
     def check_sample(self, values: pa.Array, ids: Ids, lengths: Ids) -> int:
         """Hold one text in a thousand, at least one, to SentencePiece; how many were compared."""
-        if not len(values):
-            return 0
-        chosen = np.arange(len(ids) % min(len(values), 1000), len(values), 1000)
-        ends = np.cumsum(lengths, dtype=np.int64)
-        checked = 0
-        for row in chosen.tolist():
-            text = values[row].as_py()
-            if len(text) > LARGEST_CHECKED_CHARACTERS:
-                continue
-            given = ids[ends[row] - lengths[row] : ends[row]].tolist()
-            truth = self._processor.encode(text)
-            if given != truth:
-                raise TokenizerError(
-                    f"engine {self.engine_name} gives other ids than SentencePiece for the text "
-                    f"{shorten(text)}: {given[:20]} instead of {truth[:20]}. Please report this "
-                    "text, and use --engine sentencepiece meanwhile"
-                )
-            checked += 1
-        return checked
+        return compare_sample(self.engine_name, self._processor, values, ids, lengths)
 
     def _encode_rows(self, rows: pa.Array) -> tuple[Ids, Ids]:
         """Ids and lengths of a few rows, none of them empty."""

@@ -1,0 +1,154 @@
+"""gigatoken, an optional engine for an admitted tokenizer.model, chosen by name only.
+
+gigatoken merges as SentencePiece does where a text holds nothing but normal pieces and the symbols
+that merges can express; `gigatoken_json` says which texts those are, and all others are encoded by
+SentencePiece. The merging itself is gigatoken's: equal ids are shown by tests and by the sample of
+each batch that is held to SentencePiece, not by construction as for the fast engine. So `auto`
+never chooses it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import queue
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ml_data.arrow import offsets_of, strings
+from ml_data.errors import TokenizerError
+from ml_data.tokenizers.gigatoken_json import convert
+from ml_data.tokenizers.model_facts import NORMAL, ModelFacts, read_facts
+from ml_data.tokenizers.protocol import check_text, check_values
+from ml_data.tokenizers.sample_check import Ids, compare_sample
+from ml_data.tokenizers.sentencepiece_model import SentencePieceTokenizer
+from ml_data.tokenizers.sentencepiece_units import NotAdmittedError, reason_against
+
+ENGINE = "gigatoken"
+GIGATOKEN_EXTRA = "pip install 'ml-data[gigatoken]'"
+# Encoded by both when a tokenizer is opened, besides the symbols that the conversion expresses.
+_PROBES = (
+    "hello world",
+    " a  b\u2581c ",
+    "na\u00efve \u4f60\u597d \U0001f600",
+    "\x00",
+    "\u07ff",
+    "",
+)
+
+
+class GigatokenTokenizer(SentencePieceTokenizer):
+    """gigatoken over one admitted model file, with SentencePiece for the texts that it cannot do.
+
+    Threads share it. A gigatoken tokenizer encodes one batch at a time, so each thread that
+    encodes takes one of its own from `_idle`.
+    """
+
+    engine_name = ENGINE
+    releases_gil = True
+
+    def __init__(self, path: Path, *, parse_special_tokens: bool = False) -> None:
+        if importlib.util.find_spec(ENGINE) is None:
+            raise TokenizerError(f"engine {ENGINE!r} is not installed: {GIGATOKEN_EXTRA}")
+        super().__init__(path, parse_special_tokens=parse_special_tokens)
+        facts = read_facts(self._raw)
+        reason = reason_against(facts) or self._scores_against(facts)
+        if reason:
+            raise NotAdmittedError(f"{path} cannot use the engine {ENGINE}: {reason}")
+        conversion = convert(facts)
+        self._json, self._diverted = conversion.json, conversion.diverted
+        self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.num_checked = 0
+        self.num_diverted = 0
+        self._probe([*_PROBES, *(f"a{symbol}b" for symbol in conversion.symbols)])
+
+    def _scores_against(self, facts: ModelFacts) -> str | None:
+        """Merges are ranked by the order of the pieces, SentencePiece goes by their scores."""
+        rows = [row for row, kind in enumerate(facts.types) if kind == NORMAL]
+        scores = np.array(self._processor.get_score(rows), np.float32)
+        if (np.diff(scores) >= 0).any():
+            return "its pieces do not stand in the order of their scores"
+        return None
+
+    def _probe(self, texts: list[str]) -> None:
+        """Refuse a model, or a version of gigatoken, with which a few texts already differ."""
+        ids, lengths = self.encode_batch(texts)
+        ends = np.cumsum(lengths)[:-1]
+        for text, got in zip(texts, np.split(ids, ends), strict=True):
+            if got.tolist() != self._processor.encode(text):
+                raise NotAdmittedError(
+                    f"{self.path} cannot use the engine {ENGINE}: the installed version gives "
+                    f"other ids than SentencePiece for {ascii(text)}"
+                )
+
+    def encode_batch(self, texts: Sequence[str]) -> tuple[Ids, Ids]:
+        """(flat ids [sum(lengths)], lengths [len(texts)])."""
+        for text in texts:
+            check_text(text)
+        return self.encode_arrow(strings([text.encode() for text in texts]))
+
+    def encode_arrow(self, values: pa.Array) -> tuple[Ids, Ids]:
+        """Like `encode_batch`, of an Arrow string array without nulls."""
+        values = check_values(values)
+        diverted = pc.match_substring_regex(values, self._diverted)
+        count = diverted.true_count
+        if not count:
+            ids, lengths = self._encode_admitted(values)
+        elif count == len(values):
+            ids, lengths = super().encode_arrow(values)
+        else:
+            is_diverted = np.array(diverted.to_pylist(), bool)
+            lengths = np.empty(len(values), np.int32)
+            own, lengths[~is_diverted] = self._encode_admitted(values.filter(pc.invert(diverted)))
+            truth, lengths[is_diverted] = super().encode_arrow(values.filter(diverted))
+            ids = np.empty(len(own) + len(truth), np.int32)
+            from_truth = np.repeat(is_diverted, lengths)
+            ids[~from_truth], ids[from_truth] = own, truth
+        self.num_diverted += count
+        self.num_checked += self.check_sample(values, ids, lengths)
+        return ids, lengths
+
+    def check_sample(self, values: pa.Array, ids: Ids, lengths: Ids) -> int:
+        """Hold one text in a thousand, at least one, to SentencePiece; how many were compared."""
+        return compare_sample(ENGINE, self._processor, values, ids, lengths)
+
+    def _encode_admitted(self, values: pa.Array) -> tuple[Ids, Ids]:
+        """gigatoken's ids of texts that the pattern `_diverted` does not match."""
+        if not len(values) or values.buffers()[2] is None:
+            return np.empty(0, np.int32), np.zeros(len(values), np.int32)
+        try:
+            tokenizer = self._idle.get_nowait()
+        except queue.Empty:
+            tokenizer = _open(self._json)
+        try:
+            encoded = tokenizer.encode_batch(_awkward(values), parallel=False).layout
+        finally:
+            self._idle.put(tokenizer)
+        ends = np.asarray(encoded.offsets.data)
+        # uint32 below 2^31: the same bytes as int32.
+        ids = np.asarray(encoded.content.data)[ends[0] : ends[-1]].view(np.int32)
+        return ids, np.diff(ends).astype(np.int32)
+
+
+def _open(json: bytes) -> Any:
+    # Imported here, so that only who chose the engine waits for it.
+    import gigatoken
+
+    return gigatoken.Tokenizer.from_json(json)
+
+
+def _awkward(values: pa.Array) -> Any:
+    """The texts as gigatoken takes them without a copy: an awkward array over Arrow's buffers."""
+    import awkward
+
+    text = np.frombuffer(values.buffers()[2], np.uint8)
+    characters = awkward.contents.NumpyArray(text, parameters={"__array__": "char"})
+    offsets = awkward.index.Index64(offsets_of(values).astype(np.int64))
+    texts = awkward.contents.ListOffsetArray(
+        offsets, characters, parameters={"__array__": "string"}
+    )
+    return awkward.Array(texts)
