@@ -1,8 +1,7 @@
 """A whole run against its engine's own rate with two threads, texts in memory; and gigatoken's.
 
-The truth is SentencePiece; gigatoken, which reads the tokenizer.json of recipe.py, is shown for
-comparison: it is not admitted, since texts with control strings such as `<|separator|>` get other
-ids. Every round runs each engine once, in turn, loaded anew; medians.
+The truth is SentencePiece; gigatoken by itself, which reads the tokenizer.json of recipe.py, is
+shown for comparison: texts with control strings such as `<|separator|>` get other ids. Every round runs each engine once, in turn, loaded anew; medians.
 
 Usage: python engine_rate.py FOLDER [--input mixed] [--rounds 3]
 """
@@ -89,7 +88,7 @@ def main() -> None:
     programs = {
         ENGINE: lambda: own_engine("fast"),
         WHOLE: lambda: whole_process(args),
-        "gigatoken, not admitted": lambda: gigatoken_engine(json),
+        "gigatoken by itself": lambda: gigatoken_engine(json),
     }
     rates: dict[str, list[float]] = {name: [] for name in programs}
     for _ in range(args.rounds):
