@@ -1,7 +1,8 @@
 """A whole run against its engine's own rate with two threads, texts in memory; and gigatoken's.
 
 The truth is SentencePiece; gigatoken by itself, which reads the tokenizer.json of recipe.py, is
-shown for comparison: texts with control strings such as `<|separator|>` get other ids. Every round runs each engine once, in turn, loaded anew; medians.
+shown for comparison: texts with control strings such as `<|separator|>` get other ids.
+Every round runs each engine once, in turn, loaded anew; medians.
 
 Usage: python engine_rate.py FOLDER [--input mixed] [--rounds 3]
 """

@@ -1,6 +1,6 @@
 """A tokenizer.json of Grok-1's model for the peers that read nothing else.
 
-Merges by rank, one per piece and split; runs of line feeds and tabs as merges, longest first. Text
+Merges by rank, one per piece and split; runs of line feeds and tabs as merges, shortest first. Text
 with literal control strings such as `<|separator|>`, more than 10 line feeds or more than 8 tabs in
 a row gets other ids than SentencePiece gives.
 """
