@@ -69,7 +69,8 @@ def test_tiny_launcher_trains_and_resumes(tokens: Path, tmp_path: Path) -> None:
 
 
 def test_pretrain_in_bf16_with_a_blend_for_each_split(tokens: Path, tmp_path: Path) -> None:
-    done = run(["torchrun", "--standalone", "--nproc-per-node", 2, "-m", "ml_train.cli", "pretrain",
+    done = run([sys.executable, "-m", "torch.distributed.run", "--standalone",
+                "--nproc-per-node", 2, "-m", "ml_train.cli", "pretrain",
                 "--model", "grok1-tiny", "--tensor-model-parallel-size", 2, "--bf16",
                 "--expert-tensor-parallel-size", 2, "--seq-length", 64, "--train-iters", 2,
                 "--global-batch-size", 2, "--eval-iters", 1, "--eval-interval", 2,
@@ -85,7 +86,7 @@ def test_a_layout_that_does_not_fit_is_one_sentence(tokens: Path) -> None:
     done = run(["ml-train-launch", "--standalone", "--nproc-per-node", 3, "-m", "ml_train.cli",
                 "pretrain", "--model", "grok1-tiny", "--tensor-model-parallel-size", 3,
                 "--data-path", tokens])  # fmt: skip
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.count("ml-train: error:") == 1
     assert "Traceback" not in done.stdout + done.stderr
     assert "3" in done.stderr.split("ml-train: error:")[1].splitlines()[0]

@@ -4,6 +4,7 @@ import ctypes
 import errno
 import gc
 import mmap
+import operator
 import os
 import pickle
 import subprocess
@@ -152,10 +153,6 @@ def test_indices_and_slices_are_those_of_a_list(pair: Path) -> None:
             data.get(0, offset, length)
 
 
-def first_ids(data: ml_data.IndexedDataset) -> list[int]:
-    return [*map(int, data[0])]
-
-
 def test_its_pickle_is_its_path(pair: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with ml_data.IndexedDatasetWriter(f"{pair}-large", np.int32) as writer:
         writer.add_document(np.arange(1_000_000), [1_000_000])
@@ -164,7 +161,7 @@ def test_its_pickle_is_its_path(pair: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert len(pickle.dumps(data)) < 1000
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         monkeypatch.chdir("/")
-        assert len(pool.submit(first_ids, data).result(timeout=60)) == 1_000_000
+        assert len(pool.submit(operator.itemgetter(0), data).result(timeout=60)) == 1_000_000
     again = pickle.loads(pickle.dumps(data))
     assert again.prefix == "p-large"
     assert maps_of(Path(f"{pair}-large")) == 4 or not Path("/proc/self/maps").exists()

@@ -91,7 +91,7 @@ def test_other_libraries_start_over(
     options: Make, lines: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stop_after(options(lines), 2)
-    monkeypatch.setattr("ml_data.pipeline.run.versions", lambda: {"sentencepiece": "9.9"})
+    monkeypatch.setattr("ml_data.pipeline.run.versions", lambda engine: {"sentencepiece": "9.9"})
     (notice,) = go_on(options(lines))
     assert "the libraries are others since" in notice
     assert "9.9 now" in notice

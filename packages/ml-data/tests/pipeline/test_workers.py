@@ -151,17 +151,18 @@ def test_a_dead_worker_ends_the_run_and_is_named(tmp_path: Path, options: Make) 
     tokenize(options(path, name="quiet", shard_bytes=65536, engine="sentencepiece"))
     made = options(path, workers=2, shard_bytes=65536, engine="sentencepiece", log_interval=500)
     killed: list[int] = []
+    before = set(psutil.Process().children())  # other tests may have left a resource tracker
 
     def kill_one(tick: object) -> None:
         if not killed:
-            children = psutil.Process().children()
-            killed.append(children[0].pid)
-            os.kill(children[0].pid, signal.SIGKILL)
+            (worker, *_) = set(psutil.Process().children()) - before
+            killed.append(worker.pid)
+            os.kill(worker.pid, signal.SIGKILL)
 
     with pytest.raises(WorkerError, match=r"killed by SIGKILL.*shard \d+: .*a\.jsonl, rows \d+ to"):
         tokenize(made, on_progress=kill_one)
     assert killed
-    assert not psutil.Process().children()
+    assert not set(psutil.Process().children()) - before
     assert not (tmp_path / "out" / "p_text_document.idx").exists()
     notices: list[str] = []
     tokenize(made, on_notice=notices.append)
