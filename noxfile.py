@@ -170,14 +170,15 @@ def lowest(session: nox.Session, package: str) -> None:
     ml-train stands for ml-models too: both suites run in the environment of all three packages.
     """
     tested = ("ml-data",) if package == "ml-data" else ("ml-models", "ml-train")
+    packages = tuple(dict.fromkeys(("ml-data", *tested)))
     python = fresh(session, "3.10") / "bin/python"
-    bounds = ("-c", f"constraints/{package}-lowest.txt")
+    bounds = f"constraints/{package}-lowest.txt"
+    needs = environments.third_party(packages, tested)
+    environments.pip_install(session, python, "-c", bounds, *needs)
     if package == "ml-train":
-        core = ("--no-deps", "megatron-core", *(LINES["0.12"].requirements or ()))
-        environments.pip_install(session, python, *bounds, *core)
-    paths = [PATHS[name] for name in dict.fromkeys(("ml-data", *tested))]
-    peers = [need for name in tested for need in TEST_PEERS[name]]
-    environments.pip_install(session, python, *bounds, *paths, *TEST_TOOLS, *peers)
+        environments.install_core(session, python, LINES["0.12"], bounds)
+    paths = [PATHS[name] for name in packages]
+    environments.pip_install(session, python, "--no-deps", *paths)
     for name in tested:
         tests = f"{PATHS[name]}/tests"
         run_in(session, python.parent.parent, "-m", "pytest", "-q", tests, *posargs(session))

@@ -79,12 +79,14 @@ def python_for(session: nox.Session, line: Line, driver: str) -> str:
     session.skip(f"megatron-core {line.release} has wheels for Python {wanted}: none runs here")
 
 
-def third_party(packages: tuple[str, ...]) -> list[str]:
-    """The requirements of `packages` and of their tests, less megatron-core and our packages."""
+def third_party(packages: tuple[str, ...], tested: tuple[str, ...]) -> list[str]:
+    """What `packages` and the tests of `tested` require, less megatron-core and our packages."""
     needs: list[str] = [*TEST_TOOLS]
     for package in packages:
         project = load_toml(ROOT / "packages" / package / "pyproject.toml")["project"]
-        needs += [*project["dependencies"], *TEST_PEERS[package]]
+        needs += project["dependencies"]
+    for package in tested:
+        needs += TEST_PEERS[package]
     own = ("megatron-core", *PACKAGES)
     return [need for need in needs if not need.startswith(own)]
 
@@ -96,7 +98,7 @@ def base(session: nox.Session, version: str) -> Path:
     if not python.exists():
         session.log(f"torch and its requirements for Python {version}: up to 3 GB where not cached")
         session.run(find_python(version) or version, "-m", "venv", str(folder), external=True)
-    pip_install(session, python, "-c", "constraints/base.txt", *third_party(PACKAGES))
+    pip_install(session, python, "-c", "constraints/base.txt", *third_party(PACKAGES, PACKAGES))
     return folder
 
 
@@ -110,14 +112,22 @@ def layer(session: nox.Session, version: str, line: Line, *extra: str) -> Path:
     own_packages = next((folder / "lib").glob("python*")) / "site-packages"
     # Python reads a .pth file after the environment's own packages, which therefore win.
     (own_packages / "base.pth").write_text(f"{packages}\n")
+    install_core(session, python, line, line.constraints)
+    # The base has what our packages require; pip would add what 0.12's wheel requires.
+    editable = [part for name in PACKAGES for part in ("-e", f"packages/{name}")]
+    pip_install(session, python, "--no-deps", *editable)
+    if extra:
+        pip_install(session, python, "-c", line.constraints, *extra)
+    return folder
+
+
+def install_core(session: nox.Session, python: Path, line: Line, constraints: str) -> None:
+    """megatron-core of `line` with what it requires, or with what of that is needed."""
     if line.requirements is None:
-        pip_install(session, python, "-c", line.constraints, "megatron-core")
+        pip_install(session, python, "-c", constraints, "megatron-core")
     else:
         core = ("megatron-core", *line.requirements)
-        pip_install(session, python, "-c", line.constraints, "--no-deps", *core)
-    editable = [part for name in PACKAGES for part in ("-e", f"packages/{name}")]
-    pip_install(session, python, "-c", line.constraints, *editable, *extra)
-    return folder
+        pip_install(session, python, "-c", constraints, "--no-deps", *core)
 
 
 def pip_install(session: nox.Session, python: Path, *arguments: str) -> None:
