@@ -165,7 +165,10 @@ class XaiUnpickler(pickle.Unpickler):
             return Quantized
         if module == "ml_dtypes" and name == "bfloat16":
             return np.uint16
-        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+        # numpy 2 renamed numpy.core; the files name either.
+        names = ("numpy.core", "numpy._core")
+        old, new = names if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else names[::-1]
+        return super().find_class(module.replace(old, new), name)
 
 
 def _xai_tensors(name: str) -> dict[str, Tensor]:
