@@ -150,6 +150,49 @@ def test_of_jobs_that_race_one_wins(dead: bool, tmp_path: Path, quick: None) -> 
     assert [path.name for path in tmp_path.iterdir()] == [lock.NAME]
 
 
+def test_a_job_that_was_slow_to_take_over_leaves_the_new_mark(
+    tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second job acts on the dead mark after a third has replaced it."""
+    dead = SaveLock(tmp_path)
+    dead.acquire()
+    dead._stop.set()
+    foreign(tmp_path / lock.NAME)
+    slow, fast = (SaveLock(tmp_path, lambda text: None) for _ in range(2))
+    take_away = slow._take_away
+
+    def late(mark: Any) -> None:
+        fast.acquire()
+        take_away(mark)
+
+    monkeypatch.setattr(slow, "_take_away", late)
+    with pytest.raises(CheckpointError, match="in use by another job"):
+        slow.acquire()
+    assert fast.holder() is None
+    assert [path.name for path in tmp_path.iterdir()] == [lock.NAME]
+
+
+def test_a_job_that_died_while_it_took_over_is_no_hindrance(
+    tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / lock.NAME).write_bytes(b"{")
+
+    def die(path: Any, flags: int, mode: int = 0o777, *, real: Any = os.open) -> int:
+        real(path, flags, mode)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        first = SaveLock(tmp_path, lambda text: None)
+        patch.setattr(first, "_make", lambda: False)
+        patch.setattr(lock.os, "open", die)
+        first.acquire()
+    assert len(list(tmp_path.iterdir())) == 2
+    mark = SaveLock(tmp_path, lambda text: None)
+    mark.acquire()
+    assert mark.holder() is None
+    assert [path.name for path in tmp_path.iterdir()] == [lock.NAME]
+
+
 def test_a_deleted_mark_is_made_again(tmp_path: Path) -> None:
     mark = SaveLock(tmp_path)
     mark.acquire()

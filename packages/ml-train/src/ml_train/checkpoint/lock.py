@@ -12,6 +12,7 @@ its next save and ends instead of writing.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import threading
@@ -148,21 +149,31 @@ class SaveLock:
         return False
 
     def _take_away(self, dead: _Look) -> None:
-        """Only the mark that was looked at: another job may have replaced it in between.
+        """Remove the mark `dead`, and no other that a faster job may have put there since.
 
-        A rename has one winner. What it brings is looked at again and, if it is a newer mark, put
-        back by a link, which never replaces.
+        A claim is a file named after the dead mark, made with O_EXCL. Only its maker removes the
+        mark, and only if the mark is unchanged once the claim exists. A job that was slow between
+        its look and its claim therefore meets the new mark and leaves it alone.
         """
-        moved = self._path.with_name(f"{NAME}.{self._token[:8]}")
+        claim = self._path.with_name(f"{NAME}.{hashlib.sha256(dead.content).hexdigest()[:12]}")
         try:
-            os.rename(self._path, moved)
-        except FileNotFoundError:
+            os.close(os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+        except FileExistsError:
+            self._await_claim(claim)
             return
-        look = _look(moved)
-        if look is not None and look.content != dead.content:
-            with contextlib.suppress(OSError):
-                os.link(moved, self._path)
-        moved.unlink(missing_ok=True)
+        try:
+            if _look(self._path) == dead:
+                self._path.unlink(missing_ok=True)
+        finally:
+            claim.unlink(missing_ok=True)
+
+    def _await_claim(self, claim: Path) -> None:
+        """Wait until another job has removed the dead mark, or has died in that moment itself."""
+        for _ in range(SILENT_LOOKS):
+            if not claim.exists():
+                return
+            time.sleep(LOOK_SECONDS)
+        claim.unlink(missing_ok=True)
 
     def _refusal(self, values: dict[str, Any]) -> str:
         pid, host = values.get("pid", "?"), values.get("host", "?")
