@@ -22,11 +22,12 @@ from typing import Any
 
 import torch
 
-from ml_train.config.model import ModelSection
 from ml_train.config.run import RunConfig
-from ml_train.parallel.config import ParallelConfig
+from ml_train.config.sections.model import ModelSection
+from ml_train.config.sections.optimizer import OptimizerSection
+from ml_train.config.sections.parallel import ParallelSection
+from ml_train.config.sections.training import TrainingSection
 from ml_train.parallel.layout import World, make_layout
-from ml_train.training.config import OptimizerSettings, TrainingConfig
 
 MODELS = {
     "tiny": {"vocab_size": 8192},
@@ -117,9 +118,9 @@ def run_config(name: str, processes: int) -> RunConfig:
             model="grok1-tiny",
             model_override=tuple(f"{field}={value}" for field, value in MODELS[name].items()),
         ),
-        parallel=ParallelConfig(expert_model_parallel_size=processes),
-        training=TrainingConfig(global_batch_size=MICRO_BATCHES * processes),
-        optimizer=OptimizerSettings(lr=1e-4, use_distributed_optimizer=processes > 1),
+        parallel=ParallelSection(expert_model_parallel_size=processes),
+        training=TrainingSection(global_batch_size=MICRO_BATCHES * processes),
+        optimizer=OptimizerSection(lr=1e-4, use_distributed_optimizer=processes > 1),
     )
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from ml_models import registry
-from ml_train.checkpoint.config import CheckpointConfig
 from ml_train.config.recipes import grok1_tiny
+from ml_train.config.sections.checkpoint import CheckpointSection
 from ml_train.training.callbacks.files import JsonLinesSink
 from ml_train.training.callbacks.reporter import Reporter
 from ml_train.training.metrics import StepMetrics
@@ -51,7 +51,7 @@ def fake_step(iteration: int, layers: int = 4, experts: int = 8) -> StepMetrics:
 def write_run(path: Path, *parts: range, total: int = 60) -> Path:
     """One start per range of steps; path is the metrics file."""
     config = grok1_tiny()
-    config = replace(config, checkpoint=CheckpointConfig(save=str(path.parent)))
+    config = replace(config, checkpoint=CheckpointSection(save=str(path.parent)))
     config = replace(config, training=replace(config.training, train_iters=total))
     module = SimpleNamespace(model_config=registry.get("grok1-tiny"))
     for steps in parts:

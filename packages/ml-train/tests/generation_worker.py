@@ -22,8 +22,8 @@ def main() -> None:
 
     from ml_data.indexed.reader import IndexedDataset
     from ml_models.platforms import get_platform
-    from ml_train.checkpoint.config import CheckpointConfig
     from ml_train.checkpoint.manager import CheckpointManager
+    from ml_train.config.sections.checkpoint import CheckpointSection
     from ml_train.generation.evaluate import windows
 
     folder, prefix = Path(sys.argv[1]), sys.argv[2]
@@ -32,7 +32,7 @@ def main() -> None:
     dist.init_process_group("gloo")
     with platform.context():
         run = SmallRun(tp=2, model={"vocab_size": 131072})
-        manager = CheckpointManager(CheckpointConfig(save=str(folder)), say=lambda text: None)
+        manager = CheckpointManager(CheckpointSection(save=str(folder)), say=lambda text: None)
         for step in range(3):
             run.step(step)
         manager.save(run, {"iteration": 3, "consumed_samples": 24}, in_background=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import Any
 
-from ml_train.data.config import DataConfig
+from ml_train.config.sections.data import DataSection
 from ml_train.data.loaders import DataLoaders, TokenFacts, build_dataloaders
 from ml_train.data.resume import Demand
 
@@ -13,7 +13,7 @@ SEQUENCE = 16
 
 
 def loaders(
-    data: DataConfig,
+    data: DataSection,
     *,
     samples: tuple[int, int, int] = (64, 0, 0),
     consumed: int = 0,

@@ -13,9 +13,9 @@ import torch
 
 from ml_models import registry
 from ml_train import terminal
-from ml_train.config.logging import LoggingConfig
 from ml_train.config.recipes import grok1_tiny
 from ml_train.config.run import RunConfig
+from ml_train.config.sections.logging import LoggingSection
 from ml_train.errors import ConfigError
 from ml_train.training.callbacks import console
 from ml_train.training.callbacks.defaults import default_callbacks
@@ -220,12 +220,12 @@ def test_the_profiler_writes_a_trace_of_the_window(tmp_path: Path) -> None:
 def test_default_callbacks_follow_the_configuration(tmp_path: Path) -> None:
     from dataclasses import replace
 
-    from ml_train.checkpoint.config import CheckpointConfig
+    from ml_train.config.sections.checkpoint import CheckpointSection
 
     (only,) = default_callbacks(RunConfig())
     assert [type(sink).__name__ for sink in only._sinks] == ["ConsoleSink"]
-    saved = replace(RunConfig(), checkpoint=CheckpointConfig(save=str(tmp_path)))
-    saved = replace(saved, logging=LoggingConfig(profile=True, wandb_project="p"))
+    saved = replace(RunConfig(), checkpoint=CheckpointSection(save=str(tmp_path)))
+    saved = replace(saved, logging=LoggingSection(profile=True, wandb_project="p"))
     reporter, profiler = default_callbacks(saved)
     assert [type(sink).__name__ for sink in reporter._sinks] == [
         "ConsoleSink", "JsonLinesSink", "TensorBoardSink", "WandbSink",

@@ -12,7 +12,7 @@ from small_loaders import SEQUENCE, firsts, loaders
 from token_files import write_tokens
 
 from ml_data.pipeline.manifest import FORMAT
-from ml_train.data.config import DataConfig
+from ml_train.config.sections.data import DataSection
 from ml_train.data.files import read_token_files
 from ml_train.errors import DataError
 
@@ -25,7 +25,7 @@ def prefix(tmp_path: Path) -> str:
 
 
 def test_a_batch_is_consecutive_tokens_with_labels_one_ahead(prefix: str) -> None:
-    batch = next(loaders(DataConfig(data_path=(prefix,), split="1,0,0")).train)
+    batch = next(loaders(DataSection(data_path=(prefix,), split="1,0,0")).train)
     assert {key: tuple(value.shape) for key, value in batch.items()} == dict.fromkeys(
         ("tokens", "labels", "loss_mask", "position_ids"), (2, SEQUENCE)
     )
@@ -35,7 +35,7 @@ def test_a_batch_is_consecutive_tokens_with_labels_one_ahead(prefix: str) -> Non
 
 
 def test_the_global_batches_are_the_same_for_any_number_of_ranks(prefix: str) -> None:
-    data = DataConfig(data_path=(prefix,), split="1,0,0")
+    data = DataSection(data_path=(prefix,), split="1,0,0")
     alone = firsts(loaders(data).train, 64)
     assert len(set(alone)) > 50
     for size in (2, 4):
@@ -48,7 +48,7 @@ def test_the_global_batches_are_the_same_for_any_number_of_ranks(prefix: str) ->
 
 
 def test_resume_goes_on_where_the_run_stopped(prefix: str) -> None:
-    data = DataConfig(data_path=(prefix,), split="1,0,0")
+    data = DataSection(data_path=(prefix,), split="1,0,0")
     whole = firsts(loaders(data).train, 64)
     assert firsts(loaders(data, consumed=24).train, 40) == whole[24:]
     # With another number of data-parallel ranks as well.
@@ -57,8 +57,8 @@ def test_resume_goes_on_where_the_run_stopped(prefix: str) -> None:
 
 
 def test_reading_ahead_changes_nothing(prefix: str) -> None:
-    data = DataConfig(data_path=(prefix,), split="1,0,0")
-    ahead = DataConfig(data_path=(prefix,), split="1,0,0", num_workers=1, no_mmap_bin_files=True)
+    data = DataSection(data_path=(prefix,), split="1,0,0")
+    ahead = DataSection(data_path=(prefix,), split="1,0,0", num_workers=1, no_mmap_bin_files=True)
     assert firsts(loaders(ahead).train, 12) == firsts(loaders(data).train, 12)
 
 
@@ -66,17 +66,17 @@ def test_the_global_random_state_is_left_alone(prefix: str) -> None:
     import torch
 
     before = torch.get_rng_state()
-    next(loaders(DataConfig(data_path=(prefix,), split="1,0,0")).train)
+    next(loaders(DataSection(data_path=(prefix,), split="1,0,0")).train)
     assert torch.get_rng_state().equal(before)
 
 
 def test_the_seed_changes_the_order(prefix: str) -> None:
-    data = DataConfig(data_path=(prefix,), split="1,0,0")
+    data = DataSection(data_path=(prefix,), split="1,0,0")
     assert firsts(loaders(data, seed=8).train, 16) != firsts(loaders(data).train, 16)
 
 
 def test_splits_share_no_document(prefix: str) -> None:
-    data = DataConfig(data_path=(prefix,), split="8,1,1")
+    data = DataSection(data_path=(prefix,), split="8,1,1")
     built = loaders(data, samples=(64, 8, 8))
     bounds = np.cumsum([0, *LENGTHS])
     train_end, valid_end = int(bounds[32]), int(bounds[36])
@@ -92,7 +92,7 @@ def test_splits_share_no_document(prefix: str) -> None:
 
 def test_end_of_document_can_be_left_out_of_the_loss(prefix: str) -> None:
     eod = int(np.cumsum(LENGTHS)[4])
-    data = DataConfig(data_path=(prefix,), split="1,0,0", eod_mask_loss=True)
+    data = DataSection(data_path=(prefix,), split="1,0,0", eod_mask_loss=True)
     batches = list(islice(loaders(data, eod_id=eod).train, 32))
     masked = sum(float((batch["loss_mask"] == 0).sum()) for batch in batches)
     assert masked == sum(float((batch["tokens"] == eod).sum()) for batch in batches) > 0
@@ -100,7 +100,7 @@ def test_end_of_document_can_be_left_out_of_the_loss(prefix: str) -> None:
         loaders(data)
 
 
-def share_of_second(data: DataConfig) -> float:
+def share_of_second(data: DataSection) -> float:
     rows = firsts(loaders(data, samples=(400, 0, 0), vocab_size=200_000).train, 400)
     return sum(row >= 100_000 for row in rows) / len(rows)
 
@@ -108,10 +108,10 @@ def share_of_second(data: DataConfig) -> float:
 def test_blends(tmp_path: Path) -> None:
     one = write_tokens(tmp_path / "one", lengths=[40] * 30)
     two = write_tokens(tmp_path / "two", lengths=[40] * 10, first=100_000)
-    weighted = DataConfig(data_path=("0.3", one, "0.7", two), split="1,0,0")
+    weighted = DataSection(data_path=("0.3", one, "0.7", two), split="1,0,0")
     assert share_of_second(weighted) == pytest.approx(0.7, abs=0.01)
     # Without weights each file counts by its tokens.
-    plain = DataConfig(data_path=(one, two), split="1,0,0")
+    plain = DataSection(data_path=(one, two), split="1,0,0")
     assert share_of_second(plain) == pytest.approx(0.25, abs=0.01)
 
 
@@ -119,7 +119,7 @@ def test_per_split_blends(tmp_path: Path) -> None:
     one = write_tokens(tmp_path / "one", lengths=[40] * 30)
     two = write_tokens(tmp_path / "two", lengths=[40] * 10, first=100_000)
     three = write_tokens(tmp_path / "three", lengths=[40] * 10, first=200_000)
-    data = DataConfig(train_data_path=(one,), valid_data_path=("1", two, "3", three))
+    data = DataSection(train_data_path=(one,), valid_data_path=("1", two, "3", three))
     built = loaders(data, samples=(64, 80, 0), vocab_size=300_000)
     assert max(firsts(built.train, 40)) < 100_000
     valid = firsts(built.valid, 80)
@@ -148,15 +148,15 @@ def test_damaged_token_files(tmp_path: Path, prefix: str) -> None:
 
 
 def test_what_the_loaders_refuse(prefix: str, tmp_path: Path) -> None:
-    data = DataConfig(data_path=(prefix,), split="999,1,0")
+    data = DataSection(data_path=(prefix,), split="999,1,0")
     with pytest.raises(DataError, match="leaves no document of .* for the valid split"):
         loaders(data, samples=(64, 8, 0))
     with pytest.raises(DataError, match="not divisible by micro batch size 2 x data-parallel"):
         loaders(data, dp_size=3)
     with pytest.raises(DataError, match="give --data-path PREFIX"):
-        loaders(DataConfig())
+        loaders(DataSection())
     (tmp_path / "file").touch()
-    inside = DataConfig(data_path=(prefix,), split="1,0,0", data_cache_path=f"{tmp_path}/file/x")
+    inside = DataSection(data_path=(prefix,), split="1,0,0", data_cache_path=f"{tmp_path}/file/x")
     with pytest.raises(DataError, match="Choose another directory with --data-cache-path"):
         loaders(inside)
 
@@ -180,7 +180,7 @@ def write_manifest(prefix: str, *, size: int | None = None, **tokenizer) -> None
 )
 def test_a_manifest_that_does_not_fit_stops_the_run(prefix: str, changes, words: str) -> None:
     write_manifest(prefix, **changes)
-    data = DataConfig(data_path=(prefix,), split="1,0,0")
+    data = DataSection(data_path=(prefix,), split="1,0,0")
     with pytest.raises(DataError, match=words):
         loaders(data, eod_id=2, fingerprint="a" * 64)
 
@@ -190,21 +190,21 @@ def test_files_of_two_tokenizers_do_not_blend(prefix: str, tmp_path: Path) -> No
     write_manifest(prefix)
     write_manifest(other, eod_id=5)
     with pytest.raises(DataError, match="another file of the blend has 2"):
-        loaders(DataConfig(data_path=(prefix, other), split="1,0,0"))
+        loaders(DataSection(data_path=(prefix, other), split="1,0,0"))
     Path(f"{other}.json").write_text("{")
     with pytest.raises(DataError, match="other.json is not a manifest"):
-        loaders(DataConfig(data_path=(prefix, other), split="1,0,0"))
+        loaders(DataSection(data_path=(prefix, other), split="1,0,0"))
 
 
 def test_a_manifest_that_fits_gives_the_end_of_document_id(prefix: str) -> None:
     write_manifest(prefix, eod_id=int(np.cumsum(LENGTHS)[4]))
-    data = DataConfig(data_path=(prefix,), split="1,0,0", eod_mask_loss=True)
+    data = DataSection(data_path=(prefix,), split="1,0,0", eod_mask_loss=True)
     built = loaders(data, fingerprint="a" * 64)
     assert any((batch["loss_mask"] == 0).any() for batch in islice(built.train, 32))
 
 
 def test_the_tokenizer_that_a_run_names() -> None:
-    from ml_train.config.tokenizer import TokenizerSection
+    from ml_train.config.sections.tokenizer import TokenizerSection
     from ml_train.data.manifest import tokenizer_facts
 
     folder = Path(__file__).parents[3] / "examples" / "data" / "grok1_tokenizer"

@@ -11,7 +11,7 @@ import pytest
 from small_loaders import loaders, sequences
 from token_files import write_tokens
 
-from ml_train.data.config import DataConfig
+from ml_train.config.sections.data import DataSection
 from ml_train.data.epochs import MOST_LINES, describe_epochs
 from ml_train.data.order import Leg, Order, Part, blend_index
 
@@ -65,7 +65,7 @@ def test_a_run_of_one_length_has_the_order_of_megatron(
     if weights is not None:
         pairs = zip(weights, prefixes, strict=False)
         words = [word for weight, prefix in pairs for word in (str(weight), prefix)]
-    data = DataConfig(data_path=tuple(words), split="8,2,0")
+    data = DataSection(data_path=tuple(words), split="8,2,0")
     ours = sequences(loaders(data, samples=(samples, 8, 0)).train, samples)
     assert ours == megatron(words, samples, tmp_path / "megatron")
 
@@ -118,7 +118,7 @@ def test_a_part_needs_no_more_than_its_share_of_a_blend() -> None:
 def test_each_epoch_brings_every_sequence_once(tmp_path: Path) -> None:
     # 40 documents of 16 tokens: each sequence is a document, and the last one lacks its label.
     prefix = write_tokens(tmp_path / "tokens", lengths=[16] * 40)
-    data = DataConfig(data_path=(prefix,), split="1,0,0")
+    data = DataSection(data_path=(prefix,), split="1,0,0")
     state = loaders(data, samples=(24, 0, 0)).state(3)
     grown = loaders(data, samples=(39 * 3, 0, 0), saved=state)
     order = grown.orders[0]
@@ -135,14 +135,14 @@ def test_how_often_each_file_is_repeated(tmp_path: Path) -> None:
     one = write_tokens(tmp_path / "one", lengths=[40] * 20)
     two = write_tokens(tmp_path / "two", lengths=[40] * 2)
     said: list[str] = []
-    data = DataConfig(data_path=("3", one, "1", two), split="1,0,0")
+    data = DataSection(data_path=("3", one, "1", two), split="1,0,0")
     loaders(data, samples=(40, 0, 0), say=said.append)
     assert said == [
         f"train data: {two}: 2.00 epochs (10 sequences of 16 tokens, 5 an epoch)",
         f"train data: {one}: 0.60 epochs (30 sequences of 16 tokens, 50 an epoch)",
     ]
     twice: list[str] = []
-    again = DataConfig(data_path=("3", one, "1", one), split="1,0,0")
+    again = DataSection(data_path=("3", one, "1", one), split="1,0,0")
     loaders(again, samples=(40, 0, 0), warn=twice.append)
     assert twice[0].startswith(f"{one}: the same documents are 2 times in the blend")
     many = [part(100 + n, weight=1.0, idx_sha256=str(n)) for n in range(100)]

@@ -18,7 +18,7 @@ LENGTHS = [17, 40, 3, 25, 60, 9, 31, 12] * 5
 JOB = """
 import json, os, sys
 import torch.distributed as dist
-from ml_train.data.config import DataConfig
+from ml_train.config.sections.data import DataSection
 from ml_train.data.loaders import build_dataloaders
 from ml_train.data.resume import Demand
 from ml_train.errors import DataError
@@ -28,7 +28,7 @@ given |= given.pop("by_node", [{}, {}])[int(os.environ["GROUP_RANK"])]
 rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 dist.init_process_group("gloo")
 try:
-    data = DataConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+    data = DataSection(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
     loaders = build_dataloaders(
         data=data, sequence_length=16, micro_batch_size=2, global_batch_size=8,
         demand=Demand(total=(32, 0, 0)), dp_rank=rank, dp_size=world, seed=7,

@@ -18,7 +18,7 @@ from token_files import write_documents
 
 from ml_train.config import flags
 from ml_train.config.load import load_config
-from ml_train.data.config import DataConfig
+from ml_train.config.sections.data import DataSection
 from ml_train.data.samples import demand, validation_position
 from ml_train.errors import DataError
 
@@ -37,14 +37,14 @@ class Files:
         return write_documents(self.folder / name, rows)
 
 
-def data(*words: str, **changes: Any) -> DataConfig:
-    return DataConfig(**{"data_path": words, "split": "1,0,0", **changes})
+def data(*words: str, **changes: Any) -> DataSection:
+    return DataSection(**{"data_path": words, "split": "1,0,0", **changes})
 
 
 class Run:
     """A run of 40 planned sequences that stopped after SEEN of them."""
 
-    def __init__(self, config: DataConfig, **changes: Any):
+    def __init__(self, config: DataSection, **changes: Any):
         self.config = config
         first = loaders(config, samples=(40, 0, 0), **changes)
         self.seen = firsts(first.train, SEEN)
@@ -52,7 +52,7 @@ class Run:
         self.consumed = SEEN
         self.said: list[str] = []
 
-    def resume(self, config: DataConfig | None = None, *, total: int = 40, **changes: Any) -> Any:
+    def resume(self, config: DataSection | None = None, *, total: int = 40, **changes: Any) -> Any:
         self.said = []
         self.last = loaders(
             config or self.config,
@@ -168,7 +168,7 @@ def weights(files: Files) -> None:
     assert run.words == ""
 
 
-def refused(run: Run, words: str, config: DataConfig | None = None, **changes: Any) -> list[int]:
+def refused(run: Run, words: str, config: DataSection | None = None, **changes: Any) -> list[int]:
     """The first sequences of the new order, which --new-data-order allows."""
     config = config or run.config
     with pytest.raises(DataError, match=words) as caught:
@@ -199,7 +199,7 @@ def split(files: Files) -> None:
     run.resume(data(prefix, split="80,20"))
     assert run.words == ""
     run = Run(data(prefix, split="8,2,0"))
-    refused(run, "--split takes the documents 0 to 99", DataConfig(train_data_path=(prefix,)))
+    refused(run, "--split takes the documents 0 to 99", DataSection(train_data_path=(prefix,)))
 
 
 def sequence_length(files: Files) -> None:
@@ -265,11 +265,11 @@ def validation_rounds(files: Files) -> None:
 
 def validation_data(files: Files) -> None:
     one, two, three = (files.write(name, 100, n * 1000) for n, name in enumerate("abc"))
-    first = DataConfig(train_data_path=(one,), valid_data_path=(two,))
+    first = DataSection(train_data_path=(one,), valid_data_path=(two,))
     run = Run(first)
     state = loaders(first, samples=(40, 8, 0)).state(3)
     said: list[str] = []
-    second = DataConfig(train_data_path=(one,), valid_data_path=(three,))
+    second = DataSection(train_data_path=(one,), valid_data_path=(three,))
     built = loaders(
         second, samples=(40, 16, 0), consumed=SEEN, consumed_valid=8, saved=state, warn=said.append
     )
@@ -297,7 +297,7 @@ def mock_data(files: Files) -> None:
     prefix = files.write("a", 100)
     run = Run(data(prefix))
     rest = firsts(run.resume(), 16)
-    run.resume(DataConfig(mock_data=True), total=80)
+    run.resume(DataSection(mock_data=True), total=80)
     assert f"{prefix} is left out from now on" in run.words
     run.stop(8)
     assert firsts(run.resume(total=80), 16) == rest

@@ -12,8 +12,8 @@ import pytest
 from small_loaders import firsts, loaders
 from token_files import write_documents, write_tokens
 
+from ml_train.config.sections.data import DataSection
 from ml_train.data import pieces
-from ml_train.data.config import DataConfig
 from ml_train.data.files import read_token_files
 from ml_train.data.order import Order
 from ml_train.data.pieces import build_pieces, from_json, name_of, pieces_of, read_stamps, to_json
@@ -28,11 +28,11 @@ def prefix(tmp_path: Path) -> str:
     return write_tokens(tmp_path / "tokens", lengths=LENGTHS)
 
 
-def config(*prefixes: str, **changes) -> DataConfig:
-    return DataConfig(data_path=prefixes, split="1,0,0", **changes)
+def config(*prefixes: str, **changes) -> DataSection:
+    return DataSection(data_path=prefixes, split="1,0,0", **changes)
 
 
-def wanted(data: DataConfig, samples: int = 64, **changes) -> list[pieces.Piece]:
+def wanted(data: DataSection, samples: int = 64, **changes) -> list[pieces.Piece]:
     settings = {"sequence_length": 16, "seed": 7, **changes}
     (parts, _, _) = selected_parts(data, samples=(samples, 0, 0), **settings)
     return pieces_of(Order.start(parts, samples), samples)
@@ -87,7 +87,7 @@ def test_what_decides_the_arrays_decides_the_name(tmp_path: Path, prefix: str) -
     data = config(prefix)
     first = wanted(data)
     others = [wanted(data, seed=8), wanted(data, sequence_length=8), wanted(data, samples=80)]
-    others.append(wanted(DataConfig(data_path=(prefix,), split="9,1")))
+    others.append(wanted(DataSection(data_path=(prefix,), split="9,1")))
     assert len({name_of(each[0]) for each in [first, *others]}) == 5
     # The same content elsewhere has the same indexes.
     moved = tmp_path / "elsewhere" / "moved"

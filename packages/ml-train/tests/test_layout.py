@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from ml_models import registry
+from ml_train.config.sections.parallel import ParallelSection
 from ml_train.errors import LayoutError
-from ml_train.parallel.config import ParallelConfig
 from ml_train.parallel.layout import Layout, World, make_layout
 
 
 def layout(world: int, *, micro: int = 1, batch: int | None = None, **fields: Any) -> Layout:
     return make_layout(
-        ParallelConfig(**fields),
+        ParallelSection(**fields),
         registry.get("grok1-40b").replace(num_layers=8),
         world_size=world,
         micro_batch_size=micro,

@@ -12,15 +12,15 @@ from small_loaders import sequences
 
 from ml_train.config import flags
 from ml_train.config.load import load_config
-from ml_train.data.config import DataConfig
+from ml_train.config.sections.data import DataSection
 from ml_train.data.mock import MockSequences
 from ml_train.diagnosis import layouts, runs, verify_resume
 from ml_train.errors import ConfigError, DataError
 
-MOCK = DataConfig(mock_data=True)
+MOCK = DataSection(mock_data=True)
 
 
-def loaders(data: DataConfig = MOCK, **changes):
+def loaders(data: DataSection = MOCK, **changes):
     return small_loaders.loaders(data, **{"samples": (64, 8, 0), "vocab_size": 500, **changes})
 
 
@@ -52,7 +52,7 @@ def test_the_global_random_state_is_left_alone() -> None:
 
 def test_contradictions_are_refused() -> None:
     with pytest.raises(ConfigError, match="--mock-data makes tokens up"):
-        DataConfig(mock_data=True, data_path=("x",))
+        DataSection(mock_data=True, data_path=("x",))
     with pytest.raises(DataError, match="--eod-mask-loss needs the end-of-document id"):
         loaders(dataclasses.replace(MOCK, eod_mask_loss=True))
 

@@ -15,7 +15,7 @@ from token_files import write_tokens
 from ml_data.errors import ExitCode
 from ml_models import errors as model_errors
 from ml_train import errors, terminal
-from ml_train.data.config import DataConfig
+from ml_train.config.sections.data import DataSection
 from ml_train.data.manifest import check_manifests
 
 
@@ -44,7 +44,7 @@ def test_a_pair_without_a_manifest_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     prefix = write_tokens(tmp_path / "tokens", lengths=[20] * 4)
-    data = DataConfig(data_path=(prefix,))
+    data = DataSection(data_path=(prefix,))
     with terminal.speaking():
         check_manifests(data, vocab_size=None, eod_id=None, fingerprint=None)
     said = f"{prefix} has no manifest: tokenizer and checksums are not checked\n"

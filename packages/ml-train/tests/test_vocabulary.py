@@ -11,7 +11,7 @@ from small_loaders import firsts, loaders
 from token_files import write_documents
 
 from ml_data.indexed.writer import IndexedDatasetWriter
-from ml_train.data.config import DataConfig
+from ml_train.config.sections.data import DataSection
 from ml_train.data.origin import check_batch
 from ml_train.errors import DataError
 
@@ -25,9 +25,9 @@ def ids() -> np.ndarray:
     return np.random.default_rng(1).integers(0, 500, LENGTH * COUNT)
 
 
-def written(folder: Path, ids: np.ndarray, **changes) -> DataConfig:
+def written(folder: Path, ids: np.ndarray, **changes) -> DataSection:
     rows = ids.reshape(COUNT, LENGTH).tolist()
-    return DataConfig(data_path=(write_documents(folder / "t", rows),), split="1,0,0", **changes)
+    return DataSection(data_path=(write_documents(folder / "t", rows),), split="1,0,0", **changes)
 
 
 @pytest.mark.parametrize("wrong", [500, 2**31 - 1, -1, -2])
@@ -81,11 +81,11 @@ def test_documents_of_several_sequences_count_their_offset_from_their_start(tmp_
     parts = (counts, lengths, pointers, documents)
     path.write_bytes(header + b"".join(part.tobytes() for part in parts))
     with pytest.raises(DataError, match="document 2 holds the token id 8 at offset 4"):
-        loaders(DataConfig(data_path=(str(tmp_path / "t"),), split="1,0,0"), vocab_size=8)
+        loaders(DataSection(data_path=(str(tmp_path / "t"),), split="1,0,0"), vocab_size=8)
 
 
 def test_the_last_label_is_looked_at(tmp_path: Path) -> None:
-    data = DataConfig(data_path=(write_documents(tmp_path / "t", [[1, 2, 3, 4, 9]]),), split="1")
+    data = DataSection(data_path=(write_documents(tmp_path / "t", [[1, 2, 3, 4, 9]]),), split="1")
     built = loaders(data, samples=(1, 0, 0), sequence_length=4, vocab_size=10)
     tokens, labels = torch.tensor([[1, 2, 3, 4]]), torch.tensor([[2, 3, 4, 9]])
     rows = {"dataset": built.train.dataset, "numbers": [0]}

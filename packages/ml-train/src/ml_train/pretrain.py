@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ml_train import terminal
-from ml_train.config.facts import facts_of_files, facts_of_run
+from ml_train.config.facts import facts_of_run
 from ml_train.config.load import LoadedConfig
 from ml_train.config.run import RunConfig
+from ml_train.data.facts import facts_of_files
 from ml_train.errors import ConfigError
 from ml_train.parallel.layout import World, make_layout
 

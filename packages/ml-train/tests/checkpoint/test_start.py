@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from ml_train.checkpoint import store
-from ml_train.checkpoint.config import CheckpointConfig
 from ml_train.checkpoint.start import Start, decide
+from ml_train.config.sections.checkpoint import CheckpointSection
 from ml_train.errors import CheckpointError
 
 SETTINGS = {
@@ -27,7 +27,7 @@ def start(save: Path | None = None, changed: dict[str, Any] | None = None, **con
     config = {name: str(value) for name, value in config.items()}
     if save is not None:
         config["save"] = str(save)
-    return decide(CheckpointConfig(**config), {**SETTINGS, **(changed or {})})
+    return decide(CheckpointSection(**config), {**SETTINGS, **(changed or {})})
 
 
 def write(directory: Path, iteration: int, run: Start | None) -> Path:

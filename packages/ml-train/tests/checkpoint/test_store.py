@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ml_train.checkpoint import find, integrity, store
-from ml_train.checkpoint.config import CheckpointConfig
+from ml_train.config.sections.checkpoint import CheckpointSection
 from ml_train.errors import CheckpointError
 
 
@@ -123,7 +123,7 @@ def test_weights_of_others_name_the_command(
     folder = tmp_path / "my weights"
     folder.mkdir()
     (folder / name).write_bytes(b"any")
-    config = CheckpointConfig(load=str(folder), save=str(folder) if is_save_too else None)
+    config = CheckpointSection(load=str(folder), save=str(folder) if is_save_too else None)
     with pytest.raises(CheckpointError) as error:
         find.choose(config, group=None, say=lambda _: None)
     text = str(error.value)

@@ -23,8 +23,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from small_run import SmallRun
 
 from ml_train.checkpoint import compare, disk
-from ml_train.checkpoint.config import CheckpointConfig
 from ml_train.checkpoint.manager import CheckpointManager
+from ml_train.config.sections.checkpoint import CheckpointSection
 from ml_train.errors import CheckpointError
 from ml_train.training.callbacks.checkpoint import CheckpointCallback
 from ml_train.training.callbacks.signals import SignalCallback
@@ -41,7 +41,7 @@ class Bench:
 
     def manager(self, **settings: Any) -> CheckpointManager:
         values = {"save": str(self.folder), "load": str(self.folder), **settings}
-        return CheckpointManager(CheckpointConfig(**values), say=self.said.append)
+        return CheckpointManager(CheckpointSection(**values), say=self.said.append)
 
     def train(
         self, run: SmallRun, manager: CheckpointManager, *, start: int, save_at: tuple[int, ...]
@@ -131,7 +131,7 @@ def slow_disk(bench: Bench) -> dict[str, Any]:
     """Rank 1 writes for longer than any collective may take, in the background and not."""
     run = SmallRun(ep=2)
     manager = CheckpointManager(
-        CheckpointConfig(save=str(bench.folder)),
+        CheckpointSection(save=str(bench.folder)),
         say=bench.said.append,
         timeout=timedelta(seconds=2),
     )

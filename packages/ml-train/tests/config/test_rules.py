@@ -15,8 +15,8 @@ import pytest
 from ml_train.config import flags
 from ml_train.config.fields import Setting, settings
 from ml_train.config.load import load_config, read_toml, replace_settings
-from ml_train.config.rules import Range, Section, field_types
 from ml_train.config.run import RunConfig
+from ml_train.config.sections.rules import Range, Section, field_types
 from ml_train.errors import ConfigError
 
 SETTINGS = list(settings().values())

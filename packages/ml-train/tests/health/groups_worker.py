@@ -10,9 +10,9 @@ import torch
 import torch.distributed as dist
 
 from ml_models import registry
-from ml_train.checkpoint.config import CheckpointConfig
 from ml_train.checkpoint.manager import CheckpointManager
-from ml_train.parallel.config import ParallelConfig
+from ml_train.config.sections.checkpoint import CheckpointSection
+from ml_train.config.sections.parallel import ParallelSection
 from ml_train.parallel.groups import process_groups
 from ml_train.parallel.layout import World, make_layout
 from ml_train.pretrain import start_platform
@@ -21,7 +21,7 @@ from ml_train.training.callbacks.signals import SignalCallback
 
 def main() -> None:
     world = World.from_environment(os.environ)
-    parallel = ParallelConfig(
+    parallel = ParallelSection(
         tensor_model_parallel_size=2,
         expert_model_parallel_size=2,
         expert_tensor_parallel_size=1,
@@ -36,7 +36,7 @@ def main() -> None:
     )
     platform = start_platform("cpu", world)
     with platform.context(), process_groups(layout, world, platform, parallel, seed=1):
-        CheckpointManager(CheckpointConfig(), timeout=parallel.timeout)
+        CheckpointManager(CheckpointSection(), timeout=parallel.timeout)
         signals = SignalCallback(limit_seconds=60, timeout=parallel.timeout)
         signals.on_train_start(None)  # type: ignore[arg-type]
         found: dict[str, Any] = {}

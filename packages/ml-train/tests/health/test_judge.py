@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from ml_train.health.config import HealthConfig
+from ml_train.config.sections.health import HealthSection
 from ml_train.health.judge import Judge
 
 SPIKES = {"check_for_spiky_loss": True, "check_for_large_grads": True, "spike_window": 3}
 
 
 def judge(losses: list[float] = [2.0, 2.1, 1.9], **settings: Any) -> Judge:  # noqa: B006
-    made = Judge(HealthConfig(**settings))
+    made = Judge(HealthSection(**settings))
     for loss in losses:
         made.accept(loss, 10 * loss)
     return made

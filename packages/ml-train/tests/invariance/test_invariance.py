@@ -12,11 +12,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 from cases import Case, covering_set, rows_with_every_value
 from forks import Forks
 
-from ml_train.config.model import ModelSection
 from ml_train.config.run import RunConfig
+from ml_train.config.sections.model import ModelSection
+from ml_train.config.sections.training import TrainingSection
 from ml_train.diagnosis import layouts, verify_layouts
 from ml_train.diagnosis.choices import read_logits
-from ml_train.training.config import TrainingConfig
 
 SHAPE = {
     **{"vocab_size": 512, "num_layers": 4, "hidden_size": 64, "ffn_hidden_size": 64},
@@ -45,7 +45,7 @@ def config_of(family: str) -> RunConfig:
             moe_z_loss_coeff=1e-3,
             moe_expert_capacity_factor=1.0 if "drop" in family else None,
         ),
-        training=TrainingConfig(global_batch_size=8),
+        training=TrainingSection(global_batch_size=8),
     )
 
 

@@ -18,9 +18,10 @@ import torch
 
 from ml_train.config import facts as facts_module
 from ml_train.config import flags
-from ml_train.config.facts import facts_of_files, facts_of_run, sampled_content
+from ml_train.config.facts import facts_of_run
 from ml_train.config.fields import settings
 from ml_train.config.load import load_config
+from ml_train.data.facts import facts_of_files, sampled_content
 from ml_train.errors import ConfigError, StartError
 from ml_train.parallel.agreement import agree
 from ml_train.parallel.layout import World

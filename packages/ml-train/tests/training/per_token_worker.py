@@ -13,13 +13,13 @@ from typing import Any
 import torch
 
 from ml_models import registry
-from ml_train.config.model import ModelSection
 from ml_train.config.run import RunConfig
-from ml_train.parallel.config import ParallelConfig
+from ml_train.config.sections.model import ModelSection
+from ml_train.config.sections.parallel import ParallelSection
+from ml_train.config.sections.training import TrainingSection
 from ml_train.parallel.groups import process_groups
 from ml_train.parallel.layout import World, make_layout
 from ml_train.pretrain import start_platform
-from ml_train.training.config import TrainingConfig
 
 BATCH, LENGTH, VOCABULARY = 8, 16, 128
 
@@ -49,8 +49,8 @@ def own_batches(layout: Any, micro_batch_size: int, rank: int) -> list[Any]:
 def run_config(micro_batch_size: int, pp: int) -> RunConfig:
     return RunConfig(
         model=ModelSection(moe_router_load_balancing_type="none"),
-        parallel=ParallelConfig(pipeline_model_parallel_size=pp, distributed_timeout_minutes=1.0),
-        training=TrainingConfig(micro_batch_size=micro_batch_size, global_batch_size=BATCH),
+        parallel=ParallelSection(pipeline_model_parallel_size=pp, distributed_timeout_minutes=1.0),
+        training=TrainingSection(micro_batch_size=micro_batch_size, global_batch_size=BATCH),
     )
 
 

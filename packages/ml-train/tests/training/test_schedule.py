@@ -7,11 +7,11 @@ from types import SimpleNamespace
 import pytest
 from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 
+from ml_train.config.sections.optimizer import OptimizerSection
 from ml_train.training.build import schedule_steps
-from ml_train.training.config import OptimizerSettings
 
 
-def learning_rates(settings: OptimizerSettings, train_iters: int) -> list[float]:
+def learning_rates(settings: OptimizerSection, train_iters: int) -> list[float]:
     """Of the first `train_iters` updates, from megatron-core's own schedule."""
     group = {"params": [], "lr": 0.0, "weight_decay": 0.0}
     warmup, decay = schedule_steps(settings, train_iters)
@@ -50,10 +50,10 @@ def learning_rates(settings: OptimizerSettings, train_iters: int) -> list[float]
 def test_a_warm_up_as_long_as_the_run_or_longer_ramps(
     style: str, given: dict[str, float], steps: int
 ) -> None:
-    settings = OptimizerSettings(lr=0.5, lr_decay_style=style, **given)
+    settings = OptimizerSection(lr=0.5, lr_decay_style=style, **given)
     assert learning_rates(settings, 4) == pytest.approx([0.5 * n / steps for n in range(4)])
 
 
 def test_a_shorter_warm_up_is_followed_by_the_decay() -> None:
-    settings = OptimizerSettings(lr=1.0, lr_decay_style="linear", lr_warmup_iters=2)
+    settings = OptimizerSection(lr=1.0, lr_decay_style="linear", lr_warmup_iters=2)
     assert learning_rates(settings, 6) == pytest.approx([0.0, 0.5, 1.0, 0.75, 0.5, 0.25])

@@ -12,8 +12,8 @@ from typing import Any
 import torch.distributed as dist
 
 from ml_train.checkpoint import integrity, start, store
-from ml_train.checkpoint.config import CheckpointConfig
 from ml_train.checkpoint.start import Start
+from ml_train.config.sections.checkpoint import CheckpointSection
 from ml_train.errors import CheckpointError
 
 
@@ -27,7 +27,7 @@ class Checked:
 
 
 def choose_start(
-    config: CheckpointConfig,
+    config: CheckpointSection,
     settings: Mapping[str, Any],
     *,
     group: Any,
@@ -54,7 +54,7 @@ def choose_start(
     return Checked(start=chosen, folder=folder)
 
 
-def choose(config: CheckpointConfig, *, group: Any, say: Callable[[str], None]) -> Path | None:
+def choose(config: CheckpointSection, *, group: Any, say: Callable[[str], None]) -> Path | None:
     """What --load names, None for a fresh start. Collective. Raises CheckpointError."""
     assert config.load is not None
     directory = Path(config.load)
@@ -80,7 +80,7 @@ def choose(config: CheckpointConfig, *, group: Any, say: Callable[[str], None]) 
 def first_whole(
     paths: Sequence[Path],
     named: str,
-    config: CheckpointConfig,
+    config: CheckpointSection,
     *,
     group: Any,
     say: Callable[[str], None],
@@ -102,7 +102,7 @@ def first_whole(
     )
 
 
-def faults_everywhere(path: Path, config: CheckpointConfig, group: Any) -> list[str]:
+def faults_everywhere(path: Path, config: CheckpointSection, group: Any) -> list[str]:
     """What all ranks together find wrong with a checkpoint. Collective."""
     rank, world = dist.get_rank(), dist.get_world_size()
     found = integrity.faults(path, checksums=not config.no_verify_checksums, part=rank, parts=world)

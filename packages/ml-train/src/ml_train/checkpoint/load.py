@@ -9,8 +9,8 @@ import torch.distributed as dist
 
 from ml_models import core_line
 from ml_train.checkpoint import run_state, state, torch_dist
-from ml_train.checkpoint.config import CheckpointConfig
 from ml_train.checkpoint.run_state import RunState
+from ml_train.config.sections.checkpoint import CheckpointSection
 from ml_train.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ MAY_DIFFER = frozenset({"seq_length", "init_method_std"})
 def load(
     train_module: Any,
     folder: Path,
-    config: CheckpointConfig,
+    config: CheckpointSection,
     *,
     own: bool = False,
     platform: Any,

@@ -17,14 +17,14 @@ import torch.distributed as dist
 
 from ml_train import terminal
 from ml_train.checkpoint import find, load, run_state, state, store, torch_dist
-from ml_train.checkpoint.config import CheckpointConfig
 from ml_train.checkpoint.identity import RunIdentity
 from ml_train.checkpoint.ownership import SaveOwnership
 from ml_train.checkpoint.run_state import RunState
 from ml_train.checkpoint.save import SaveJob, SaveOutcome
 from ml_train.checkpoint.start import Start
+from ml_train.config.sections.checkpoint import CheckpointSection
+from ml_train.config.sections.parallel import DEFAULT_TIMEOUT
 from ml_train.errors import CheckpointError
-from ml_train.parallel.config import DEFAULT_TIMEOUT
 from ml_train.parallel.groups import host_group
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class CheckpointManager:
 
     def __init__(
         self,
-        config: CheckpointConfig,
+        config: CheckpointSection,
         *,
         platform: Any = None,
         say: Callable[[str], None] = say_on_rank_0,
@@ -240,7 +240,7 @@ class CheckpointManager:
         return not (weights_only or self.config.no_load_optim)
 
     def _load(
-        self, train_module: Any, folder: Path, config: CheckpointConfig, *, own: bool
+        self, train_module: Any, folder: Path, config: CheckpointSection, *, own: bool
     ) -> RunState:
         return load.load(
             train_module,

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ml_train.checkpoint import integrity, store
-from ml_train.checkpoint.config import CheckpointConfig
 from ml_train.checkpoint.identity import Record, RunIdentity, differing, plain
+from ml_train.config.sections.checkpoint import CheckpointSection
 from ml_train.errors import CheckpointError
 
 _WITHOUT_EFFECT_ON_STEPS = frozenset(
@@ -41,7 +41,7 @@ class Start:
     """What the user should know, one sentence or more."""
 
 
-def decide(config: CheckpointConfig, settings: Mapping[str, Any]) -> Start:
+def decide(config: CheckpointSection, settings: Mapping[str, Any]) -> Start:
     """Reads the directories; to be called on one rank. Raises CheckpointError.
 
     settings: section.name -> value of this start.
@@ -76,7 +76,7 @@ def decide(config: CheckpointConfig, settings: Mapping[str, Any]) -> Start:
 
 
 def _in_used(
-    save: Path, known: list[Record], config: CheckpointConfig, settings: dict[str, Any]
+    save: Path, known: list[Record], config: CheckpointSection, settings: dict[str, Any]
 ) -> Start:
     """--save holds checkpoints; the run that wrote the last one is the folder's."""
     last = known[0]

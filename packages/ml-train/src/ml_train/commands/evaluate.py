@@ -3,7 +3,7 @@
 import argparse
 
 from ml_train import terminal
-from ml_train.config.rules import COUNT, check_number, flag_of
+from ml_train.config.sections.rules import COUNT, check_number, flag_of
 
 DESCRIPTION = "Loss and perplexity of a checkpoint over token files, each token predicted once."
 

@@ -3,7 +3,7 @@
 import argparse
 
 from ml_train import terminal
-from ml_train.config.rules import COUNT, NUMBER_OR_NONE, check_number
+from ml_train.config.sections.rules import COUNT, NUMBER_OR_NONE, check_number
 from ml_train.errors import ConfigError
 
 DESCRIPTION = "Continue prompts with a trained checkpoint."

@@ -5,7 +5,7 @@ import argparse
 from ml_train import terminal
 from ml_train.config.flags import add_config_flags, given_flags
 from ml_train.config.load import load_config
-from ml_train.config.rules import COUNT, check_number
+from ml_train.config.sections.rules import COUNT, check_number
 
 DESCRIPTION = (
     "Train a recipe twice for a few steps, once without a break and once from a checkpoint in the "

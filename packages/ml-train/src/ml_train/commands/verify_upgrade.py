@@ -7,7 +7,7 @@ import ml_train
 from ml_train import terminal
 from ml_train.config.flags import add_config_flags, given_flags
 from ml_train.config.load import load_config
-from ml_train.config.rules import COUNT, Range, check_number
+from ml_train.config.sections.rules import COUNT, Range, check_number
 
 DESCRIPTION = (
     "Show that a run goes on after an upgrade: train a recipe for a few steps under one "

@@ -17,8 +17,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ml_train.config.rules import FieldType, field_types, is_of_kind
 from ml_train.config.run import RunConfig
+from ml_train.config.sections.rules import FieldType, field_types, is_of_kind
 from ml_train.errors import ConfigError
 
 
@@ -29,7 +29,7 @@ class Setting:
     section: str
     name: str
     declared: FieldType
-    """What the type of the field says; config/rules.py checks values against it."""
+    """What the type of the field says; config/sections/rules.py checks values against it."""
     default: Any
     text: str
 

@@ -15,8 +15,8 @@ from ml_train.config.flags import GivenFlags
 from ml_train.config.ineffective import ineffective, unreached
 from ml_train.config.megatron_flags import check_statements
 from ml_train.config.run import RunConfig
-from ml_train.config.text_files import read_text
 from ml_train.errors import ConfigError
+from ml_train.text_files import read_text
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -3,23 +3,24 @@
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from ml_train.config.model import ModelSection
 from ml_train.config.run import RunConfig
-from ml_train.parallel.config import ParallelConfig
-from ml_train.training.config import OptimizerSettings, TrainingConfig
+from ml_train.config.sections.model import ModelSection
+from ml_train.config.sections.optimizer import OptimizerSection
+from ml_train.config.sections.parallel import ParallelSection
+from ml_train.config.sections.training import TrainingSection
 
 
 def grok1_tiny() -> RunConfig:
     """A minute on a CPU: 8 processes as TP2 PP2 EP2, fp32."""
     return RunConfig(
         model=ModelSection(model="grok1-tiny"),
-        parallel=ParallelConfig(
+        parallel=ParallelSection(
             tensor_model_parallel_size=2,
             pipeline_model_parallel_size=2,
             expert_model_parallel_size=2,
         ),
-        training=TrainingConfig(micro_batch_size=1, global_batch_size=8, train_iters=20),
-        optimizer=OptimizerSettings(lr=1e-3, min_lr=1e-4, lr_warmup_iters=2),
+        training=TrainingSection(micro_batch_size=1, global_batch_size=8, train_iters=20),
+        optimizer=OptimizerSection(lr=1e-3, min_lr=1e-4, lr_warmup_iters=2),
     )
 
 
@@ -36,12 +37,12 @@ def grok1_40b_guide() -> RunConfig:
 def _guide(model: str) -> RunConfig:
     return RunConfig(
         model=ModelSection(model=model, init_method_std=0.01, moe_aux_loss_coeff=1e-2),
-        parallel=ParallelConfig(
+        parallel=ParallelSection(
             tensor_model_parallel_size=4,
             pipeline_model_parallel_size=2,
             expert_model_parallel_size=2,
         ),
-        training=TrainingConfig(
+        training=TrainingSection(
             micro_batch_size=1,
             global_batch_size=128,
             seq_length=8192,
@@ -50,7 +51,7 @@ def _guide(model: str) -> RunConfig:
             eval_iters=100,
             bf16=True,
         ),
-        optimizer=OptimizerSettings(
+        optimizer=OptimizerSection(
             lr=1e-5,
             min_lr=1e-6,
             lr_decay_iters=1280,

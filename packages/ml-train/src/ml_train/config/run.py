@@ -2,15 +2,16 @@
 
 from dataclasses import dataclass, field
 
-from ml_train.checkpoint.config import CheckpointConfig
-from ml_train.config.logging import LoggingConfig
-from ml_train.config.model import ModelSection
-from ml_train.config.tokenizer import TokenizerSection
-from ml_train.data.config import DataConfig
+from ml_train.config.sections.checkpoint import CheckpointSection
+from ml_train.config.sections.data import DataSection
+from ml_train.config.sections.health import HealthSection
+from ml_train.config.sections.logging import LoggingSection
+from ml_train.config.sections.model import ModelSection
+from ml_train.config.sections.optimizer import OptimizerSection
+from ml_train.config.sections.parallel import ParallelSection
+from ml_train.config.sections.tokenizer import TokenizerSection
+from ml_train.config.sections.training import TrainingSection
 from ml_train.errors import ConfigError
-from ml_train.health.config import HealthConfig
-from ml_train.parallel.config import ParallelConfig
-from ml_train.training.config import OptimizerSettings, TrainingConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,14 +19,14 @@ class RunConfig:
     """Everything that decides a run. Sections are the tables of a TOML file."""
 
     model: ModelSection = field(default_factory=ModelSection)
-    parallel: ParallelConfig = field(default_factory=ParallelConfig)
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
-    data: DataConfig = field(default_factory=DataConfig)
+    parallel: ParallelSection = field(default_factory=ParallelSection)
+    training: TrainingSection = field(default_factory=TrainingSection)
+    optimizer: OptimizerSection = field(default_factory=OptimizerSection)
+    data: DataSection = field(default_factory=DataSection)
     tokenizer: TokenizerSection = field(default_factory=TokenizerSection)
-    health: HealthConfig = field(default_factory=HealthConfig)
-    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    logging: LoggingConfig = field(default_factory=LoggingConfig)
+    health: HealthSection = field(default_factory=HealthSection)
+    checkpoint: CheckpointSection = field(default_factory=CheckpointSection)
+    logging: LoggingSection = field(default_factory=LoggingSection)
 
     def check(self) -> None:
         """Rules that span sections. Raises ConfigError."""

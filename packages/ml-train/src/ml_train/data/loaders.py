@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ml_train.data.config import DataConfig
+from ml_train.config.sections.data import DataSection
 from ml_train.data.datasets import OrderedSequences
 from ml_train.data.epochs import describe_epochs
 from ml_train.data.indexes import by_leaders, compare_nodes, ensure_indexes
@@ -78,7 +78,7 @@ class TokenFacts:
 
 def build_dataloaders(
     *,
-    data: DataConfig,
+    data: DataSection,
     sequence_length: int,
     micro_batch_size: int,
     global_batch_size: int,
@@ -169,7 +169,7 @@ class SettledOrders:
 
 
 def settle_orders(
-    data: DataConfig,
+    data: DataSection,
     demand: Demand,
     *,
     sequence_length: int,
@@ -237,7 +237,7 @@ def settle_orders(
     )
 
 
-def cache_directory(data: DataConfig, first_prefix: str) -> Path:
+def cache_directory(data: DataSection, first_prefix: str) -> Path:
     """Where the sample indexes are."""
     if data.data_cache_path is not None:
         return Path(data.data_cache_path)
@@ -245,7 +245,7 @@ def cache_directory(data: DataConfig, first_prefix: str) -> Path:
 
 
 def _mock_sequences(
-    data: DataConfig, sequence_length: int, seed: int, split: int, facts: TokenFacts
+    data: DataSection, sequence_length: int, seed: int, split: int, facts: TokenFacts
 ) -> MockSequences:
     assert facts.vocab_size is not None  # the model's, which every run has
     return MockSequences(

@@ -11,8 +11,8 @@ from typing import Any
 from ml_data.errors import MlDataError
 from ml_data.indexed.manifest import read_manifest
 from ml_train import terminal
-from ml_train.config.tokenizer import TokenizerSection
-from ml_train.data.config import DataConfig, parse_blend
+from ml_train.config.sections.data import DataSection, parse_blend
+from ml_train.config.sections.tokenizer import TokenizerSection
 from ml_train.errors import DataError
 
 
@@ -48,7 +48,7 @@ def tokenizer_facts(section: TokenizerSection) -> TokenizerFacts | None:
 
 
 def check_manifests(
-    data: DataConfig, *, vocab_size: int | None, eod_id: int | None, fingerprint: str | None
+    data: DataSection, *, vocab_size: int | None, eod_id: int | None, fingerprint: str | None
 ) -> int | None:
     """Check every prefix's manifest; the end-of-document id they agree on. Raises DataError."""
     prefixes: list[str] = []

@@ -5,7 +5,7 @@ Splits that nobody asked for are left out: megatron-core counts epochs of an emp
 
 from collections.abc import Sequence
 
-from ml_train.data.config import DataConfig, parse_blend
+from ml_train.config.sections.data import DataSection, parse_blend
 from ml_train.data.files import TokenFiles, read_token_files, tokens_in
 from ml_train.data.order import Part
 from ml_train.errors import DataError
@@ -14,7 +14,7 @@ SPLITS = ("train", "valid", "test")
 
 
 def selected_parts(
-    data: DataConfig,
+    data: DataSection,
     *,
     samples: tuple[int, int, int],
     sequence_length: int,

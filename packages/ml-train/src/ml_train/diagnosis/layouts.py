@@ -24,14 +24,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ml_train.checkpoint.config import CheckpointConfig
-from ml_train.config.logging import LoggingConfig
 from ml_train.config.run import RunConfig
+from ml_train.config.sections.checkpoint import CheckpointSection
+from ml_train.config.sections.logging import LoggingSection
+from ml_train.config.sections.parallel import ParallelSection
+from ml_train.config.sections.training import TrainingSection
 from ml_train.diagnosis.runs import on_some_data, smallest_world
 from ml_train.errors import ConfigError, LayoutError
-from ml_train.parallel.config import ParallelConfig
 from ml_train.parallel.layout import make_layout
-from ml_train.training.config import TrainingConfig
 
 if TYPE_CHECKING:
     from ml_models.config import ModelConfig
@@ -124,8 +124,8 @@ def _plan(
             adam_eps=max(config.optimizer.adam_eps, SMALLEST_ADAM_EPS),
             use_distributed_optimizer="distopt" in size,
         ),
-        checkpoint=CheckpointConfig(async_save="async" in size, no_save_optim=True),
-        logging=LoggingConfig(),
+        checkpoint=CheckpointSection(async_save="async" in size, no_save_optim=True),
+        logging=LoggingSection(),
     )
     changed = on_some_data(changed)
     changed.check()
@@ -140,7 +140,7 @@ def _plan(
     return Plan(name=name, num_processes=world, topk=model.moe_router_topk, config=changed)
 
 
-def _parallel(size: Mapping[str, int], config: RunConfig, model: "ModelConfig") -> ParallelConfig:
+def _parallel(size: Mapping[str, int], config: RunConfig, model: "ModelConfig") -> ParallelSection:
     pp, virtual = size.get("pp", 1), size.get("vpp")
     if virtual is not None and model.num_layers % (pp * virtual):
         raise LayoutError(
@@ -163,7 +163,7 @@ def _parallel(size: Mapping[str, int], config: RunConfig, model: "ModelConfig") 
     )
 
 
-def _training(size: Mapping[str, int], config: RunConfig, batch: int) -> TrainingConfig:
+def _training(size: Mapping[str, int], config: RunConfig, batch: int) -> TrainingSection:
     changes: dict[str, Any] = {}
     if "mbs" in size:
         if config.model.moe_router_load_balancing_type != "none":

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from ml_train.config.fields import settings
 from ml_train.config.run import RunConfig
-from ml_train.config.tokenizer import TokenizerSection
-from ml_train.data.config import DataConfig
+from ml_train.config.sections.data import DataSection
+from ml_train.config.sections.tokenizer import TokenizerSection
 from ml_train.diagnosis.environments import own_variables
 from ml_train.errors import MlTrainError
 from ml_train.launch.command import LAUNCHER
@@ -38,7 +38,7 @@ def on_some_data(config: RunConfig) -> RunConfig:
     """config itself; where it names no data, the same run on made-up tokens."""
     if config.data.is_given:
         return config
-    data = dataclasses.replace(config.data, mock_data=True, split=DataConfig().split)
+    data = dataclasses.replace(config.data, mock_data=True, split=DataSection().split)
     return dataclasses.replace(config, data=data, tokenizer=TokenizerSection())
 
 

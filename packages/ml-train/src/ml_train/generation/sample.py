@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ml_train.config.rules import COUNT, NUMBER_OR_NONE, Range, check_number
+from ml_train.config.sections.rules import COUNT, NUMBER_OR_NONE, Range, check_number
 from ml_train.errors import ConfigError
 
 

@@ -17,8 +17,8 @@ import torch.distributed as dist
 
 from ml_train import terminal
 from ml_train.checkpoint import find
-from ml_train.checkpoint.config import CheckpointConfig
 from ml_train.checkpoint.manager import CheckpointManager
+from ml_train.config.sections.checkpoint import CheckpointSection
 from ml_train.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def open_model(load: str, *, device: str = "auto", bf16: bool = False) -> Iterat
     dist.init_process_group(platform.backend, store=store, rank=0, world_size=1)
     try:
         folder = find.choose(
-            CheckpointConfig(load=load), group=dist.new_group(backend="gloo"), say=terminal.notice
+            CheckpointSection(load=load), group=dist.new_group(backend="gloo"), say=terminal.notice
         )
         assert folder is not None  # None is only for a --load that is --save as well
         model = _model_config(folder)
@@ -133,7 +133,7 @@ def _load(folder: Path, model: "ModelConfig", platform: Any, bf16: bool) -> torc
         model_config=model,
         transformer_config=transformer,
     )
-    chosen = CheckpointConfig(
+    chosen = CheckpointSection(
         load=str(folder), no_load_optim=True, no_load_rng=True, no_verify_checksums=True
     )
     CheckpointManager(chosen, platform=platform, say=lambda text: None).load(view)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ml_train.health.config import HealthConfig
+from ml_train.config.sections.health import HealthSection
 
 KINDS = ("nan_loss", "nan_grad", "spiky_loss", "large_grads")
 
@@ -29,7 +29,7 @@ class Fault:
 class Judge:
     """Holds the losses and gradient norms of the last accepted steps."""
 
-    def __init__(self, config: HealthConfig):
+    def __init__(self, config: HealthSection):
         self._config = config
         self._losses: list[float] = []
         self._norms: list[float] = []

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from ml_train.config.sections.parallel import ParallelSection
 from ml_train.errors import ConfigError, StartError
 from ml_train.launch.meeting_point import must_be_free
 from ml_train.parallel.agreement import agree
-from ml_train.parallel.config import ParallelConfig
 from ml_train.parallel.layout import Layout, World
 
 
@@ -26,7 +26,7 @@ def process_groups(
     layout: Layout,
     world: World,
     platform: Any,
-    parallel: ParallelConfig,
+    parallel: ParallelSection,
     *,
     seed: int,
     facts: Mapping[str, str] = MappingProxyType({}),

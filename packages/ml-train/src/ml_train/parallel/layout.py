@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ml_train.config.sections.parallel import ParallelSection
 from ml_train.errors import LayoutError
-from ml_train.parallel.config import ParallelConfig
 
 if TYPE_CHECKING:
     from ml_models.config import ModelConfig
@@ -68,7 +68,7 @@ class Layout:
 
 
 def make_layout(
-    parallel: ParallelConfig,
+    parallel: ParallelSection,
     model: "ModelConfig",
     *,
     world_size: int,
@@ -138,7 +138,7 @@ def _check_model(model: "ModelConfig", *, tp: int, pp: int, ep: int, etp: int) -
         raise LayoutError(f"--{name.replace('_', '-')} {rest}") from error
 
 
-def _check_pipeline(parallel: ParallelConfig, model: "ModelConfig", pp: int) -> int:
+def _check_pipeline(parallel: ParallelSection, model: "ModelConfig", pp: int) -> int:
     """Virtual stages per rank."""
     first, last = (
         parallel.decoder_first_pipeline_num_layers,

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ml_train.config.run import RunConfig
+from ml_train.config.sections.optimizer import OptimizerSection
 from ml_train.parallel.layout import Layout
-from ml_train.training.config import OptimizerSettings
 
 if TYPE_CHECKING:
     from ml_models.config import ModelConfig
@@ -146,7 +146,7 @@ def optimizer_and_schedule(config: RunConfig, chunks: list[Any], platform: Any) 
     return optimizer, schedule
 
 
-def schedule_steps(settings: OptimizerSettings, train_iters: int) -> tuple[int, int]:
+def schedule_steps(settings: OptimizerSection, train_iters: int) -> tuple[int, int]:
     """(steps of warm-up, steps until the end of the decay, warm-up included).
 
     megatron-core wants a decay that is longer than its warm-up. Where the warm-up takes the whole

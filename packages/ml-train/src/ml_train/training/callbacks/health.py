@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from ml_train.checkpoint.run_state import RunState
+from ml_train.config.sections.health import HealthSection
 from ml_train.errors import CheckpointError, TrainingError
 from ml_train.health import bad_batch
-from ml_train.health.config import HealthConfig
 from ml_train.health.judge import KINDS, Fault, Judge
 from ml_train.training.callbacks.base import Callback, TrainerView
 from ml_train.training.callbacks.checkpoint import CheckpointCallback
@@ -27,7 +27,7 @@ class HealthCallback(Callback):
 
     def __init__(
         self,
-        config: HealthConfig,
+        config: HealthSection,
         *,
         folder: Path | None,
         checkpoints: CheckpointCallback | None = None,

@@ -27,7 +27,7 @@ import torch
 import torch.distributed as dist
 
 from ml_train import terminal
-from ml_train.parallel.config import DEFAULT_TIMEOUT
+from ml_train.config.sections.parallel import DEFAULT_TIMEOUT
 from ml_train.parallel.groups import host_group
 from ml_train.training.callbacks.base import Callback, TrainerView
 from ml_train.training.metrics import StepMetrics

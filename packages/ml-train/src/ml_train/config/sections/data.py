@@ -5,14 +5,14 @@ import re
 from dataclasses import dataclass
 from typing import Annotated
 
-from ml_train.config.rules import NUMBER_OR_NONE, PerNode, Section
+from ml_train.config.sections.rules import NUMBER_OR_NONE, PerNode, Section
 from ml_train.errors import ConfigError
 
 _BY_CONTENT = PerNode(reason="the token files are compared by their content")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig(Section):
+class DataSection(Section):
     """Prefixes of .bin/.idx pairs, their split, and where the sample indexes are kept."""
 
     data_path: Annotated[tuple[str, ...], _BY_CONTENT] = ()

@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from ml_train.config.rules import COUNT, NUMBER_OR_NONE, POSITIVE, PerNode, Section
+from ml_train.config.sections.rules import COUNT, NUMBER_OR_NONE, POSITIVE, PerNode, Section
 from ml_train.errors import ConfigError
 
 _REPORTS = PerNode(reason="reports are written by rank 0 alone")
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoggingConfig(Section):
+class LoggingSection(Section):
     """Console always; TensorBoard and JSON lines when a directory is given."""
 
     log_interval: Annotated[int, COUNT] = 1

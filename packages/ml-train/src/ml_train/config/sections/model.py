@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from ml_train.config.rules import COUNT, NUMBER_OR_NONE, POSITIVE, PerNode, Range, Section
-from ml_train.config.text_files import read_text
+from ml_train.config.sections.rules import COUNT, NUMBER_OR_NONE, POSITIVE, PerNode, Range, Section
 from ml_train.errors import ConfigError
+from ml_train.text_files import read_text
 
 if TYPE_CHECKING:
     from ml_models.config import ModelConfig

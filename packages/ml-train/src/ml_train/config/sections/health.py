@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from ml_train.config.rules import COUNT, NUMBER_OR_NONE, Range, Section
+from ml_train.config.sections.rules import COUNT, NUMBER_OR_NONE, Range, Section
 
 Policy = Literal["stop", "skip", "rollback"]
 
@@ -11,7 +11,7 @@ _FACTOR = Range(above=1, text="above 1, as it multiplies the median of recent st
 
 
 @dataclass(frozen=True, kw_only=True)
-class HealthConfig(Section):
+class HealthSection(Section):
     """Loss and gradients: one policy per kind of fault, each stop, skip or rollback."""
 
     check_for_nan_in_loss_and_grad: bool = True

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated
 
-from ml_train.config.rules import COUNT, Range, Section
+from ml_train.config.sections.rules import COUNT, Range, Section
 from ml_train.errors import ConfigError
 
 _TIMEOUT_MINUTES = Range(
@@ -13,7 +13,7 @@ _TIMEOUT_MINUTES = Range(
 
 
 @dataclass(frozen=True, kw_only=True)
-class ParallelConfig(Section):
+class ParallelSection(Section):
     """Sizes of the parallel dimensions. What is left of the world is data parallelism."""
 
     tensor_model_parallel_size: Annotated[int, COUNT] = 1
@@ -70,4 +70,4 @@ class ParallelConfig(Section):
             )
 
 
-DEFAULT_TIMEOUT = ParallelConfig().timeout
+DEFAULT_TIMEOUT = ParallelSection().timeout

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from ml_train.config.rules import COUNT, Section
+from ml_train.config.sections.rules import COUNT, Section
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckpointConfig(Section):
+class CheckpointSection(Section):
     """Saving and loading."""
 
     save: str | None = None

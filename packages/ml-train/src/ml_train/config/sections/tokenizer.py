@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from ml_train.config.rules import PerNode, Section
+from ml_train.config.sections.rules import PerNode, Section
 from ml_train.errors import ConfigError
 
 _BY_CONTENT = PerNode(reason="the tokenizer's fingerprint is compared")

@@ -1,0 +1,1 @@
+"""The sections of a run's configuration: one file each, named like its table in a TOML file."""
