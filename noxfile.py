@@ -30,7 +30,7 @@ WHOLE_LINES = ("0.19", "0.16")
 LINES_OF_EVERY_RUN = ("0.19", "0.18", "0.16", "0.12")
 SHORT_SUITES = {
     "ml-models": (
-        "test_grok1_parity.py", "test_grok1_layouts.py", "test_mixtral_parity.py",
+        "grok1/test_parity.py", "grok1/test_layouts.py", "mixtral/test_parity.py",
         "test_convert.py", "test_convert_stock.py", "test_convert_legacy.py",
     ),
     "ml-train": ("checkpoint", "invariance"),

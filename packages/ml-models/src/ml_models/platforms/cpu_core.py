@@ -1,6 +1,6 @@
 """What megatron-core itself must do otherwise on a CPU with gloo: one row each.
 
-Each row is exercised by tests/test_platform_cpu.py; leave a row out and a test fails.
+Each row is exercised by tests/platforms/test_cpu.py; leave a row out and a test fails.
 """
 
 from collections.abc import Callable

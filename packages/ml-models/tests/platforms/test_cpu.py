@@ -198,5 +198,5 @@ LAYOUTS = [
 
 @pytest.mark.parametrize(("world", "layout"), LAYOUTS)
 def test_a_stock_model_trains(world: int, layout: str) -> None:
-    losses = json.loads(run_ranks(HERE / "platform_worker.py", world, *layout.split())[-1])
+    losses = json.loads(run_ranks(HERE / "training_worker.py", world, *layout.split())[-1])
     assert losses[0] > losses[1] > losses[2] > 0

@@ -1,6 +1,6 @@
 """One rank of a stock megatron-core MoE model trained on the cpu platform; prints losses as JSON.
 
-Usage: platform_worker.py TP PP EP ETP {plain|distributed} {fp32|bf16}, with RANK and so on set.
+Usage: training_worker.py TP PP EP ETP {plain|distributed} {fp32|bf16}, with RANK and so on set.
 """
 
 import functools
