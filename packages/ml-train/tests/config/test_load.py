@@ -14,8 +14,6 @@ from ml_train.config.ineffective import RULES
 from ml_train.config.load import load_config, read_toml
 from ml_train.errors import ConfigError
 
-DATA = Path(__file__).parent / "data"
-
 
 def load(*arguments: str):
     return load_config(flags.parse(arguments))

@@ -1,14 +1,21 @@
-"""The tables of docs/from-modellink.md and docs/from-megatron.md, from the tables that act.
+"""Write the flag tables of docs/from-modellink.md and docs/from-megatron.md.
 
-A test keeps the pages in step: UPDATE_DOCS=1 pytest packages/ml-train/tests/test_migration_docs.py
-writes them anew.
+The tables are made from the settings and flag tables of ml_train.config, so a page cannot promise
+an effect that the code does not have. A test of ml-train fails when a page is out of step.
+
+Usage: python tools/migration_tables.py
 """
 
-from collections.abc import Iterable
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from ml_train.config.fields import Setting, settings
 from ml_train.config.megatron_flags import REFUSED, STATEMENTS
 
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPTS = ROOT / "packages" / "ml-train" / "tests" / "config" / "scripts"
 BEGIN, END = "<!-- begin {} -->", "<!-- end {} -->"
 
 OUR_OWN = frozenset(
@@ -61,6 +68,19 @@ def effect(flag: str) -> tuple[str, str]:
     return f"`{setting.key}`", off + setting.text
 
 
+def flags_of(script: str) -> list[str]:
+    """The flags of a script of the field, in its order."""
+    lines = (SCRIPTS / f"{script}.txt").read_text(encoding="utf-8").splitlines()
+    return [line.split()[0] for line in lines if line.startswith("--")]
+
+
+def other_flags() -> list[str]:
+    """The flags of the field's other scripts that the guide's script does not have."""
+    guide = set(flags_of("grok1_40b_guide"))
+    others = flags_of("grok1_40b_2024_09") + flags_of("mixtral_8x7b_mindspeed")
+    return list(dict.fromkeys(flag for flag in others if flag not in guide))
+
+
 def flags_table(flags: Iterable[str]) -> str:
     """A Markdown table, one row per flag."""
     lines = ["| flag | here | what happens |", "|---|---|---|"]
@@ -83,8 +103,10 @@ def settings_table() -> str:
 
 
 def fill(page: str, name: str, table: str) -> str:
-    """page with the part between the marks of that name replaced."""
+    """page with the part between two marks replaced. Raises ValueError where they are absent."""
     begin, end = BEGIN.format(name), END.format(name)
+    if begin not in page or end not in page:
+        raise ValueError(f"The page lacks the mark {begin} or {end}.")
     head, _, rest = page.partition(begin)
     _, _, tail = rest.partition(end)
     return f"{head}{begin}\n{table}\n{end}{tail}"
@@ -96,3 +118,35 @@ def _capital(text: str) -> str:
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("<", "&lt;")
+
+
+TABLES: dict[str, dict[str, Callable[[], str]]] = {
+    "from-modellink.md": {
+        "guide": lambda: flags_table(flags_of("grok1_40b_guide")),
+        "others": lambda: flags_table(other_flags()),
+    },
+    "from-megatron.md": {
+        "refused": lambda: flags_table(REFUSED),
+        "checked": lambda: flags_table(STATEMENTS),
+        "settings": settings_table,
+    },
+}
+"""Page of docs/ -> mark in the page -> the table between its begin and end marks."""
+
+
+def rendered(page: str) -> str:
+    """The text of a page of docs/ with all its tables made anew."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    for mark, table in TABLES[page].items():
+        text = fill(text, mark, table())
+    return text
+
+
+def main() -> None:
+    """Write all pages."""
+    for page in TABLES:
+        (ROOT / "docs" / page).write_text(rendered(page), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -22,7 +22,7 @@ from ml_train.config.sections.data import DataSection
 from ml_train.data.samples import demand, validation_position
 from ml_train.errors import DataError
 
-PAGE = Path(__file__).parents[3] / "docs" / "checkpoints.md"
+PAGE = Path(__file__).parents[4] / "docs" / "checkpoints.md"
 SEEN = 24
 
 

@@ -14,8 +14,8 @@ from ml_train.config.load import load_config
 from ml_train.config.megatron_flags import REFUSED, STATEMENTS
 from ml_train.errors import ConfigError
 
-DATA = Path(__file__).parent / "data"
-ROOT = Path(__file__).parents[3]
+SCRIPTS_FOLDER = Path(__file__).parent / "scripts"
+ROOT = Path(__file__).parents[4]
 SCRIPTS = ("grok1_40b_guide", "grok1_40b_2024_09", "mixtral_8x7b_mindspeed")
 FILLED = {
     "TOKENIZER_MODEL": "tokenizer.model", "DATA_PATH": "data", "LOAD_PATH": "load",
@@ -27,7 +27,7 @@ FILLED = {
 
 def script(name: str) -> list[tuple[str, ...]]:
     """(flag, value...) of each line of a script."""
-    lines = (DATA / f"{name}.txt").read_text().splitlines()
+    lines = (SCRIPTS_FOLDER / f"{name}.txt").read_text().splitlines()
     words = [tuple(line.split()) for line in lines if line.startswith("--")]
     return [tuple(FILLED.get(w.strip("<>"), w) for w in parts) for parts in words]
 
