@@ -16,7 +16,7 @@ from ml_models.conversion.convert import convert
 from ml_models.conversion.maps import box_of
 from ml_models.conversion.megatron import MegatronSource
 from ml_models.conversion.open import open_source
-from ml_models.core_line import CORE_LINE
+from ml_models.megatron_core.lines import CORE_LINE
 
 LAYOUTS = [(2, 1, 2, 1), (1, 1, 1, 1), (1, 2, 2, 1), (2, 2, 1, 2), (2, 1, 1, 2)]
 

@@ -16,8 +16,8 @@ from model_checks.reading import check_weights
 from ml_models.comparison import compare
 from ml_models.conversion.convert import convert
 from ml_models.conversion.open import guess_format, open_source
-from ml_models.core_line import CORE_LINE
 from ml_models.errors import WeightError
+from ml_models.megatron_core.lines import CORE_LINE
 
 pytestmark = pytest.mark.skipif(
     CORE_LINE == "0.12", reason="0.12's writer does not know torch 2.13's format"

@@ -173,10 +173,10 @@ def build_model(
     `execution`: eager, or compiled with torch.compile, see layers/kernels.py.
     With `config.perform_initialization` False the weights are left as they were allocated.
     """
-    from ml_models import core_line
     from ml_models.layers.initialize import initialize_weights
     from ml_models.layers.kernels import set_execution
     from ml_models.layers.model import ScaledGPTModel
+    from ml_models.megatron_core import differences
 
     tp = config.tensor_model_parallel_size
     if padded_vocab_size < model.vocab_size or padded_vocab_size % tp:
@@ -188,7 +188,7 @@ def build_model(
     spec = registry.architecture(model).spec()
     initialize, config.perform_initialization = config.perform_initialization, False
     try:
-        with core_line.gpt_model_without_notice():
+        with differences.gpt_model_without_notice():
             built = ScaledGPTModel(
                 config=config,
                 transformer_layer_spec=spec.layer_spec(model, config, vp_stage),
@@ -201,7 +201,7 @@ def build_model(
                 position_embedding_type="rope",
                 rotary_base=model.rotary_base,
                 **spec.model_arguments(model),
-                **core_line.stage_arguments(vp_stage),
+                **differences.stage_arguments(vp_stage),
             )
     finally:
         config.perform_initialization = initialize

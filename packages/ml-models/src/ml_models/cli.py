@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from types import MappingProxyType
 
-from ml_models import __version__, notices, requirements, terminal
+from ml_models import __version__, terminal
 from ml_models.command_line import fault_of_words, run_command, unknown_flag
 from ml_models.errors import EXIT_CODES
+from ml_models.megatron_core import notices, requirements
 
 COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {

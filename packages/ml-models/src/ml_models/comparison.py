@@ -79,7 +79,7 @@ def read_reference(path: Path, prefix: str) -> dict[str, Tensor]:
 @contextmanager
 def one_process() -> Iterator[None]:
     """Megatron-core's process groups with this process alone, on the CPU platform."""
-    from ml_models.core_check import check_unknown_line
+    from ml_models.megatron_core.check import check_unknown_line
     from ml_models.platforms import get_platform
 
     platform = get_platform("cpu")

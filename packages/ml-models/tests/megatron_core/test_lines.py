@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ml_models import core_line
-from ml_models.core_line import Lines
 from ml_models.errors import RequirementError
+from ml_models.megatron_core import lines
+from ml_models.megatron_core.lines import Lines
 from ml_models.platforms import get_platform
 
 
@@ -22,13 +22,13 @@ def test_ranges_compare_numbers_and_include_their_ends() -> None:
 
 def test_the_installed_line_is_read_without_an_import() -> None:
     code = (
-        "import sys; from ml_models import core_line; print(core_line.installed_line());"
+        "import sys; from ml_models.megatron_core import lines; print(lines.installed_line());"
         "assert not {'torch', 'megatron.core'} & set(sys.modules)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
     )
-    assert done.stdout.strip() == core_line.installed_line() == core_line.CORE_LINE, done.stderr
+    assert done.stdout.strip() == lines.installed_line() == lines.CORE_LINE, done.stderr
 
 
 def test_a_source_tree_on_the_path_goes_before_the_installed_wheel(tmp_path: Path) -> None:
@@ -37,9 +37,10 @@ def test_a_source_tree_on_the_path_goes_before_the_installed_wheel(tmp_path: Pat
     (folder / "__init__.py").write_text("raise AssertionError('imported')", encoding="ascii")
     facts = "MAJOR = 0\nMINOR = 14\nPATCH = 7\nPRE_RELEASE = ''\n"
     (folder / "package_info.py").write_text(facts, encoding="ascii")
-    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from ml_models import core_line; "
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); "
+    code += "from ml_models.megatron_core import lines; "
     done = subprocess.run(
-        [sys.executable, "-c", code + "print(core_line.installed_version())"],
+        [sys.executable, "-c", code + "print(lines.installed_version())"],
         capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.stdout.strip() == "0.14.7", done.stderr
@@ -49,44 +50,44 @@ def test_a_source_tree_on_the_path_goes_before_the_installed_wheel(tmp_path: Pat
 def test_other_lines_are_refused_with_the_command(
     version: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(core_line, "installed_version", lambda: version)
+    monkeypatch.setattr(lines, "installed_version", lambda: version)
     with pytest.raises(RequirementError) as caught:
         get_platform("cpu")
     said = str(caught.value)
     assert f"megatron-core {version} is installed; ml-models supports the lines 0.12, 0.16" in said
-    assert said.endswith(f"pip install megatron-core=={core_line.default_release()}")
+    assert said.endswith(f"pip install megatron-core=={lines.default_release()}")
 
 
 def test_a_missing_megatron_core_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(core_line, "find_spec", lambda name: None)
+    monkeypatch.setattr(lines, "find_spec", lambda name: None)
 
     def absent(name: str) -> str:
-        raise core_line.metadata.PackageNotFoundError(name)
+        raise lines.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(core_line.metadata, "version", absent)
-    core_line.installed_version.cache_clear()
+    monkeypatch.setattr(lines.metadata, "version", absent)
+    lines.installed_version.cache_clear()
     try:
         with pytest.raises(RequirementError, match=r"megatron-core is not installed\. Run: .*pip"):
             get_platform("cpu")
     finally:
-        core_line.installed_version.cache_clear()
+        lines.installed_version.cache_clear()
 
 
 def test_a_python_too_old_for_the_line_is_told_the_release_for_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(core_line, "installed_version", lambda: "0.19.2")
+    monkeypatch.setattr(lines, "installed_version", lambda: "0.19.2")
     monkeypatch.setattr(sys, "version_info", (3, 11, 4, "final", 0))
     with pytest.raises(RequirementError, match=r"0\.19\.2 needs Python 3\.12 or newer"):
-        core_line.require_supported()
-    assert core_line.default_release((3, 10)) == core_line.default_release((3, 11)) == "0.16.1"
-    assert core_line.default_release((3, 12)) == core_line.default_release((3, 13)) == "0.19.2"
+        lines.require_supported()
+    assert lines.default_release((3, 10)) == lines.default_release((3, 11)) == "0.16.1"
+    assert lines.default_release((3, 12)) == lines.default_release((3, 13)) == "0.19.2"
 
 
 def test_every_supported_line_has_a_release_of_its_own() -> None:
-    for line in core_line.SUPPORTED:
+    for line in lines.SUPPORTED:
         assert line.version.startswith(f"{line.name}.")
-        assert core_line.is_supported(line.name)
-        assert not core_line.is_newer(line.name)
-    assert core_line.is_newer("0.20")
-    assert core_line.is_newer("1.0")
+        assert lines.is_supported(line.name)
+        assert not lines.is_newer(line.name)
+    assert lines.is_newer("0.20")
+    assert lines.is_newer("1.0")

@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 
-from ml_models import notices
+from ml_models.megatron_core import notices
 
 LOGGER = logging.getLogger("torch.utils.cpp_extension")
 

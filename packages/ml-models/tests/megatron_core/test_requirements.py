@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ml_models import requirements
 from ml_models.errors import PlatformError, RequirementError
+from ml_models.megatron_core import requirements
 from ml_models.platforms import get_platform
 
 
@@ -47,7 +47,8 @@ def test_a_torch_whose_libraries_are_missing_is_told_what_brings_them(
 
 def test_cuda_on_a_cpu_build_is_refused_before_torch_is_imported() -> None:
     code = (
-        "import sys; from ml_models import platforms, requirements\n"
+        "import sys; from ml_models import platforms\n"
+        "from ml_models.megatron_core import requirements\n"
         "requirements.torch_version = lambda: '2.13.0+cpu'\n"
         "try:\n    platforms.get_platform('cuda')\n"
         "except platforms.PlatformError as error:\n    print(error, 'torch' in sys.modules)\n"
@@ -96,7 +97,7 @@ def test_a_command_that_cannot_import_torch_says_what_brings_its_libraries(tmp_p
 
 def test_no_check_imports_anything_heavy() -> None:
     code = (
-        "import sys; from ml_models import requirements; requirements.require_core();"
+        "import sys; from ml_models.megatron_core import requirements; requirements.require_core();"
         "assert not {'torch', 'megatron.core', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], timeout=60, check=True)

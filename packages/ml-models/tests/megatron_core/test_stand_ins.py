@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from ml_models import core_line
-from ml_models.platforms.stand_in import STAND_INS
+from ml_models.megatron_core import lines
+from ml_models.megatron_core.stand_ins import STAND_INS
 
-ROWS = [row for row in STAND_INS if core_line.installed_line() in row.lines]
+ROWS = [row for row in STAND_INS if lines.installed_line() in row.lines]
 WITHOUT_TRITON = "import sys; sys.modules['triton'] = None\n"
 TRAIN = """
 from ml_models import build, platforms, registry
@@ -61,7 +61,7 @@ def test_the_row_is_needed_and_a_kernel_says_what_is_missing() -> None:
     bare = python(WITHOUT_TRITON + "import megatron.core")
     assert "ModuleNotFoundError" in bare.stderr
     kernels = {"0.18": "_paged_stash_copy_kernel", "0.19": "paged_stash_copy_kernel"}
-    code = LAUNCH.format(importer=row.importer, kernel=kernels[core_line.installed_line()])
+    code = LAUNCH.format(importer=row.importer, kernel=kernels[lines.installed_line()])
     done = python(WITHOUT_TRITON + code)
     assert "PlatformError triton.jit(" in done.stdout, done.stderr
     assert done.stdout.strip().endswith("pip install triton")

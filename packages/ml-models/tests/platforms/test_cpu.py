@@ -10,12 +10,13 @@ import torch
 from ranks import run_ranks
 
 from ml_models.errors import PlatformError
+from ml_models.megatron_core import lines
 from ml_models.platforms import get_platform, patch
 from ml_models.platforms.cpu_core import CORE
 from ml_models.platforms.cpu_device import TORCH_CUDA
 
 HERE = Path(__file__).parent
-LINE = patch.core_line()
+LINE = lines.installed_line()
 
 
 def snapshot() -> dict[str, object]:

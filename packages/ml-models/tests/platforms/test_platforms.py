@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ml_models.errors import PlatformError
+from ml_models.megatron_core import lines
 from ml_models.platforms import get_platform, patch, platform_names
 from ml_models.platforms.cpu import CpuPlatform
 from ml_models.platforms.cuda import CudaPlatform
@@ -97,7 +98,7 @@ ORDER = [
 def test_npu_loads_its_adapters_in_order_once(
     ascend: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(patch, "core_line", lambda: "0.12")
+    monkeypatch.setattr(lines, "installed_line", lambda: "0.12")
     monkeypatch.setattr(patch, "apply", lambda patches, line: [row.target for row in patches])
     platform = NpuPlatform()
     first = platform.apply()
@@ -110,7 +111,7 @@ def test_npu_loads_its_adapters_in_order_once(
 def test_npu_refuses_mindspeed_on_another_line(
     ascend: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(patch, "core_line", lambda: "0.16")
+    monkeypatch.setattr(lines, "installed_line", lambda: "0.16")
     with pytest.raises(PlatformError, match=r"megatron-core 0\.16 is\. Install megatron-core 0.12"):
         NpuPlatform().apply()
 
@@ -118,7 +119,7 @@ def test_npu_refuses_mindspeed_on_another_line(
 def test_npu_refuses_when_megatron_core_came_first(
     ascend: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(patch, "core_line", lambda: "0.12")
+    monkeypatch.setattr(lines, "installed_line", lambda: "0.12")
     monkeypatch.setitem(sys.modules, "megatron.core", ModuleType("megatron.core"))
     monkeypatch.delitem(sys.modules, "mindspeed.megatron_adaptor")
     with pytest.raises(PlatformError, match="imported before the npu platform"):
@@ -128,7 +129,7 @@ def test_npu_refuses_when_megatron_core_came_first(
 def test_npu_ignores_the_web_toolkit_called_apex(
     ascend: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(patch, "core_line", lambda: "0.12")
+    monkeypatch.setattr(lines, "installed_line", lambda: "0.12")
     monkeypatch.setattr(patch, "apply", lambda patches, line: [row.target for row in patches])
     del sys.modules["apex.optimizers"].NpuFusedAdamW
     assert "megatron.core.optimizer:Adam" not in NpuPlatform().apply()

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from ml_models import notices, requirements
 from ml_models.command_line import run_command
+from ml_models.megatron_core import notices, requirements
 from ml_train import terminal
 from ml_train.errors import BAD_USAGE, DONE, EXIT_CODES, MlTrainError
 

@@ -139,15 +139,15 @@ def _facts(loaded: LoadedConfig, world: World, platform: Any) -> dict[str, str]:
 
 def _refuse_for_the_core_line(config: RunConfig) -> None:
     """megatron-core 0.12 trains with the distributed optimizer, but saves no state of it."""
-    from ml_models import core_line
+    from ml_models.megatron_core import differences, lines
 
     kept = (config.checkpoint.save is not None and not config.checkpoint.no_save_optim) or (
         config.checkpoint.load is not None and not config.checkpoint.no_load_optim
     )
     distributed = config.optimizer.use_distributed_optimizer
-    if distributed and kept and not core_line.saves_distributed_optimizer():
+    if distributed and kept and not differences.saves_distributed_optimizer():
         raise ConfigError(
-            f"--use-distributed-optimizer on megatron-core {core_line.installed_version()}: its "
+            f"--use-distributed-optimizer on megatron-core {lines.installed_version()}: its "
             "state cannot be saved or loaded on that line. Use megatron-core 0.16.1 or newer, drop "
             "the flag, or add --no-save-optim (and --no-load-optim with --load)."
         )
@@ -155,7 +155,7 @@ def _refuse_for_the_core_line(config: RunConfig) -> None:
 
 def start_platform(name: str, world: World) -> Any:
     """The run's platform, with megatron-core adapted to it."""
-    from ml_models.core_check import check_unknown_line
+    from ml_models.megatron_core.check import check_unknown_line
     from ml_models.platforms import get_platform
 
     platform = get_platform(name)

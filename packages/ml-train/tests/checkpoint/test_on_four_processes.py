@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from jobs import run_job
 
-from ml_models.core_line import CORE_LINE
+from ml_models.megatron_core.lines import CORE_LINE
 
 HERE = Path(__file__).parent
 pytestmark = [

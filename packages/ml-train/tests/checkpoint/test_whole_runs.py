@@ -13,7 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "health"))
 from runs import MODEL, done, records, tokens, train
 
-from ml_models.core_line import CORE_LINE
+from ml_models.megatron_core.lines import CORE_LINE
 from ml_train.checkpoint.compare import compare
 
 

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from runs import BATCH, LENGTH, done, records, tokens, train
 
 from ml_data.indexed.reader import IndexedDataset
-from ml_models.core_line import CORE_LINE
+from ml_models.megatron_core.lines import CORE_LINE
 from ml_train.checkpoint.compare import compare
 from ml_train.report.findings import findings
 from ml_train.report.records import read_run

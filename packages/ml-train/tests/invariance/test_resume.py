@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from forks import Forks
 from test_invariance import config_of
 
-from ml_models.core_line import CORE_LINE
+from ml_models.megatron_core.lines import CORE_LINE
 from ml_train.diagnosis import layouts, verify_resume
 from ml_train.errors import ConfigError
 from ml_train.pretrain import _refuse_for_the_core_line

@@ -20,12 +20,12 @@ from megatron.core.transformer.transformer_layer import (
 )
 from torch import Tensor
 
-from ml_models import core_line
 from ml_models.layers.attention import CappedSelfAttention, CoreAttention
 from ml_models.layers.experts import GatedExperts
 from ml_models.layers.mlp import gated_mlp
 from ml_models.layers.norm import RMSNorm
 from ml_models.layers.router import FusedRouter
+from ml_models.megatron_core import differences
 
 
 class ExpertTransformerLayer(TransformerLayer):
@@ -78,7 +78,7 @@ def block_spec(
 ) -> TransformerBlockSubmodules:
     """The layers of this pipeline stage and the final norm; `dense`: an MLP in place of experts."""
     experts = ModuleSpec(module=GatedExperts, params={"activation": activation})
-    mlp = gated_mlp(activation) if dense else core_line.moe_layer_spec(experts, FusedRouter)
+    mlp = gated_mlp(activation) if dense else differences.moe_layer_spec(experts, FusedRouter)
     attention = ModuleSpec(
         module=CappedSelfAttention,
         params={
@@ -103,5 +103,5 @@ def block_spec(
         ),
     )
     return TransformerBlockSubmodules(
-        layer_specs=[layer] * core_line.num_layers_here(config, vp_stage), layer_norm=RMSNorm
+        layer_specs=[layer] * differences.num_layers_here(config, vp_stage), layer_norm=RMSNorm
     )

@@ -22,11 +22,11 @@ import torch
 from megatron.core.dist_checkpointing import ShardedTensor
 from torch import Tensor
 
-from ml_models import core_line
 from ml_models.errors import LayoutError
 from ml_models.layers.activation import BACKWARD, FORWARD
 from ml_models.layers.device import parameter_device
 from ml_models.layers.kernels import kernel
+from ml_models.megatron_core import differences
 
 
 def gated_product(inner: Tensor, probs: Tensor, activation: str) -> Tensor:
@@ -168,7 +168,7 @@ class GatedExperts(torch.nn.Module):
         super().__init__()
         self.num_local_experts = num_local_experts
         self.activation = activation
-        self.ep_group, self.etp_group, self.edp_group = core_line.expert_groups(pg_collection)
+        self.ep_group, self.etp_group, self.edp_group = differences.expert_groups(pg_collection)
         width, etp = config.moe_ffn_hidden_size, self.etp_group.size()
         if width % etp:
             raise LayoutError(

@@ -23,7 +23,7 @@ from megatron.core.transformer.moe.moe_utils import MoEAuxLossAutoScaler
 from megatron.core.transformer.moe.router import TopKRouter
 from torch import Tensor
 
-from ml_models import core_line
+from ml_models.megatron_core import differences
 
 
 class _GateFunction(torch.autograd.Function):
@@ -91,20 +91,20 @@ class FusedRouter(TopKRouter):
         if self.config.moe_router_load_balancing_type != "aux_loss" or not coefficient:
             return probs
         counts = routing_map.sum(dim=0).float()
-        group = core_line.sequence_group(self)
+        group = differences.sequence_group(self)
         if group.size() > 1:
             torch.distributed.all_reduce(counts, group=group)
         tokens = scores.shape[0] * group.size()
         factor = scores.shape[1] / (self.topk * tokens * tokens)
         loss = (scores.sum(dim=0) * counts).sum() * factor
-        core_line.record_router_loss("load_balancing_loss", loss, self, reduce_group=group)
+        differences.record_router_loss("load_balancing_loss", loss, self, reduce_group=group)
         return self._attach(probs, loss * coefficient)
 
     def _attach_z_loss(self, logits: Tensor) -> Tensor:
         """Mean of logsumexp squared (ST-MoE, arXiv 2202.08906), scaled as megatron-core does."""
         loss = torch.logsumexp(logits, dim=-1).square().mean()
-        core_line.record_router_loss("z_loss", loss, self)
-        size = core_line.sequence_group(self).size()
+        differences.record_router_loss("z_loss", loss, self)
+        size = differences.sequence_group(self).size()
         return self._attach(logits, loss * (self.config.moe_z_loss_coeff / size))
 
     def _attach(self, activation: Tensor, loss: Tensor) -> Tensor:

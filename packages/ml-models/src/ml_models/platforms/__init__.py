@@ -9,9 +9,8 @@ from importlib.metadata import entry_points
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from ml_models import core_line, requirements
 from ml_models.errors import PlatformError, UnknownPlatformError
-from ml_models.platforms import stand_in
+from ml_models.megatron_core import lines, requirements, stand_ins
 
 if TYPE_CHECKING:
     from ml_models.platforms.base import Platform
@@ -42,7 +41,7 @@ def make_core_importable() -> None:
     such as building sample indexes. Raises RequirementError.
     """
     requirements.require_core()
-    stand_in.install(stand_in.STAND_INS, core_line.installed_line())
+    stand_ins.install(stand_ins.STAND_INS, lines.installed_line())
 
 
 def get_platform(name: str = "auto") -> "Platform":

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ml_models.errors import PlatformError
+from ml_models.megatron_core import lines
 from ml_models.platforms import patch
 from ml_models.platforms.cpu_core import CORE
 from ml_models.platforms.cpu_device import CPU, TORCH_CUDA, DeviceArguments
@@ -45,7 +46,7 @@ class CpuPlatform:
     def apply(self) -> list[str]:
         """Adapt megatron-core to CPU tensors and gloo; returns the rows."""
         _refuse_cuda()
-        return patch.apply(CORE, patch.core_line())
+        return patch.apply(CORE, lines.installed_line())
 
     @contextlib.contextmanager
     def context(self) -> Iterator[None]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy
 import torch
 
-from ml_models.core_line import Lines
+from ml_models.megatron_core.lines import Lines
 from ml_models.platforms.cpu_device import with_type_names
 from ml_models.platforms.gloo import gather_uneven, reduce_scatter_uneven
 from ml_models.platforms.patch import ABSENT, Patch

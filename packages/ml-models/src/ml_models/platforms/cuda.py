@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ml_models import requirements
+from ml_models.megatron_core import lines, requirements
 from ml_models.platforms import patch
 from ml_models.platforms.cpu_core import WITHOUT_TRANSFORMER_ENGINE
 
@@ -55,7 +55,7 @@ class CudaPlatform:
 
     def apply(self) -> list[str]:
         """Give the router a name that it reads even without TransformerEngine."""
-        return patch.apply(WITHOUT_TRANSFORMER_ENGINE, patch.core_line())
+        return patch.apply(WITHOUT_TRANSFORMER_ENGINE, lines.installed_line())
 
     @contextlib.contextmanager
     def context(self) -> Iterator[None]:

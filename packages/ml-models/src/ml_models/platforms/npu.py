@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from ml_models.errors import PlatformError
+from ml_models.megatron_core import lines
 from ml_models.platforms import patch
 from ml_models.platforms.cpu_core import WITHOUT_TRANSFORMER_ENGINE
 
@@ -74,7 +75,7 @@ class NpuPlatform:
         _require_torch_npu()
         importlib.import_module("torch_npu.contrib.transfer_to_npu")
         done = ["torch_npu", "torch_npu.contrib.transfer_to_npu: torch.cuda means torch.npu"]
-        line = patch.core_line()
+        line = lines.installed_line()
         if importlib.util.find_spec("mindspeed") is not None:
             if line != MINDSPEED_LINE:
                 raise PlatformError(

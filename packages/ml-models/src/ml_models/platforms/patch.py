@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ml_models.core_line import Lines, install_command, installed_line
 from ml_models.errors import PlatformError
+from ml_models.megatron_core.lines import Lines, install_command
 
 ABSENT = object()
 """Stands for an attribute that was not there."""
@@ -33,11 +33,6 @@ class Patch:
     """Lines of megatron-core that need it; all unless given."""
     link: str = ""
     """Where upstream has the code."""
-
-
-def core_line() -> str:
-    """Major and minor version of the installed megatron-core, without importing it."""
-    return installed_line()
 
 
 def apply(patches: Iterable[Patch], line: str) -> list[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch.distributed as dist
 
-from ml_models import core_line
+from ml_models.megatron_core import differences, lines
 from ml_train.checkpoint import run_state, state, torch_dist
 from ml_train.checkpoint.run_state import RunState
 from ml_train.config.sections.checkpoint import CheckpointSection
@@ -81,10 +81,10 @@ def _fault(
     if saved is not None and saved.get("format", 0) > run_state.FORMAT_VERSION:
         return f"run_state.json has format {saved['format']}, newer than this ml-train reads"
     same_layout = not with_optimizer or saved["layout"] == run_state.layout()
-    if not same_layout and not core_line.reshards_optimizer():
+    if not same_layout and not differences.reshards_optimizer():
         return (
             f"the layout is {_text(run_state.layout())}, the checkpoint's is "
-            f"{_text(saved['layout'])}, and on megatron-core {core_line.installed_version()} "
+            f"{_text(saved['layout'])}, and on megatron-core {lines.installed_version()} "
             "optimizer state is loaded only in the layout that saved it; use megatron-core 0.16.1 "
             "or newer, or begin a new run with its weights by --pretrained-checkpoint"
         )

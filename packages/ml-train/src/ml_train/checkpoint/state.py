@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from ml_models import core_line
+from ml_models.megatron_core import differences
 from ml_train.checkpoint import torch_dist
 from ml_train.errors import CheckpointError
 
@@ -37,7 +37,7 @@ def model_state(train_module: Any) -> dict[str, Any]:
     state = {}
     for number, chunk in enumerate(train_module.model_chunks):
         with _virtual_stage(number, len(train_module.model_chunks)):
-            sharded = unwrapped(chunk).sharded_state_dict(metadata=core_line.sharding_metadata())
+            sharded = unwrapped(chunk).sharded_state_dict(metadata=differences.sharding_metadata())
         # TransformerEngine's _extra_state placeholders: pickles without content.
         state[f"model{number}"] = {
             key: value for key, value in sharded.items() if not isinstance(value, ShardedObject)
@@ -66,7 +66,7 @@ def optimizer_state(train_module: Any, model: dict[str, Any], *, is_loading: boo
     optimizer = train_module.optimizer
     initialise_adam(optimizer)
     state = optimizer.sharded_state_dict(
-        model, is_loading=is_loading, **core_line.sharded_optimizer_arguments()
+        model, is_loading=is_loading, **differences.sharded_optimizer_arguments()
     )
     torch_dist.rename_optimizer_keys(state)
     return state
@@ -120,7 +120,7 @@ def _load_leaf(leaf: Any, loaded: Any) -> None:
     # The core takes every entry of the state for a tensor that it has read, torch's step as well.
     for state in leaf.optimizer.state.values():
         state.pop("step", None)
-    core_line.load_distributed_state(leaf, loaded["param_state"])
+    differences.load_distributed_state(leaf, loaded["param_state"])
 
 
 def faults_of_keys(state: Any, available: dict[str, tuple[int, ...]]) -> str | None:
@@ -188,7 +188,7 @@ def initialise_adam(optimizer: Any) -> None:
 def gathered_prefix(optimizer: Any) -> str | None:
     """Keys whose tensors no update will touch, as they were gathered for the save."""
     gathered = all(_is_distributed(leaf) for leaf in _leaves(optimizer))
-    return "optimizer.state." if gathered and core_line.gathers_distributed_state() else None
+    return "optimizer.state." if gathered and differences.gathers_distributed_state() else None
 
 
 def set_schedule(scheduler: Any, num_steps: int) -> None:

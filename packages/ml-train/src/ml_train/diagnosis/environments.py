@@ -29,7 +29,7 @@ for name in {_INSTALLED!r}:
         facts[name] = metadata.version(name)
     except metadata.PackageNotFoundError:
         facts[name] = None
-for name in ("torch", "megatron.core", "ml_models.core_line", "ml_train.cli"):
+for name in ("torch", "megatron.core", "ml_models.platforms", "ml_train.cli"):
     try:
         import_module(name)
     except Exception as error:

@@ -67,7 +67,7 @@ class OpenModel:
 @contextmanager
 def open_model(load: str, *, device: str = "auto", bf16: bool = False) -> Iterator[OpenModel]:
     """The newest whole checkpoint of a directory, or one iter_* folder. Raises CheckpointError."""
-    from ml_models.core_check import check_unknown_line
+    from ml_models.megatron_core.check import check_unknown_line
     from ml_models.platforms import get_platform
 
     platform = get_platform(device)

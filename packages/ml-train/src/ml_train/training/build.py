@@ -60,8 +60,8 @@ def model_chunks(
     from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig
     from megatron.core.transformer.module import Float16Module
 
-    from ml_models import core_line
     from ml_models.build import build_model, pad_vocab_size
+    from ml_models.megatron_core import differences
 
     padded = pad_vocab_size(model.vocab_size, config.model.make_vocab_size_divisible_by, layout.tp)
     chunks: list[Any] = []
@@ -69,7 +69,7 @@ def model_chunks(
         stage = number if layout.vp > 1 else None
         if stage is not None:
             parallel_state.set_virtual_pipeline_model_parallel_rank(stage)
-        first, last = core_line.is_first_and_last_stage(stage)
+        first, last = differences.is_first_and_last_stage(stage)
         chunk: Any = build_model(
             model,
             transformer,
@@ -95,7 +95,7 @@ def model_chunks(
     for number, chunk in enumerate(chunks):
         # Only the first chunk overlaps from the start of the backward pass, as in Megatron.
         bucketed = overlap and number == 0 and first_stage
-        arguments = core_line.gradient_layout_arguments(chunk, ddp, bucketed=bucketed)
+        arguments = differences.gradient_layout_arguments(chunk, ddp, bucketed=bucketed)
         wrapped.append(
             DistributedDataParallel(
                 transformer, ddp, chunk, disable_bucketing=number > 0, **arguments

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ml_models import core_line
+from ml_models.megatron_core import differences
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,4 +130,4 @@ class RouterMeter:
 
 def _tracker() -> Any:
     """megatron-core's sums of auxiliary losses per layer."""
-    return core_line.router_losses()
+    return differences.router_losses()

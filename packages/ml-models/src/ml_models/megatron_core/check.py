@@ -19,8 +19,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ml_models import core_line, terminal
+from ml_models import terminal
 from ml_models.errors import MlModelsError, RequirementError
+from ml_models.megatron_core import lines
 
 SHOWN_FAULTS = 3
 
@@ -60,9 +61,9 @@ def check_unknown_line(*packages: str) -> None:
 
     Called by entry points after the platform was applied; imports megatron-core.
     """
-    if core_line.is_supported(core_line.installed_line()):
+    if lines.is_supported(lines.installed_line()):
         return
-    version, command = core_line.installed_version(), core_line.install_command()
+    version, command = lines.installed_version(), lines.install_command()
     names = " and ".join(packages)
     faults = [fault for package in packages for fault in faults_of(package)]
     if faults := list(dict.fromkeys([*_fault_of_configuration(), *faults])):
@@ -83,7 +84,9 @@ def check_unknown_line(*packages: str) -> None:
 def faults_of(package: str) -> list[str]:
     """What `package` uses of megatron-core and does not find in the installed one."""
     faults = [text for use in uses_of(package) if (text := _fault(use))]
-    faults += [text for target in METHODS if (text := _fault(Use(target, "core_check.py")))]
+    faults += [
+        text for target in METHODS if (text := _fault(Use(target, "megatron_core/check.py")))
+    ]
     return faults
 
 
@@ -105,7 +108,7 @@ def uses_of(package: str) -> list[Use]:
 
 
 def _reached(node: ast.AST) -> Iterator[ast.AST]:
-    """A tree's nodes, without the branches of core_line that are for other lines."""
+    """A tree's nodes, without the branches that are for other lines."""
     yield node
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.If) and _is_for_other_lines(child.test):
@@ -122,7 +125,7 @@ def _is_for_other_lines(test: ast.expr) -> bool:
     if not (isinstance(test, ast.Call) and getattr(test.func, "id", "") == "_here"):
         return False
     ends = {item.arg: ast.literal_eval(item.value) for item in test.keywords if item.arg}
-    return core_line.installed_line() not in core_line.Lines(**ends)
+    return lines.installed_line() not in lines.Lines(**ends)
 
 
 @dataclass

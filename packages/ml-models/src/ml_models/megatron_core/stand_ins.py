@@ -19,8 +19,8 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
-from ml_models.core_line import Lines
 from ml_models.errors import PlatformError
+from ml_models.megatron_core.lines import Lines
 
 
 @dataclass(frozen=True, kw_only=True)

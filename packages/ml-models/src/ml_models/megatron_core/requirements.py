@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from importlib import metadata
 from importlib.util import find_spec
 
-from ml_models.core_line import require_supported
 from ml_models.errors import RequirementError
+from ml_models.megatron_core.lines import require_supported
 
 
 def require_core() -> None:
