@@ -31,7 +31,7 @@ LINES_OF_EVERY_RUN = ("0.19", "0.18", "0.16", "0.12")
 SHORT_SUITES = {
     "ml-models": (
         "grok1/test_parity.py", "grok1/test_layouts.py", "mixtral/test_parity.py",
-        "test_convert.py", "test_convert_stock.py", "test_convert_legacy.py",
+        "conversion/test_convert.py", "formats/megatron/test_stock.py", "formats/megatron_ranks",
     ),
     "ml-train": ("checkpoint", "invariance"),
 }  # fmt: skip

@@ -15,10 +15,10 @@ from model_checks.step import initial_weights, run_step
 from safetensors.torch import load_file, save_file
 
 from ml_models import registry
-from ml_models.conversion.maps import box_of
 from ml_models.conversion.open import open_source
-from ml_models.conversion.source import Reader
 from ml_models.errors import ConfigError, WeightError
+from ml_models.weights.maps import box_of
+from ml_models.weights.source import Reader
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "add-a-model.md"
 transformers = pytest.importorskip("transformers")

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from ml_models import registry
-from ml_models.conversion.maps import box_of, build_map, shape_of
-from ml_models.conversion.source import Reader, Source
 from ml_models.errors import MlModelsError, WeightError
+from ml_models.weights.maps import box_of, build_map, shape_of
+from ml_models.weights.source import Reader, Source
 
 TOLERANCE = 1e-4
 # group -> (which difference, its limit)

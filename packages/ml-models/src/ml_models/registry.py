@@ -43,7 +43,7 @@ class Architecture:
         return import_module(f"{self.package}.spec")
 
     def weights(self) -> ModuleType:
-        """shapes(model), huggingface_rows(model): tables of blocks, see conversion/maps.py."""
+        """shapes(model), huggingface_rows(model): tables of blocks, see weights/maps.py."""
         return import_module(f"{self.package}.weights")
 
     def hf_config(self) -> ModuleType:

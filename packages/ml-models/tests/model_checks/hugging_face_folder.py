@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ml_models.conversion.huggingface import HuggingFaceSource
-from ml_models.conversion.maps import box_of
 from ml_models.conversion.open import open_source
+from ml_models.formats.huggingface import HuggingFaceSource
+from ml_models.weights.maps import box_of
 from model_checks.references import DATA
 
 LAYER = "model.layers.{}."

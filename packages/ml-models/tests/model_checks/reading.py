@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from ml_models.conversion.maps import box_of
-from ml_models.conversion.source import Reader, Source
+from ml_models.weights.maps import box_of
+from ml_models.weights.source import Reader, Source
 
 
 def check_weights(source: Source, expected: dict[str, Tensor]) -> None:

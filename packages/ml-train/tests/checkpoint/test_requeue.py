@@ -31,7 +31,7 @@ def trained(save: Path) -> list[int]:
 
 def without_identity(save: Path) -> None:
     """Make every checkpoint one of version 1.0.0."""
-    from ml_models.conversion.folder import write_integrity
+    from ml_models.files.integrity import write_integrity
 
     (save / "latest_checkpointed_iteration.txt").unlink()
     for folder in save.glob("iter_*"):

@@ -24,19 +24,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ml_models.conversion import sinks
-from ml_models.conversion.folder import (
-    JOURNAL,
-    read_json,
-    sha256_of,
-    sync_folder,
-    write_durably,
-)
-from ml_models.conversion.maps import Box, box_of, intersection, shape_of, to_ours, volume
 from ml_models.conversion.plan import make_sink
-from ml_models.conversion.sinks import Sink, Target, Written
-from ml_models.conversion.source import Reader, Source
 from ml_models.errors import WeightError
+from ml_models.files.durable import sha256_of, sync_folder, write_durably
+from ml_models.files.integrity import JOURNAL
+from ml_models.files.json_files import read_json
+from ml_models.formats.megatron.sink import seal
+from ml_models.weights.maps import Box, box_of, intersection, shape_of, to_ours, volume
+from ml_models.weights.sink import FILE_BYTES, Sink, Target, Written
+from ml_models.weights.source import Reader, Source
 
 REPORT = "conversion_report.json"
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32, "fp16": torch.float16}
@@ -56,7 +52,7 @@ def convert(
     scale_groups: int | None = None,
     resume: bool = False,
     progress: Progress = lambda what, done, total: None,
-    file_bytes: int = sinks.FILE_BYTES,
+    file_bytes: int = FILE_BYTES,
     chunk_bytes: int | None = None,
 ) -> dict[str, Any]:
     """Convert `source` into the folder `output`; returns the report that is also written there.
@@ -90,7 +86,7 @@ def convert(
         report = make_report(source, sink, journal.written)
         sink.finish(folder, journal.written)
         write_durably(folder / REPORT, json.dumps(report, indent=1) + "\n")
-        sinks.seal(sink, folder, journal.written)
+        seal(sink, folder, journal.written)
         sync_folder(folder)
         os.rename(folder, output)
         sync_folder(output.parent)

@@ -9,18 +9,18 @@ from pathlib import Path
 
 from ml_models import registry
 from ml_models.config import ModelConfig
-from ml_models.conversion.folder import read_json
-from ml_models.conversion.huggingface import HuggingFaceSource, config_of
-from ml_models.conversion.huggingface.refusals import explain_folder
-from ml_models.conversion.legacy.ranks import find_rank_folders
-from ml_models.conversion.legacy.source import LegacySource
-from ml_models.conversion.megatron import TRACKER, MegatronSource
-from ml_models.conversion.source import Source
-from ml_models.conversion.xai import XaiSource
 from ml_models.errors import ConfigError, WeightError
+from ml_models.files.json_files import read_json
+from ml_models.formats.huggingface import HuggingFaceSource, config_of
+from ml_models.formats.huggingface.refusals import explain_folder
+from ml_models.formats.megatron.source import TRACKER, MegatronSource
+from ml_models.formats.megatron_ranks.ranks import find_rank_folders
+from ml_models.formats.megatron_ranks.source import LegacySource
 from ml_models.grok1.config import Grok1Config
 from ml_models.grok1.hf_config import activation_of
-from ml_models.grok1.xai_config import CONFIG_NAME, from_xai
+from ml_models.grok1.release.config import CONFIG_NAME, from_xai
+from ml_models.grok1.release.source import XaiSource
+from ml_models.weights.source import Source
 
 FORMATS = ("huggingface", "xai", "megatron")
 

@@ -5,14 +5,16 @@ from collections.abc import Iterable
 import torch
 
 from ml_models import registry
-from ml_models.conversion.maps import WeightMap, build_map, identity_map
-from ml_models.conversion.sinks import HuggingFaceSink, MegatronSink, Sink, huggingface_config
-from ml_models.conversion.source import Reader
-from ml_models.conversion.xai_sink import XaiSink
 from ml_models.errors import WeightError
+from ml_models.formats.huggingface.sink import HuggingFaceSink, huggingface_config
+from ml_models.formats.megatron.sink import MegatronSink
 from ml_models.grok1 import weights as grok1_maps
 from ml_models.grok1.config import Grok1Config
-from ml_models.grok1.xai_config import refuse_what_has_no_place
+from ml_models.grok1.release.config import refuse_what_has_no_place
+from ml_models.grok1.release.sink import XaiSink
+from ml_models.weights.maps import WeightMap, build_map, identity_map
+from ml_models.weights.sink import Sink
+from ml_models.weights.source import Reader
 
 
 def make_sink(

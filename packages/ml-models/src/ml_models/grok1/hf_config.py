@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from ml_models import registry
-from ml_models.conversion.huggingface.config_fields import (
+from ml_models.errors import WeightError
+from ml_models.formats.huggingface.config_fields import (
     head_size,
     named_architecture,
     plain_rope_base,
     ties_output,
 )
-from ml_models.errors import WeightError
 from ml_models.grok1.config import Grok1Config
 
 VARIANTS = {"xai": "gelu_tanh", "hpcai": "gelu_erf"}

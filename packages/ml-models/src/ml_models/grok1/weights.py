@@ -6,8 +6,8 @@ decoder_layer_10 follows decoder_layer_1. `linear` is the activated half, `linea
 
 from collections.abc import Sequence
 
-from ml_models.conversion.maps import Row, Shape, our_shapes
 from ml_models.grok1.config import Grok1Config
+from ml_models.weights.maps import Row, Shape, our_shapes
 
 LAYER = "decoder.layers.{layer}."
 HF = "model.layers.{layer}."

@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ml_models.conversion.huggingface.config_fields import (
+from ml_models.errors import ConfigError, WeightError
+from ml_models.formats.huggingface.config_fields import (
     head_size,
     named_architecture,
     plain_rope_base,
     ties_output,
 )
-from ml_models.errors import ConfigError, WeightError
 from ml_models.mixtral.config import MixtralConfig
 
 FIELDS = {

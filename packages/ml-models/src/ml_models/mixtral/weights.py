@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from ml_models.conversion.maps import Row, Shape, our_shapes
 from ml_models.mixtral.config import MixtralConfig
+from ml_models.weights.maps import Row, Shape, our_shapes
 
 LAYER = "decoder.layers.{layer}."
 HF = "model.layers.{layer}."

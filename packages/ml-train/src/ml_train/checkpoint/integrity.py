@@ -1,4 +1,4 @@
-"""Is a folder a whole checkpoint, and may a library read it? Over ml_models.conversion's helpers.
+"""Is a folder a whole checkpoint, and may a library read it? Over ml_models.files' helpers.
 
 Each of several ranks may take a part of the checksums, which read every byte.
 """
@@ -6,17 +6,12 @@ Each of several ranks may take a part of the checksums, which read every byte.
 import json
 from pathlib import Path
 
-from ml_models.conversion.folder import (
-    COMPLETE,
-    INTEGRITY,
-    MODEL_CONFIG,
-    is_whole,
-    sha256_of,
-    verify_integrity,
-)
 from ml_models.conversion.open import convert_command, formats_of
-from ml_models.conversion.pickles import check_distributed_checkpoint
 from ml_models.errors import WeightError
+from ml_models.files.durable import sha256_of
+from ml_models.files.integrity import COMPLETE, INTEGRITY, is_whole, verify_integrity
+from ml_models.files.pickles import check_distributed_checkpoint
+from ml_models.formats.megatron.model_config import MODEL_CONFIG
 
 __all__ = ["faults", "foreign_weights", "is_whole"]
 

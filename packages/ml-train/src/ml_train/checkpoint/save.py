@@ -21,7 +21,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from ml_models.conversion.folder import write_integrity
+from ml_models.files.integrity import write_integrity
 from ml_train.checkpoint import disk, store, torch_dist
 from ml_train.checkpoint.identity import RunIdentity
 

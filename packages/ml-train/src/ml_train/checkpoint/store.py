@@ -16,7 +16,7 @@ import re
 import shutil
 from pathlib import Path
 
-from ml_models.conversion.folder import COMPLETE
+from ml_models.files.integrity import COMPLETE
 from ml_train.checkpoint import disk
 from ml_train.checkpoint.identity import Record, RunIdentity, read_record
 

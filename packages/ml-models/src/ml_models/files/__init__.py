@@ -1,0 +1,11 @@
+"""Safe reading and durable writing of files: what every format and every checkpoint needs.
+
+| file | what it does |
+|---|---|
+| pickles.py | interprets pickle streams against allow-lists; nothing in them is run |
+| pickle_writer.py | writes pickle streams without the classes that they name |
+| durable.py | writes a file under a temporary name, flushes it to the disk, renames it |
+| integrity.py | records sizes and checksums of a folder and compares them later |
+| placeholders.py | recognises files that a failed download left in place of the real ones |
+| json_files.py | reads a JSON file or says in one sentence why it cannot be read |
+"""

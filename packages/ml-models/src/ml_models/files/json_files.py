@@ -1,0 +1,20 @@
+"""JSON files that a user brings."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ml_models.errors import WeightError
+from ml_models.files.placeholders import placeholder
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file, or a WeightError in one sentence."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError as error:
+        raise WeightError(f"{path}: no such file.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        reason = None if isinstance(error, OSError) else placeholder(path)
+        reason = reason or f"not a readable JSON file ({error})"
+        raise WeightError(f"{path}: {reason}.") from error

@@ -1,0 +1,45 @@
+"""config.json as a model configuration."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_models import registry
+from ml_models.config import ModelConfig
+from ml_models.errors import WeightError
+from ml_models.files.json_files import read_json
+from ml_models.formats.huggingface.config_fields import named_architecture
+
+CONFIG = "config.json"
+
+
+def read_values(folder: Path) -> dict[str, Any]:
+    """config.json of a folder; WeightError where it is missing or no object."""
+    path = folder / CONFIG
+    values = read_json(path)
+    if not isinstance(values, dict):
+        raise WeightError(f"{path}: not an object.")
+    return values
+
+
+def read_config(folder: Path, variant: str | None = None) -> ModelConfig:
+    """config.json as a model configuration; WeightError for another model's folder."""
+    return config_of(read_values(folder), str(folder / CONFIG), variant)
+
+
+def config_of(values: Mapping[str, Any], where: str, variant: str | None) -> ModelConfig:
+    """A config.json by the first architecture that recognises it."""
+    for entry in registry.architectures():
+        hf_config = entry.hf_config()
+        if hf_config.recognises(values):
+            model: ModelConfig = hf_config.from_huggingface(values, where, variant)
+            return model
+    known = ", ".join(entry.name for entry in registry.architectures())
+    named = named_architecture(values) or values.get("model_type")
+    if not named:
+        raise WeightError(
+            f"{where}: it has neither architectures nor model_type, so it does not say what model "
+            f"it describes; add them, or name the model with --model or --config ({known} can be "
+            "converted)."
+        )
+    raise WeightError(f"{where}: it describes {named}; {known} can be converted.")

@@ -1,0 +1,70 @@
+"""config.json and safetensors files that transformers reads, written."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_models import registry
+from ml_models.config import ModelConfig
+from ml_models.files.durable import write_durably
+from ml_models.formats.huggingface.safetensors_files import header_bytes
+from ml_models.weights.arrays import bytes_of
+from ml_models.weights.maps import box_of, volume
+from ml_models.weights.sink import (
+    Blocks,
+    HashingFile,
+    Sink,
+    Target,
+    Written,
+    chunk_boxes,
+    read_ahead,
+)
+
+
+class HuggingFaceSink(Sink):
+    """config.json and safetensors files that transformers reads."""
+
+    format = "huggingface"
+
+    def _name_files(self, groups: list[list[Target]]) -> Iterator[tuple[str, list[Target]]]:
+        if len(groups) == 1:
+            yield "model.safetensors", groups[0]
+            return
+        for number, group in enumerate(groups, start=1):
+            yield f"model-{number:05d}-of-{len(groups):05d}.safetensors", group
+
+    def _write(
+        self, out: HashingFile, targets: list[Target], blocks: Blocks, done: Written
+    ) -> None:
+        out.write(header_bytes({target.name: (target.shape, target.dtype) for target in targets}))
+        for target in targets:
+            digest = hashlib.sha256()
+            boxes = chunk_boxes(target.shape, target.dtype.itemsize, self.chunk_bytes)
+            for _, block in read_ahead(blocks, target, boxes):
+                data = bytes_of(block)
+                digest.update(data)
+                out.write(data)
+            done.tensors[target.name] = digest.hexdigest()
+
+    def finish(self, folder: Path, written: Mapping[str, Written]) -> None:
+        """config.json, and the index when there is more than one file."""
+        dtypes = {str(target.dtype).removeprefix("torch.") for target in self.targets}
+        dtype = dtypes.pop() if len(dtypes) == 1 else "float32"
+        values = huggingface_config(self.model, dtype)
+        write_durably(folder / "config.json", json.dumps(values, indent=2) + "\n")
+        if len(self.files) == 1:
+            return
+        total = sum(volume(box_of(t.shape)) * t.dtype.itemsize for t in self.targets)
+        index = {
+            "metadata": {"total_size": total},
+            "weight_map": {t.name: name for name, group in self.files.items() for t in group},
+        }
+        write_durably(folder / "model.safetensors.index.json", json.dumps(index, indent=2) + "\n")
+
+
+def huggingface_config(model: ModelConfig, dtype: str) -> dict[str, Any]:
+    """config.json of a model; WeightError for what the format cannot say."""
+    values: dict[str, Any] = registry.architecture(model).hf_config().to_huggingface(model, dtype)
+    return values

@@ -1,0 +1,1 @@
+"""A model's weights independent of any format: blocks of tensors, maps, sources and sinks."""

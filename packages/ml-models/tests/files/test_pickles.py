@@ -1,0 +1,173 @@
+"""Hostile files: nothing that a pickle asks for beyond the allow-lists is run."""
+
+import io
+import json
+import os
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.planner import WriteItemType
+
+from ml_models.errors import WeightError
+from ml_models.files.pickles import (
+    DCP_METADATA,
+    RANK_FILE,
+    TORCH_OBJECTS,
+    XAI_SHARD,
+    check_distributed_checkpoint,
+    interpret,
+)
+
+
+class Command:
+    """Pickles to a call of os.system."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, (f"touch {self.target}",)
+
+
+def checkpoint(folder: Path, *, common: object = None, extra: object = None) -> Path:
+    """A small distributed checkpoint as torch writes it, with an object kept as pickle."""
+    random_state = {"numpy": np.random.RandomState(1).get_state(), "torch": torch.get_rng_state()}
+    state = {"weight": torch.arange(6.0).reshape(2, 3), "rng": extra or random_state}
+    dcp.save(state, checkpoint_id=folder, no_dist=True)
+    torch.save(common or {"iteration": 3, "rng": random_state, "empty": b""}, folder / "common.pt")
+    (folder / "metadata.json").write_text(json.dumps({"sharded_backend": "torch_dist"}))
+    return folder
+
+
+def test_an_honest_checkpoint_passes(tmp_path: Path) -> None:
+    check_distributed_checkpoint(checkpoint(tmp_path / "good"))
+
+
+def hostile_common(folder: Path, mark: Path) -> None:
+    checkpoint(folder, common={"a": Command(mark)})
+
+
+def hostile_object(folder: Path, mark: Path) -> None:
+    checkpoint(folder, extra={"a": Command(mark)})
+
+
+def hostile_metadata(folder: Path, mark: Path) -> None:
+    checkpoint(folder)
+    (folder / ".metadata").write_bytes(pickle.dumps(Command(mark)))
+
+
+def legacy_common(folder: Path, mark: Path) -> None:
+    checkpoint(folder)
+    torch.save({"a": Command(mark)}, folder / "common.pt", _use_new_zipfile_serialization=False)
+
+
+def two_pickles(folder: Path, mark: Path) -> None:
+    checkpoint(folder)
+    with zipfile.ZipFile(folder / "common.pt", "a") as archive:
+        archive.writestr("common/DATA.pkl", pickle.dumps(Command(mark), protocol=2))
+
+
+def script_archive(folder: Path, mark: Path) -> None:
+    checkpoint(folder)
+    with zipfile.ZipFile(folder / "common.pt", "a") as archive:
+        archive.writestr("common/constants.pkl", pickle.dumps(()))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [hostile_common, hostile_object, hostile_metadata, legacy_common, two_pickles, script_archive],
+)
+def test_hostile_checkpoints_are_refused(
+    tmp_path: Path, make: Callable[[Path, Path], None]
+) -> None:
+    make(tmp_path / "bad", tmp_path / "mark")
+    with pytest.raises(WeightError):
+        check_distributed_checkpoint(tmp_path / "bad")
+    assert not (tmp_path / "mark").exists()
+
+
+def test_metadata_cannot_point_outside_the_folder(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path / "bad")
+    metadata = pickle.loads((folder / ".metadata").read_bytes())
+    for info in metadata.storage_data.values():
+        info.relative_path = "../elsewhere"
+    (folder / ".metadata").write_bytes(pickle.dumps(metadata))
+    with pytest.raises(WeightError, match="outside the folder"):
+        check_distributed_checkpoint(folder)
+
+
+def test_other_backends_are_refused(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path / "bad")
+    (folder / "metadata.json").write_text(json.dumps({"sharded_backend": "zarr"}))
+    with pytest.raises(WeightError, match="only torch_dist"):
+        check_distributed_checkpoint(folder)
+
+
+ENUM = b"ctorch.distributed.checkpoint.planner\nWriteItemType\n"
+STREAMS = {
+    "an import": b"\x80\x04cos\nsystem\n.",
+    "a call of a result": b"\x80\x02cnumpy\ndtype\n(U\x02f4tR(tR.",
+    "a change of a class": b"\x80\x02cnumpy\ndtype\n}b.",
+    "getattr of a class": b"\x80\x02c__builtin__\ngetattr\n(cnumpy\nndarray\nU\x07__doc__tR.",
+    "getattr of an enum's class": b"\x80\x02c__builtin__\ngetattr\n(" + ENUM + b"U\x09__class__tR.",
+    "a call of what getattr gave": b"\x80\x02c__builtin__\ngetattr\n(" + ENUM + b"U\x03mrotR)R.",
+    "a change of an enum's member": b"\x80\x02" + ENUM + b"K\x01\x85R}b.",
+    "a dotted name": b"\x80\x04\x8c\x05numpy\x8c\x10ndarray.__class__\x93.",
+    "an old instruction": b"(ios\nsystem\n.",
+    "an extension code": b"\x80\x02\x82\x01.",
+    "a huge length": b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x7fabc.",
+    "an allocation": b"\x80\x02cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n"
+    b"(J\x00\x00\x00\x7ftU\x01bt R.",
+    "nothing": b"",
+    "noise": bytes(range(256)),
+}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+@pytest.mark.parametrize("allowed", [XAI_SHARD, DCP_METADATA, TORCH_OBJECTS, RANK_FILE])
+def test_hostile_streams(name: str, allowed: dict) -> None:
+    with pytest.raises(WeightError):
+        interpret(io.BytesIO(STREAMS[name]), name, allowed)
+
+
+class MemberByName:
+    """Pickles to an enum's member as Python 3.11.2 writes one."""
+
+    def __reduce__(self) -> tuple[object, tuple[object, str]]:
+        return getattr, (WriteItemType, "TENSOR")
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_an_enum_member_by_name_is_read(protocol: int) -> None:
+    stream = io.BytesIO(pickle.dumps(MemberByName(), protocol))
+    assert str(interpret(stream, "it", DCP_METADATA).function).endswith(".getattr")
+
+
+def test_a_trainers_class_stays_a_name() -> None:
+    """What args of a run may hold; nothing of it is imported, and nothing else may be called."""
+    stream = b"\x80\x02cmegatron.core.enums\nModelType\nK\x01\x85R."
+    found = interpret(io.BytesIO(stream), "it", RANK_FILE)
+    assert str(found.function) == "megatron.core.enums.ModelType" and found.arguments == (1,)
+    with pytest.raises(WeightError, match="not allowed"):
+        interpret(io.BytesIO(b"\x80\x02cmegatronx.core\nsystem\n)R."), "it", RANK_FILE)
+    with pytest.raises(WeightError, match="no allowed name"):
+        interpret(io.BytesIO(stream[:-1] + b")R."), "it", RANK_FILE)
+
+
+def test_truncation_at_every_byte_is_one_error(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path / "good")
+    stream = (folder / ".metadata").read_bytes()
+    for length in range(0, len(stream), 7):
+        with pytest.raises(WeightError):
+            interpret(io.BytesIO(stream[:length]), ".metadata", DCP_METADATA)
+    common = (folder / "common.pt").read_bytes()
+    for length in range(0, len(common), 97):
+        (folder / "common.pt").write_bytes(common[:length])
+        with pytest.raises(WeightError):
+            check_distributed_checkpoint(folder)
