@@ -1,7 +1,7 @@
 """Write pickle streams without the classes that they name: the inverse of `pickles.interpret`.
 
 Takes the inert `Name` and `Call` that the interpreter gives, and byte strings that come in blocks.
-The stream is what Python's own pickler writes in protocol 4, to the byte (tests/files/test_pickle_writer.py):
+The stream is what Python's own pickler writes in protocol 4, to the byte:
 
 ```
 80 04                     protocol

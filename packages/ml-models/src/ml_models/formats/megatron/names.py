@@ -9,7 +9,7 @@
 | pre_mlp_layernorm.weight | the same, or mlp.linear_fc1.layer_norm_weight |
 
 That is what `sharded_state_dict` of GPTModel gives with SequentialMLP, GroupedMLP and
-TransformerEngine in megatron-core 0.12.1 and 0.16.1; tests/formats/megatron/test_stock.py reads such checkpoints.
+TransformerEngine in megatron-core 0.12.1 and 0.16.1.
 Keys of experts one by one (singleton_local_shards) are not read.
 """
 
