@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -259,8 +260,13 @@ def test_timers_put_core_names_into_phases() -> None:
 class Router(torch.nn.Module):
     def __init__(self, layer_number: int):
         super().__init__()
-        self.layer_number, self.observer = layer_number, None
+        self.layer_number = layer_number
+        self.observers: list[Callable[[torch.Tensor], None]] = []
         self.token_counts: torch.Tensor | None = None
+
+    def see(self, logits: torch.Tensor) -> None:
+        for observe in self.observers:
+            observe(logits)
 
 
 def test_router_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,10 +284,10 @@ def test_router_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
     meter = RouterMeter([chunk], num_layers=2, num_experts=4)
     chunk[0].token_counts = torch.tensor([6.0, 2.0, 0.0, 0.0])
     chunk[1].token_counts = torch.tensor([1.0, 1.0, 1.0, 1.0])
-    chunk[0].observer(torch.zeros(3, 4))
-    chunk[0].observer(torch.tensor([[100.0, 0, 0, 0]]))
+    chunk[0].see(torch.zeros(3, 4))
+    chunk[0].see(torch.tensor([[100.0, 0, 0, 0]]))
     chunk.eval()
-    chunk[1].observer(torch.zeros(3, 4))
+    chunk[1].see(torch.zeros(3, 4))
     got = meter.collect(num_microbatches=2, device=torch.device("cpu"))
     assert got.expert_load == [[0.75, 0.25, 0, 0], [0.25] * 4]
     assert got.router_entropy == pytest.approx([0.75 * 1.3862943, 0.0])

@@ -1,4 +1,4 @@
-"""What happens inside a model: hidden states, router logits, tokens per expert.
+"""What happens inside a model: hidden states and router logits.
 
 The names are those of the reference files: hidden_states.I is the input of layer I (I = number of
 layers: the last layer's output), final_norm, router_logits.I before the softmax.
@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ml_models.layers.router import FusedRouter
@@ -48,28 +47,15 @@ def record(model: Any) -> Iterator[dict[str, Tensor]]:
     norm = model.decoder.final_layernorm
     if norm is not None:
         handles.append(norm.register_forward_hook(partial(keep, "final_norm")))
-    gates = routers(model)
-    for number, router in gates.items():
-        router.observer = partial(found.__setitem__, f"router_logits.{number}")
+    observers = []
+    for number, router in routers(model).items():
+        observer = partial(found.__setitem__, f"router_logits.{number}")
+        router.observers.append(observer)
+        observers.append((router, observer))
     try:
         yield found
     finally:
         for handle in handles:
             handle.remove()
-        for router in gates.values():
-            router.observer = None
-
-
-def take_token_counts(model: Any) -> dict[int, Tensor]:
-    """Tokens per expert [E] of this rank's tokens since the last call, by layer; training only."""
-    counts = {}
-    for number, router in routers(model).items():
-        if router.token_counts is not None:
-            counts[number] = router.token_counts
-            router.token_counts = None
-    return counts
-
-
-def token_shares(counts: Tensor) -> Tensor:
-    """Shares that sum to 1."""
-    return counts / counts.sum().clamp(min=torch.finfo(torch.float32).tiny)
+        for router, observer in observers:
+            router.observers.remove(observer)

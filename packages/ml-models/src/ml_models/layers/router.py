@@ -25,6 +25,8 @@ from torch import Tensor
 
 from ml_models.megatron_core import differences
 
+Observer = Callable[[Tensor], None]
+
 
 class _GateFunction(torch.autograd.Function):
     """x [T, H] @ weight [E, H]^T in fp32; keeps x in its own dtype."""
@@ -44,11 +46,13 @@ class _GateFunction(torch.autograd.Function):
 class FusedRouter(TopKRouter):
     """Parameter weight [E, H]. Settings are megatron-core's moe_router_* and moe_*_loss_coeff."""
 
-    observer: Callable[[Tensor], None] | None = None
-    """Called with the detached logits [T, E]; set by ml_models.probe."""
-
     token_counts: Tensor | None = None
     """Tokens that each expert got in training since it was last set to None, fp32 [E]."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.observers: list[Observer] = []
+        """Called in turn with the detached logits [T, E] of every forward pass."""
 
     def gating(self, tokens: Tensor) -> Tensor:
         """Logits [T, E] in fp32."""
@@ -58,8 +62,8 @@ class FusedRouter(TopKRouter):
     def forward(self, tokens: Tensor, padding_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Gate probabilities [T, E], zero where not chosen, and the mask of the chosen [T, E]."""
         logits = self.gating(self.apply_input_jitter(tokens))
-        if self.observer is not None:
-            self.observer(logits.detach())
+        for observe in self.observers:
+            observe(logits.detach())
         learning = self.training and torch.is_grad_enabled()
         if learning and self.config.moe_z_loss_coeff:
             logits = self._attach_z_loss(logits)

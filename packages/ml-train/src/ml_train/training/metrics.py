@@ -72,9 +72,10 @@ class RouterMeter:
         for chunk in model_chunks:
             for module in chunk.modules():
                 if hasattr(module, "token_counts"):
-                    layer = int(module.layer_number) - 1  # type: ignore[arg-type]
-                    self._routers.append((layer, module))
-                    module.observer = self._observe(layer, module)
+                    router: Any = module
+                    layer = int(router.layer_number) - 1
+                    self._routers.append((layer, router))
+                    router.observers.append(self._observe(layer, router))
 
     def _observe(self, layer: int, router: Any) -> Any:
         def observe(logits: torch.Tensor) -> None:

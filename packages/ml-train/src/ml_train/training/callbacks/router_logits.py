@@ -29,7 +29,8 @@ class RouterLogits(Callback):
         for chunk in trainer.train_module.model_chunks:
             for module in chunk.modules():
                 if hasattr(module, "token_counts"):
-                    module.observer = self._listener(module, module.observer)
+                    router: Any = module
+                    router.observers.append(self._listener(router))
 
     def on_step_end(self, trainer: TrainerView, metrics: StepMetrics) -> None:
         """Write what the step brought."""
@@ -52,12 +53,10 @@ class RouterLogits(Callback):
         )
         self._found = {}
 
-    def _listener(self, router: Any, before: Any) -> Any:
+    def _listener(self, router: Any) -> Any:
         layer = int(router.layer_number) - 1
 
         def observe(logits: torch.Tensor) -> None:
-            if before is not None:
-                before(logits)
             # Where gradients are recorded, hence once under recomputation.
             if router.training and torch.is_grad_enabled():
                 self._found.setdefault(layer, []).append(logits.float().cpu())
