@@ -31,7 +31,7 @@ def stop(number, frame):
 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
     signal.signal(number, stop)
 if len(sys.argv) > 4:
-    from ml_train.health.launcher import end_with_launcher
+    from ml_train.launch.launcher_watch import end_with_launcher
     end_with_launcher()
 (here / f"pid{rank}").write_text(str(os.getpid()))
 (here / f"here{rank}").touch()

@@ -1,13 +1,10 @@
 """What routers report does not depend on the layout, nor on recomputation."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent / "health"))
-from runs import MODEL, done, records, tokens, train
+from tiny_runs import MODEL, done, records, tokens, train
 
 FIGURES = ("loss", "aux_loss", "z_loss", "router_entropy", "expert_load")
 WORDS = ("--moe-aux-loss-coeff", "0.01", "--moe-z-loss-coeff", "0.001", "--exit-interval", "3")

@@ -37,14 +37,14 @@ def pretrain(loaded: LoadedConfig) -> "Trainer | None":
 
     from ml_train.checkpoint.manager import CheckpointManager
     from ml_train.data.open import open_data
-    from ml_train.health.watch import watching
+    from ml_train.health.bad_steps.callback import BadStepCallback
+    from ml_train.health.hangs.callback import WatchCallback
+    from ml_train.health.hangs.watch import watching
     from ml_train.parallel.groups import process_groups
     from ml_train.training.callbacks.base import Callback
     from ml_train.training.callbacks.checkpoint import CheckpointCallback
     from ml_train.training.callbacks.defaults import default_callbacks
-    from ml_train.training.callbacks.health import HealthCallback
     from ml_train.training.callbacks.signals import SignalCallback
-    from ml_train.training.callbacks.watch import WatchCallback
     from ml_train.training.timing import StepTimers
     from ml_train.training.train_module import TrainModule
     from ml_train.training.trainer import Trainer
@@ -86,14 +86,12 @@ def pretrain(loaded: LoadedConfig) -> "Trainer | None":
         consumed = state.consumed_samples if state else 0
         callbacks: list[Callback] = [WatchCallback(watch)] if watch else []
         callbacks += default_callbacks(config, warnings=loaded.warnings)
-        saving = CheckpointCallback(checkpoints)
-        health = HealthCallback(
+        bad_steps = BadStepCallback(
             config.health,
             folder=folder / "bad_batches" if folder else None,
-            checkpoints=saving,
             state=state.extra.get("health") if state else None,
         )
-        callbacks += [health, saving]
+        callbacks += [bad_steps, CheckpointCallback(checkpoints)]
         if config.training.exit_signal_handler:
             callbacks.append(
                 SignalCallback(

@@ -1,18 +1,15 @@
 """Training from a converted checkpoint: the first loss is the public implementation's."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny_runs import done, records, train
+from token_files import write_ids
 
 from ml_models import cli as models_cli
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "health"))
-from runs import done, records, train
-from token_files import write_ids
 
 REFERENCES = Path(__file__).parents[3] / "ml-models/tests/data/grok1"
 

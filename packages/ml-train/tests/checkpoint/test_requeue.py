@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "health"))
-from runs import BATCH, MODEL, done, records, tokens, train
+from tiny_runs import BATCH, MODEL, done, records, tokens, train
 
 from ml_train.checkpoint import lock
 from ml_train.checkpoint.compare import compare

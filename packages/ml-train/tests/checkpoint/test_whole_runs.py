@@ -3,15 +3,12 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "health"))
-from runs import MODEL, done, records, tokens, train
+from tiny_runs import MODEL, done, records, tokens, train
 
 from ml_models.megatron_core.lines import CORE_LINE
 from ml_train.checkpoint.compare import compare

@@ -20,6 +20,7 @@ from ml_train.config.sections.training import TrainingSection
 from ml_train.parallel.groups import process_groups
 from ml_train.parallel.layout import World, make_layout
 from ml_train.pretrain import start_platform
+from ml_train.training.verdict import Action, Verdict
 
 BATCH, LENGTH, VOCABULARY = 8, 16, 128
 
@@ -94,9 +95,9 @@ def step(module: Any, batches: list[Any]) -> dict[str, float]:
     """Loss, and the norm of the gradient, without an update."""
     seen: dict[str, float] = {}
 
-    def look(gradients: Any) -> None:
+    def look(gradients: Any) -> Verdict:
         seen["loss"], seen["norm"] = gradients.loss, gradients.norm()
-        gradients.refuse()
+        return Verdict(action=Action.SKIP)
 
     module.train_step(batches, before_update=look)
     seen["validation"] = module.eval_step(batches).mean

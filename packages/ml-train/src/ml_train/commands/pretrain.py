@@ -8,7 +8,7 @@ from ml_train import terminal
 from ml_train.config.flags import add_config_flags, given_flags
 from ml_train.config.load import load_config
 from ml_train.errors import DONE
-from ml_train.health.launcher import end_with_launcher
+from ml_train.launch.launcher_watch import end_with_launcher
 
 if TYPE_CHECKING:
     from ml_train.training.trainer import Trainer

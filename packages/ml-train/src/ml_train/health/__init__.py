@@ -1,1 +1,1 @@
-"""What a run does about steps that went wrong and ranks that don't answer."""
+"""What a run does about steps that go wrong (bad_steps) and ranks that do not answer (hangs)."""

@@ -20,6 +20,7 @@ import torch
 from ml_train.config.run import RunConfig
 from ml_train.parallel.layout import Layout
 from ml_train.training.build import model_chunks, optimizer_and_schedule, transformer_config
+from ml_train.training.verdict import ACCEPTED, Action, Verdict
 
 if TYPE_CHECKING:
     from ml_models.config import ModelConfig
@@ -38,6 +39,7 @@ class StepResult:
     finite: bool
     """Loss and gradients were finite; where not, nothing was updated."""
     skipped: bool
+    verdict: Verdict = ACCEPTED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +56,7 @@ class LossSum:
         return self.total / max(self.num_targets, 1)
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Gradients:
     """What a step has come to before its update. Numbers are the same on every rank."""
 
@@ -65,11 +67,6 @@ class Gradients:
     """Global norm before clipping; costs one more pass over the gradients. Collective."""
     micro_losses: Callable[[], list[float]] = list
     """Per target, of this rank's micro batches; empty on stages without a loss."""
-    refused: bool = False
-
-    def refuse(self) -> None:
-        """No update with these gradients. To be called on every rank."""
-        self.refused = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,12 +142,12 @@ class TrainModule:
         self,
         batches: Sequence[Batch | None],
         *,
-        before_update: Callable[[Gradients], None] | None = None,
+        before_update: Callable[[Gradients], Verdict] | None = None,
     ) -> StepResult:
         """Forward, backward, reduction and update over this rank's micro batches. Collective.
 
-        before_update sees the gradients and may refuse them; those that are not finite are never
-        used. The schedule counts updates that were made.
+        before_update gives the verdict on the gradients. Gradients that are not finite are never
+        used, whatever the verdict. The schedule counts updates that were made.
         """
         self.sync_parameters()
         for chunk in self.model_chunks:
@@ -171,12 +168,16 @@ class TrainModule:
                 for report, number in zip(reports, targets.of_micro_batches, strict=False)
             ],
         )
-        if before_update is not None:
-            before_update(gradients)
+        verdict = ACCEPTED if before_update is None else before_update(gradients)
         finite = gradients_finite and math.isfinite(loss)
-        if gradients.refused or not finite:
+        if verdict.action is not Action.ACCEPT or not finite:
             return StepResult(
-                loss=loss, grad_norm=None, learning_rate=learning_rate, finite=finite, skipped=True
+                loss=loss,
+                grad_norm=None,
+                learning_rate=learning_rate,
+                finite=finite,
+                skipped=True,
+                verdict=verdict,
             )
         updated, grad_norm, _ = self.optimizer.step()
         self.opt_param_scheduler.step(increment=1)

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,13 @@ from ml_train.checkpoint.run_state import RunState
 from ml_train.config.run import RunConfig
 from ml_train.data.loaders import DataLoaders
 from ml_train.data.stream import SampleStream
+from ml_train.errors import CheckpointError, TrainingError
 from ml_train.training.callbacks.base import Callback
 from ml_train.training.flops import model_tflops_per_device
 from ml_train.training.metrics import RouterMeter, StepMetrics
 from ml_train.training.timing import StepTimers
 from ml_train.training.train_module import Gradients, LossSum, StepResult, TrainModule
+from ml_train.training.verdict import Action, Verdict, gravest
 
 
 class Trainer:
@@ -45,7 +47,6 @@ class Trainer:
         self.saved: Path | None = None
         """The last checkpoint of this run that became whole."""
         self._is_late = False
-        self._rollback: Callable[[], RunState] | None = None
         self._loaders = loaders
         self._platform = platform
         self._timers = timers
@@ -90,10 +91,12 @@ class Trainer:
         with self._timers.phase("data"):
             batches = self._next(self._loaders.train)
         result = self.train_module.train_step(batches, before_update=self._judge)
+        if result.verdict.action is Action.STOP:
+            raise TrainingError(result.verdict.reason)
         self.iteration += 1
         self.consumed_samples += self.train_module.layout.global_batch_size
-        if self._rollback is not None:
-            self._go_back(self._rollback)
+        if result.verdict.action is Action.ROLLBACK:
+            self._go_back(result.verdict.reason)
             return False
         metrics = self._measure(result, self._timers.now() - started)
         self._call("on_step_end", metrics)
@@ -147,10 +150,6 @@ class Trainer:
         assert self._loaders.train is not None
         return self._loaders.train
 
-    def request_rollback(self, load: Callable[[], RunState]) -> None:
-        """Instead of ending this step: load an earlier state, and go on with the data after it."""
-        self._rollback = load
-
     def request_stop(self, reason: str) -> None:
         """End the run after this step. The same on every rank."""
         self.stop_reason = self.stop_reason or reason
@@ -165,23 +164,37 @@ class Trainer:
         for callback in self.callbacks:
             getattr(callback, hook)(self, *arguments)
 
-    def _judge(self, gradients: Gradients) -> None:
-        self._call("on_gradients", gradients)
+    def _judge(self, gradients: Gradients) -> Verdict:
+        return gravest([callback.on_gradients(self, gradients) for callback in self.callbacks])
 
-    def _go_back(self, load: Callable[[], RunState]) -> None:
-        """To an earlier state of everything but the data, of which nothing is seen twice."""
-        self._rollback = None
+    def _go_back(self, cause: str) -> None:
+        """Load an earlier state of everything but the data, of which nothing is seen twice.
+
+        Raises TrainingError, with the cause of the rollback, where no checkpoint can be loaded.
+        """
         layout, training = self.train_module.layout, self.config.training
         self._meter.collect(num_microbatches=layout.num_microbatches, device=self._platform.device)
         self._timers.collect()
-        left, self.iteration = self.iteration, load().iteration
+        try:
+            state = self._earlier_state()
+        except CheckpointError as error:
+            raise TrainingError(f"{cause}. No rollback: {error}") from error
+        left, self.iteration = self.iteration, state.iteration
         left_samples = (training.train_iters - self.iteration) * layout.global_batch_size
         self._loaders.go_back(
             self.iteration,
             consumed=self.consumed_samples,
             total=self.consumed_samples + left_samples,
         )
-        self._call("on_rollback", left)
+        self._call("on_rollback", left, state)
+
+    def _earlier_state(self) -> RunState:
+        """From the first callback that holds checkpoints. Raises CheckpointError."""
+        for callback in self.callbacks:
+            state = callback.roll_back(self)
+            if state is not None:
+                return state
+        raise CheckpointError("This run keeps no checkpoints.")
 
     def _measure(self, result: StepResult, seconds: float) -> StepMetrics:
         layout, model = self.train_module.layout, self.train_module.model_config

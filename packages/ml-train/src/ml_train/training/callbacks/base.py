@@ -4,12 +4,12 @@ Every rank holds every callback and calls every hook in the same order, so that 
 communicate. A callback that writes does so on global rank 0 alone; metrics are the same on all.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ml_train.checkpoint.run_state import RunState
 from ml_train.training.metrics import StepMetrics
+from ml_train.training.verdict import ACCEPTED, Verdict
 
 if TYPE_CHECKING:
     from ml_train.training.train_module import Gradients
@@ -45,10 +45,6 @@ class TrainerView(Protocol):
         """The SampleStream of the training data."""
         ...
 
-    def request_rollback(self, load: Callable[[], RunState]) -> None:
-        """Instead of ending this step: load an earlier state, and go on with the data after it."""
-        ...
-
     def request_stop(self, reason: str) -> None:
         """End the run after this step. The same on every rank."""
         ...
@@ -63,11 +59,18 @@ class Callback:
     def on_step_start(self, trainer: TrainerView) -> None:
         """Before each step."""
 
-    def on_gradients(self, trainer: TrainerView, gradients: "Gradients") -> None:
-        """After the backward pass, before the update; gradients.refuse() prevents it."""
+    def on_gradients(self, trainer: TrainerView, gradients: "Gradients") -> Verdict:
+        """After the backward pass, before the update. The gravest verdict of all callbacks counts;
+        each must be the same on every rank."""
+        return ACCEPTED
 
-    def on_rollback(self, trainer: TrainerView, left: int) -> None:
-        """Instead of on_step_end of step `left`: trainer.iteration is an earlier one now."""
+    def roll_back(self, trainer: TrainerView) -> RunState | None:
+        """After the verdict rollback: load an earlier state into trainer.train_module. None from
+        callbacks that hold none, CheckpointError where there is none to load. Collective."""
+        return None
+
+    def on_rollback(self, trainer: TrainerView, left: int, state: RunState) -> None:
+        """Instead of on_step_end of step `left`: `state` is loaded, trainer.iteration is its."""
 
     def on_event(self, trainer: TrainerView, iteration: int, kind: str, text: str) -> None:
         """Another callback has something to report of a step: skipped, rollback."""

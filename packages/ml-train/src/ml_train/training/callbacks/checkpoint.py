@@ -33,7 +33,7 @@ class CheckpointCallback(Callback):
         self._announce(trainer, self._manager.wait())
         return self._manager.roll_back(trainer.train_module)
 
-    def on_rollback(self, trainer: TrainerView, left: int) -> None:
+    def on_rollback(self, trainer: TrainerView, left: int, state: RunState) -> None:
         """This step is saved; later ones are not any more."""
         self._last_step = trainer.iteration
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ml_train import terminal
+from ml_train.checkpoint.run_state import RunState
 from ml_train.checkpoint.store import iteration_of
 from ml_train.training.callbacks.base import Callback, TrainerView
 from ml_train.training.metrics import StepMetrics
@@ -134,7 +135,7 @@ class Reporter(Callback):
             self._flush(trainer.config.training.train_iters)
             self._tell("event", iteration, kind, text)
 
-    def on_rollback(self, trainer: TrainerView, left: int) -> None:
+    def on_rollback(self, trainer: TrainerView, left: int, state: RunState) -> None:
         """Steps after the one that the run goes on from are void."""
         self._steps = []
         self._tell("rollback", trainer, left)

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "invariance"))
+sys.path.insert(0, str(Path(__file__).parent / "invariance"))
 import forks
 
 import ml_train.checkpoint.load

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from token_files import write_tokens
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
-from token_files import write_tokens  # noqa: E402
 
 LENGTH, BATCH = 8, 4
 MODEL = (

@@ -2,14 +2,11 @@
 
 import json
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-from runs import BATCH, LENGTH, done, records, tokens, train
+from tiny_runs import BATCH, LENGTH, done, records, tokens, train
 
 from ml_data.indexed.reader import IndexedDataset
 from ml_models.megatron_core.lines import CORE_LINE

@@ -24,8 +24,8 @@ from typing import Any
 
 from ml_train import terminal
 from ml_train.errors import MlTrainError
-from ml_train.health.hang_report import RankState, compose
-from ml_train.health.stack import Place, place_of, place_of_error
+from ml_train.health.hangs.hang_report import RankState, compose
+from ml_train.health.hangs.stack import Place, place_of, place_of_error
 from ml_train.parallel.layout import World
 
 ANSWER_SECONDS = 3.0

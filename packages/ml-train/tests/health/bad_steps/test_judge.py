@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ml_train.config.sections.health import HealthSection
-from ml_train.health.judge import Judge
+from ml_train.health.bad_steps.judge import Judge
 
 SPIKES = {"check_for_spiky_loss": True, "check_for_large_grads": True, "spike_window": 3}
 

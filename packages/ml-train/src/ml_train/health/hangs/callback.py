@@ -1,6 +1,6 @@
 """Tells the watch over a rank which step it is in, and of errors before anything else hears."""
 
-from ml_train.health.watch import Watch
+from ml_train.health.hangs.watch import Watch
 from ml_train.training.callbacks.base import Callback, TrainerView
 
 

@@ -14,9 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-from runs import BATCH, MODEL, tokens
+from tiny_runs import BATCH, MODEL, tokens
 
 TIMEOUT = 12.0
 """Seconds that a collective may take in these runs; starting up on a busy machine takes less."""

@@ -9,8 +9,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from ml_train.health.hang_report import RankState, compose
-from ml_train.health.stack import place_of, place_of_error
+from ml_train.health.hangs.hang_report import RankState, compose
+from ml_train.health.hangs.stack import place_of, place_of_error
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from ml_train.health import watch as module
-from ml_train.health.watch import Watch
+from ml_train.health.hangs import watch as module
+from ml_train.health.hangs.watch import Watch
 from ml_train.parallel.layout import World
 
 
