@@ -1,4 +1,8 @@
-"""Check that each relative link in the Markdown files of this repository leads somewhere.
+"""Check that what the Markdown files of this repository name is there.
+
+Checked are relative links and their headings, the scripts of commands, paths such as
+`ml_train/training/trainer.py`, modules and names such as `ml_models.registry.get`, and tests by
+name. A changelog tells of names that are gone, so that only its links are checked.
 
 Usage: python tools/check_docs.py
 """
@@ -8,32 +12,149 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
+LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]*)(?:#([^)]*))?\)")
 COMMAND_PATH = re.compile(r"(?:bash|python) ((?:examples|tools|benchmarks)/[\w./-]+)")
+FENCE = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
+HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
+SPAN = re.compile(r"`([^`\n]+)`")
+
+SOURCE_PATH = re.compile(r"\bml_(?:data|models|train)(?:/[\w.]+)+")
+DOTTED_NAME = re.compile(r"(?<![\w./-])ml_(?:data|models|train)(?:\.[A-Za-z_]\w*)+")
+FILE = re.compile(r"[\w./-]+\.(?:py|sh|md|toml)")
+FOLDER = re.compile(r"(?:packages|docs|examples|tools|benchmarks|constraints|tests)/[\w./-]*\w/?")
+TEST = re.compile(r"test_\w+")
+
+FOREIGN = re.compile(
+    # Files of a reader, and of the repositories of xAI, hpcai-tech, Megatron and CANN.
+    r"(my_\w+|model|run|pretrain_gpt|configuration_grok1|modeling_grok1(_outputs)?)\.py"
+    r"|pyproject\.toml|llama_lm/.+|set_env\.sh"
+)
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The files of the repository."""
+
+    root: Path
+    names: tuple[str, ...]
+    """Paths from the root."""
+
+    @cached_property
+    def ends(self) -> frozenset[str]:
+        """Every end of every path, of files and of folders: a/b/c, b/c, c, a/b, b, a."""
+        found: set[str] = set()
+        for name in self.names:
+            parts = name.split("/")
+            for stop in range(1, len(parts) + 1):
+                found.update("/".join(parts[start:stop]) for start in range(stop))
+        return frozenset(found)
+
+    @cached_property
+    def tests(self) -> frozenset[str]:
+        """Names of the test functions."""
+        files = (name for name in self.names if re.search(r"/test_\w+\.py$", name))
+        texts = ((self.root / name).read_text(encoding="utf-8") for name in files)
+        return frozenset(name for text in texts for name in re.findall(r"def (test_\w+)", text))
+
+    @cached_property
+    def sources(self) -> str:
+        """All code of the packages."""
+        files = [name for name in self.names if "/src/" in name and name.endswith(".py")]
+        return "\n".join((self.root / name).read_text(encoding="utf-8") for name in files)
+
+    def module(self, dotted: str) -> Path | None:
+        """The file of a module or package."""
+        package = dotted.split(".")[0].replace("_", "-")
+        path = self.root / "packages" / package / "src" / dotted.replace(".", "/")
+        for candidate in (path.with_suffix(".py"), path / "__init__.py"):
+            if candidate.is_file():
+                return candidate
+        return None
+
+
+def has_name(tree: Tree, dotted: str) -> bool:
+    """Whether a dotted name is a module, a name in a module, or a group of entry points."""
+    if f'"{dotted}"' in tree.sources:
+        return True
+    parts = dotted.split(".")
+    for stop in range(len(parts), 0, -1):
+        file = tree.module(".".join(parts[:stop]))
+        if file is not None:
+            text = file.read_text(encoding="utf-8")
+            return stop == len(parts) or re.search(rf"\b{parts[stop]}\b", text) is not None
+    return False
+
+
+def headings(path: Path) -> set[str]:
+    """Anchors that GitHub makes of the headings of a page."""
+    text = FENCE.sub("", path.read_text(encoding="utf-8"))
+    plain = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in HEADING.findall(text))
+    return {heading.strip().replace(" ", "-") for heading in plain}
+
+
+def dead_links(page: Path, text: str) -> Iterator[str]:
+    """Links of `page` that lead nowhere."""
+    for target, anchor in LINK.findall(text):
+        if "://" in target or not (target or anchor):
+            continue
+        path = page.parent / target if target else page
+        if not path.exists():
+            yield f"link to {target}"
+        elif anchor and anchor not in headings(path):
+            yield f"link to {target}#{anchor}"
+
+
+def dead_names(tree: Tree, text: str) -> Iterator[str]:
+    """Files, modules, names and tests in `text` that are not in the repository."""
+    for target in COMMAND_PATH.findall(text):
+        if not (tree.root / target).exists():
+            yield f"command names {target}"
+    for path in SOURCE_PATH.findall(text):
+        if path.rstrip(".") not in tree.ends:
+            yield f"path {path}"
+    for dotted in DOTTED_NAME.findall(text):
+        if not has_name(tree, dotted):
+            yield f"name {dotted}"
+    for span in SPAN.findall(FENCE.sub("", text)):
+        name = span.split("::")[0].rstrip("/")
+        is_path = FILE.fullmatch(name) or FOLDER.fullmatch(name)
+        if is_path and not FOREIGN.fullmatch(name) and name.removeprefix("./") not in tree.ends:
+            yield f"path {span}"
+        if TEST.fullmatch(span) and span not in tree.tests:
+            yield f"test {span}"
+
+
+def faults_of(tree: Tree, page: Path) -> list[str]:
+    """What `page` names and the repository does not have."""
+    text = page.read_text(encoding="utf-8")
+    faults = list(dead_links(page, text))
+    if page.name != "CHANGELOG.md":
+        faults += dead_names(tree, text)
+    return [f"{page.relative_to(tree.root)}: {fault}" for fault in dict.fromkeys(faults)]
+
+
+def tree_of(root: Path) -> Tree:
+    """All files that git tracks, and new ones that it does not ignore."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    names = [name for name in listed.stdout.splitlines() if (root / name).exists()]
+    return Tree(root, tuple(names))
 
 
 def main() -> int:
-    """Return 0 when every target exists, else 1 with a line per dead one."""
-    root = Path(__file__).parent.parent
-    tracked = subprocess.run(
-        ["git", "ls-files", "*.md"], cwd=root, capture_output=True, text=True, check=True
-    )
-    files = [root / name for name in tracked.stdout.split()]
-    dead = []
-    for file in files:
-        text = file.read_text(encoding="utf-8")
-        for target in LINK.findall(text):
-            if "://" not in target and not (file.parent / target).exists():
-                dead.append(f"{file.relative_to(root)}: link to {target}")
-        for target in COMMAND_PATH.findall(text):
-            if not (root / target).exists():
-                dead.append(f"{file.relative_to(root)}: command names {target}")
-    for line in dead:
-        print(f"docs: {line} leads nowhere", file=sys.stderr)
-    print(f"{len(files)} documents, {len(dead)} dead ends")
-    return 1 if dead else 0
+    """Return 0 when everything that is named exists, else 1 with a line per fault."""
+    tree = tree_of(Path(__file__).parent.parent)
+    pages = [tree.root / name for name in tree.names if name.endswith(".md")]
+    faults = [fault for page in pages for fault in faults_of(tree, page)]
+    for fault in faults:
+        print(f"docs: {fault} leads nowhere", file=sys.stderr)
+    print(f"{len(pages)} documents, {len(faults)} dead ends")
+    return 1 if faults else 0
 
 
 if __name__ == "__main__":
