@@ -257,6 +257,8 @@ def test_a_wrong_command_is_an_error(words: list[str], monkeypatch: pytest.Monke
 # Commands inside sentences are often shortened, so only their flags are looked up.
 SPAN = re.compile(r"`((?:ml-data|ml-models|ml-train) [^`]+)`")
 FLAG = re.compile(r"--[a-z][a-z0-9-]+")
+NO_COMMAND = "ml-data manifest"
+"""The value of a field in docs/data-format.md."""
 
 
 def spans() -> list[tuple[str, str]]:
@@ -264,7 +266,7 @@ def spans() -> list[tuple[str, str]]:
     for path in PAGES:
         text = FENCE.sub("", path.read_text(encoding="utf-8"))
         found += [(path.name, " ".join(span.split())) for span in SPAN.findall(text)]
-    return sorted(set(found))
+    return sorted({(page, span) for page, span in found if span != NO_COMMAND})
 
 
 @pytest.mark.parametrize(("page", "span"), spans())
