@@ -74,10 +74,10 @@ def measure(name: str, repeats: int) -> None:
         micro_batch_size=1,
         global_batch_size=config.training.global_batch_size,
     )
+    from ml_train.bring_up import start_platform
     from ml_train.parallel.groups import process_groups
-    from ml_train.pretrain import start_platform
 
-    platform = start_platform("cpu", world)
+    platform = start_platform("cpu", local_rank=world.local_rank)
     with (
         platform.context(),
         process_groups(layout, world, platform, config.parallel, seed=1),

@@ -13,9 +13,11 @@ import pytest
 import torch
 from token_files import write_tokens
 
+from ml_train.bring_up import start_platform
 from ml_train.errors import CheckpointError, ConfigError, DataError
 from ml_train.generation.evaluate import Evaluation, evaluate_files, windows
-from ml_train.generation.sample import Sampling, generate, next_token
+from ml_train.generation.next_token import generate, next_token
+from ml_train.generation.sampling import Sampling
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
@@ -144,14 +146,18 @@ def test_evaluate_gives_the_loss_of_the_parallel_model(trained: tuple[Path, str]
 
 SAMPLES = """
 import json, sys
+from ml_train.bring_up import start_platform
+
+platform = start_platform("cpu")
 from ml_train.generation.evaluate import evaluate_files
-from ml_train.generation.sample import Sampling, generate
+from ml_train.generation.next_token import generate
+from ml_train.generation.sampling import Sampling
 from ml_train.generation.session import open_model
 
 prompt, greedy = list(range(100, 109)), Sampling(temperature=0)
 settings = {"max_new_tokens": 12, "max_length": 16, "sampling": greedy, "seed": 1, "eod_id": None}
 found = {}
-with open_model(sys.argv[1], device="cpu") as model:
+with open_model(sys.argv[1], platform) as model:
     for name in ("whole", "cached"):
         logits_of, lengths, last = model.logits, [], []
         if name == "cached":
@@ -169,7 +175,7 @@ with open_model(sys.argv[1], device="cpu") as model:
     found["difference"] = max(float((a - b).abs().max()) for a, b in pairs)
 found["losses"] = []
 for bf16 in (False, True):
-    with open_model(sys.argv[1], device="cpu", bf16=bf16) as model:
+    with open_model(sys.argv[1], platform, bf16=bf16) as model:
         files = evaluate_files(
             model.losses, [sys.argv[2]],
             vocab_size=131072, sequence_length=16, batch_size=2, max_tokens=64,
@@ -213,9 +219,10 @@ def test_generate_continues_a_prompt(trained: tuple[Path, str]) -> None:
 
 
 def test_what_cannot_be_opened(tmp_path: Path) -> None:
+    platform = start_platform("cpu")
     from ml_train.generation.session import open_model
 
     with pytest.raises(CheckpointError, match="does not exist"):
-        with open_model(str(tmp_path / "absent"), device="cpu"):
+        with open_model(str(tmp_path / "absent"), platform):
             pass
     assert not torch.distributed.is_initialized()

@@ -30,7 +30,7 @@ _IMPORTS = (
     "ml_models.layers.model",
     "ml_train.checkpoint.manager",
     "ml_train.data.loaders",
-    "ml_train.pretrain",
+    "ml_train.pretrain_run",
     "ml_train.training.trainer",
 )
 

@@ -15,7 +15,7 @@ from test_invariance import config_of
 from ml_models.megatron_core.lines import CORE_LINE
 from ml_train.diagnosis import layouts, verify_resume
 from ml_train.errors import ConfigError
-from ml_train.pretrain import _refuse_for_the_core_line
+from ml_train.pretrain import refuse_for_the_core_line
 
 LACKING_0_12 = pytest.mark.skipif(CORE_LINE == "0.12", reason="refused by name")
 ONLY_0_12 = pytest.mark.skipif(
@@ -32,9 +32,9 @@ def test_what_core_0_12_lacks_is_refused_by_name(tmp_path: Path) -> None:
         checkpoint=dataclasses.replace(parts.checkpoint, save=str(tmp_path)),
     )
     with pytest.raises(ConfigError, match="--use-distributed-optimizer on megatron-core 0.12.1"):
-        _refuse_for_the_core_line(config)
+        refuse_for_the_core_line(config)
     saved = dataclasses.replace(config.checkpoint, no_save_optim=True)
-    _refuse_for_the_core_line(dataclasses.replace(config, checkpoint=saved))
+    refuse_for_the_core_line(dataclasses.replace(config, checkpoint=saved))
 
 
 @pytest.mark.parametrize(

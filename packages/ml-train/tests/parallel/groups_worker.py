@@ -10,12 +10,12 @@ import torch
 import torch.distributed as dist
 
 from ml_models import registry
+from ml_train.bring_up import start_platform
 from ml_train.checkpoint.manager import CheckpointManager
 from ml_train.config.sections.checkpoint import CheckpointSection
 from ml_train.config.sections.parallel import ParallelSection
 from ml_train.parallel.groups import process_groups
 from ml_train.parallel.layout import World, make_layout
-from ml_train.pretrain import start_platform
 from ml_train.training.callbacks.signals import SignalCallback
 
 
@@ -34,7 +34,7 @@ def main() -> None:
         micro_batch_size=1,
         global_batch_size=None,
     )
-    platform = start_platform("cpu", world)
+    platform = start_platform("cpu", local_rank=world.local_rank)
     with platform.context(), process_groups(layout, world, platform, parallel, seed=1):
         CheckpointManager(CheckpointSection(), timeout=parallel.timeout)
         signals = SignalCallback(limit_seconds=60, timeout=parallel.timeout)

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 
 from ml_models import registry
+from ml_train.bring_up import start_platform
 from ml_train.config.run import RunConfig
 from ml_train.config.sections.model import ModelSection
 from ml_train.config.sections.parallel import ParallelSection
 from ml_train.config.sections.training import TrainingSection
 from ml_train.parallel.groups import process_groups
 from ml_train.parallel.layout import World, make_layout
-from ml_train.pretrain import start_platform
 from ml_train.training.verdict import Action, Verdict
 
 BATCH, LENGTH, VOCABULARY = 8, 16, 128
@@ -134,7 +134,7 @@ def main() -> None:
     small = {"num_layers": 2, "vocab_size": VOCABULARY, "seq_length": LENGTH, "num_experts": 4}
     small |= {"hidden_size": 32, "ffn_hidden_size": 64, "kv_channels": 8, "num_query_groups": 2}
     model = registry.get("grok1-tiny").replace(num_attention_heads=4, **small)
-    platform = start_platform("cpu", world)
+    platform = start_platform("cpu", local_rank=world.local_rank)
     results: dict[str, Any] = {}
     for pp in (1, 2):
         for micro_batch_size in (1, 2, 4):

@@ -3,6 +3,7 @@
 import argparse
 
 from ml_train import terminal
+from ml_train.bring_up import start_platform
 from ml_train.config.sections.rules import COUNT, check_number, flag_of
 
 DESCRIPTION = "Loss and perplexity of a checkpoint over token files, each token predicted once."
@@ -31,12 +32,15 @@ def run(args: argparse.Namespace) -> int:
     """Print a line per file, and one for all where there are several."""
     for name in ("seq_length", "micro_batch_size", "max_tokens"):
         check_number(flag_of(name), getattr(args, name), COUNT)
+    platform = start_platform(args.device)
+
+    # These imports bring megatron-core, which must come after the platform's apply().
     from ml_train.generation.evaluate import Evaluation, evaluate_files
     from ml_train.generation.session import open_model
 
-    with open_model(args.load, device=args.device, bf16=args.bf16) as model:
+    with open_model(args.load, platform, bf16=args.bf16) as model:
         terminal.result(f"[{model.folder}]")
-        found = evaluate_files(
+        evaluations = evaluate_files(
             model.losses,
             args.data_path,
             vocab_size=model.model_config.vocab_size,
@@ -44,12 +48,12 @@ def run(args: argparse.Namespace) -> int:
             batch_size=args.micro_batch_size,
             max_tokens=args.max_tokens,
         )
-    if len(found) > 1:
-        found["all files"] = Evaluation(
-            loss_sum=sum(part.loss_sum for part in found.values()),
-            num_tokens=sum(part.num_tokens for part in found.values()),
+    if len(evaluations) > 1:
+        evaluations["all files"] = Evaluation(
+            loss_sum=sum(part.loss_sum for part in evaluations.values()),
+            num_tokens=sum(part.num_tokens for part in evaluations.values()),
         )
-    for prefix, result in found.items():
+    for prefix, result in evaluations.items():
         terminal.result(
             f"{prefix}: loss {result.loss:.6f}  perplexity {result.perplexity:.4f}  "
             f"tokens {result.num_tokens}"

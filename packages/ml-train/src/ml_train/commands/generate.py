@@ -2,9 +2,13 @@
 
 import argparse
 
+from ml_data.errors import MlDataError
+from ml_data.tokenizers import load_tokenizer
 from ml_train import terminal
+from ml_train.bring_up import start_platform
 from ml_train.config.sections.rules import COUNT, NUMBER_OR_NONE, check_number
 from ml_train.errors import ConfigError
+from ml_train.generation.sampling import Sampling
 
 DESCRIPTION = "Continue prompts with a trained checkpoint."
 
@@ -33,18 +37,18 @@ def run(args: argparse.Namespace) -> int:
     """Print each prompt with its continuation."""
     check_number("--max-new-tokens", args.max_new_tokens, COUNT)
     check_number("--seed", args.seed, NUMBER_OR_NONE)
-    from ml_data.errors import MlDataError
-    from ml_data.tokenizers import load_tokenizer
-    from ml_train.generation.sample import Sampling, generate
-
     sampling = Sampling(temperature=args.temperature, top_k=args.top_k, top_p=args.top_p)
     try:
         tokenizer = load_tokenizer(args.tokenizer_name_or_path)
     except MlDataError as error:
         raise ConfigError(f"--tokenizer-name-or-path: {error}.") from error
+    platform = start_platform(args.device)
+
+    # These imports bring megatron-core, which must come after the platform's apply().
+    from ml_train.generation.next_token import generate
     from ml_train.generation.session import open_model
 
-    with open_model(args.load, device=args.device, bf16=args.bf16) as model:
+    with open_model(args.load, platform, bf16=args.bf16) as model:
         if tokenizer.vocab_size > model.model_config.vocab_size:
             raise ConfigError(
                 f"The tokenizer has {tokenizer.vocab_size} entries, the model of {model.folder} "

@@ -1,7 +1,8 @@
 """Open a checkpoint for inference: one process holds the whole model, whatever layout saved it.
 
-Trade-off: no parallelism and one sequence at a time. That is what a sample after training needs;
-serving is another program's work.
+Trade-off: no parallelism, and one sequence at a time. A sample after training needs no more;
+serving is another program's work. This module imports megatron-core: import it after
+ml_train.bring_up.start_platform.
 """
 
 import json
@@ -10,20 +11,29 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
 
+from ml_models import registry
+from ml_models.build import pad_vocab_size
+from ml_models.errors import MlModelsError
+from ml_models.single_process import process_group, whole_model
 from ml_train import terminal
 from ml_train.checkpoint import find
 from ml_train.checkpoint.manager import CheckpointManager
 from ml_train.config.sections.checkpoint import CheckpointSection
 from ml_train.errors import CheckpointError
+from ml_train.generation.cache import RememberingModel
 
 if TYPE_CHECKING:
     from ml_models.config import ModelConfig
-    from ml_train.generation.cache import RememberingModel
+    from ml_models.platforms.base import Platform
+
+_VOCAB_MULTIPLE = 128
+"""Megatron's default padding. Loading accepts a checkpoint whose vocabulary is padded otherwise,
+and the padded logits are cut off."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,112 +48,76 @@ class OpenModel:
 
     def logits(self, tokens: torch.Tensor) -> torch.Tensor:
         """fp32 [batch, sequence, vocabulary] of int64 tokens [batch, sequence]."""
-        found = self._forward(tokens)
-        return found.float()[..., : self.model_config.vocab_size]
+        return self._forward(tokens).float()[..., : self.model_config.vocab_size]
 
-    def remembering(self) -> "RememberingModel":
-        """Logits of a growing sequence by a key/value cache. Changes the module: logits and losses
-        are not to be asked for afterwards.
+    def losses(self, tokens: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Cross entropy [batch, sequence] of each label, nats."""
+        return self._forward(tokens, labels=labels.to(self.device)).float()
+
+    def remembering(self) -> RememberingModel:
+        """The same model with a key/value cache, for a sequence that grows.
+
+        Changes the module: `logits` and `losses` give wrong numbers afterwards.
         """
-        from ml_train.generation.cache import RememberingModel
-
         return RememberingModel(
             self.module, vocab_size=self.model_config.vocab_size, device=self.device
         )
 
-    def losses(self, tokens: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Cross entropy [batch, sequence] of each label, nats."""
-        return self._forward(tokens, labels=labels).float()
-
-    def _forward(self, tokens: torch.Tensor, **more: torch.Tensor) -> torch.Tensor:
+    def _forward(self, tokens: torch.Tensor, **labels: torch.Tensor) -> torch.Tensor:
         tokens = tokens.to(self.device)
-        labels = {name: value.to(self.device) for name, value in more.items()}
         positions = torch.arange(tokens.shape[1], device=self.device).expand_as(tokens)
         with torch.inference_mode():
-            found: torch.Tensor = self.module(tokens, positions, None, **labels)
-        return found
+            output: torch.Tensor = self.module(tokens, positions, None, **labels)
+        return output
 
 
 @contextmanager
-def open_model(load: str, *, device: str = "auto", bf16: bool = False) -> Iterator[OpenModel]:
-    """The newest whole checkpoint of a directory, or one iter_* folder. Raises CheckpointError."""
-    from ml_models.megatron_core.check import check_unknown_line
-    from ml_models.platforms import get_platform
+def open_model(load: str, platform: "Platform", *, bf16: bool = False) -> Iterator[OpenModel]:
+    """The newest whole checkpoint of the directory `load`, or the checkpoint that `load` is.
 
-    platform = get_platform(device)
-    platform.set_device(0)
-    platform.apply()
-    check_unknown_line("ml_models", "ml_train")
-    from megatron.core import parallel_state  # adapted by the platform first
-
-    store = torch._C._distributed_c10d.HashStore()
-    dist.init_process_group(platform.backend, store=store, rank=0, world_size=1)
-    try:
+    `platform` comes from ml_train.bring_up.start_platform. Raises CheckpointError.
+    """
+    with process_group(platform):
         folder = find.choose(
             CheckpointSection(load=load), group=dist.new_group(backend="gloo"), say=terminal.notice
         )
         assert folder is not None  # None is only for a --load that is --save as well
         model = _model_config(folder)
-        _import_modules(model)
-        with platform.context():
-            parallel_state.initialize_model_parallel(
-                create_gloo_process_groups=platform.needs_gloo_groups
-            )
-            module = _load(folder, model, platform, bf16)
+        with whole_model(
+            model,
+            platform,
+            padded_vocab_size=pad_vocab_size(model.vocab_size, _VOCAB_MULTIPLE, 1),
+            bf16=bf16,
+            params_dtype=torch.bfloat16 if bf16 else torch.float32,
+        ) as module:
+            module.to(platform.device).eval()
+            _load_weights(module, model, folder, platform)
             yield OpenModel(
                 module=module, model_config=model, device=platform.device, folder=folder
             )
-    finally:
-        parallel_state.destroy_model_parallel()
-        dist.destroy_process_group()
 
 
-def _import_modules(model: "ModelConfig") -> None:
-    """megatron-core decorates functions with torch.compile as its modules are imported, which
-    fails once a platform's context is entered.
-    """
-    import ml_models.layers.model  # noqa: F401
-    from ml_models import registry
-
-    registry.architecture(model).spec()
-
-
-def _load(folder: Path, model: "ModelConfig", platform: Any, bf16: bool) -> torch.nn.Module:
-    from ml_models.build import build_model, make_transformer_config, pad_vocab_size
-
-    transformer = make_transformer_config(
-        model,
-        device=platform.device,
-        bf16=bf16,
-        params_dtype=torch.bfloat16 if bf16 else torch.float32,
-        perform_initialization=False,
-    )
-    module: torch.nn.Module = build_model(
-        model,
-        transformer,
-        padded_vocab_size=pad_vocab_size(model.vocab_size, 128, 1),
-        pre_process=True,
-        post_process=True,
-    )
-    module.to(platform.device).eval()
-    view = SimpleNamespace(
+def _load_weights(
+    module: torch.nn.Module, model: "ModelConfig", folder: Path, platform: "Platform"
+) -> None:
+    run = SimpleNamespace(
         model_chunks=[module],
         optimizer=None,
         opt_param_scheduler=None,
         model_config=model,
-        transformer_config=transformer,
+        transformer_config=module.config,
     )
-    chosen = CheckpointSection(
+    config = CheckpointSection(
         load=str(folder), no_load_optim=True, no_load_rng=True, no_verify_checksums=True
     )
-    CheckpointManager(chosen, platform=platform, say=lambda text: None).load(view)
-    return module
+    CheckpointManager(config, platform=platform, say=_ignore).load(run)
+
+
+def _ignore(message: str) -> None:
+    """The manager tells that the optimizer starts anew, which is no news for inference."""
 
 
 def _model_config(folder: Path) -> "ModelConfig":
-    from ml_models import registry
-    from ml_models.errors import MlModelsError
-
     try:
         values = json.loads((folder / "model_config.json").read_text(encoding="utf-8"))
         return registry.from_dict(values)

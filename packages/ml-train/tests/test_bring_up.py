@@ -1,0 +1,63 @@
+"""The order in which a command starts, with stand-ins of Ascend's libraries."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOKENIZER = Path(__file__).parents[3] / "examples" / "data" / "grok1_tokenizer"
+
+# MindSpeed's adaptor changes modules of megatron-core before they are first imported: it must find
+# none of them. The stand-in tells which it finds and ends the command there, as nothing here can
+# train on an NPU.
+STAND_INS = {
+    "torch_npu/__init__.py": (
+        "import torch, types\n"
+        "torch.npu = types.SimpleNamespace(\n"
+        "    is_available=lambda: True, set_device=lambda index: print('device', index))\n"
+    ),
+    "torch_npu/contrib/__init__.py": "",
+    "torch_npu/contrib/transfer_to_npu.py": "",
+    "mindspeed/__init__.py": "",
+    "mindspeed/megatron_adaptor.py": (
+        "import sys\n"
+        "print('early', [name for name in sys.modules if name.startswith('megatron.core')])\n"
+        "raise SystemExit(7)\n"
+    ),
+}
+COMMAND = """
+import sys
+from ml_models.megatron_core import lines
+from ml_models.platforms import npu
+npu.MINDSPEED_LINE = lines.installed_line()
+from ml_train.cli import main
+raise SystemExit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["pretrain", "--model", "grok1-tiny", "--data-path", "nowhere"],
+        ["generate", "--load", "x", "--tokenizer-name-or-path", str(TOKENIZER), "--prompt", "x"],
+        ["evaluate", "--load", "nowhere", "--data-path", "nowhere"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_mindspeed_finds_no_module_of_megatron_core(tmp_path: Path, arguments: list[str]) -> None:
+    for name, text in STAND_INS.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    done = subprocess.run(
+        [sys.executable, "-c", COMMAND, *arguments, "--device", "npu"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path)},
+    )
+    assert done.returncode == 7, done.stdout + done.stderr
+    assert done.stdout.splitlines() == ["device 0", "early []"]
