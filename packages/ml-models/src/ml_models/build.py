@@ -4,13 +4,13 @@ Both are functions of their arguments alone, except that a module reads megatron
 groups, which must be set up before `build_model`.
 """
 
-import difflib
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from ml_models import registry
 from ml_models.config import ModelConfig
 from ml_models.errors import ConfigError, LayoutError
+from ml_models.nearest import did_you_mean
 
 if TYPE_CHECKING:
     import torch
@@ -50,9 +50,10 @@ def make_transformer_config(
     known = [field.name for field in fields(TransformerConfig)]
     for name in training:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(f"megatron-core's TransformerConfig has no field {name!r}.{hint}")
+            raise ConfigError(
+                f"megatron-core's TransformerConfig has no field {name!r}."
+                f"{did_you_mean(name, known)}"
+            )
     values: dict[str, Any] = {
         **_shape_fields(model),
         "use_cpu_initialization": device.type == "cpu",

@@ -12,10 +12,10 @@ import threading
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from difflib import get_close_matches
 from types import FrameType
 
 from ml_models.errors import FAILED, Terminated, exit_code
+from ml_models.nearest import nearest_name
 
 _MAY_BE_REPEATED = (argparse._AppendAction, argparse._ExtendAction, argparse._CountAction)
 
@@ -53,8 +53,8 @@ def empty_value(flag: str) -> str:
 def unknown_flag(word: str, known: Sequence[str]) -> str:
     """The sentence on a word that no flag takes; it names the nearest known flag."""
     flag = word.partition("=")[0]
-    nearest = get_close_matches(flag, known, n=1)
-    hint = f" Did you mean {nearest[0]}?" if nearest else ""
+    nearest = nearest_name(flag, known)
+    hint = f" Did you mean {nearest}?" if nearest else ""
     what = "flag" if flag.startswith("-") else "argument"
     return f"Unknown {what} {flag or repr(flag)}.{hint}"
 

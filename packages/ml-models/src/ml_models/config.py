@@ -4,7 +4,6 @@ A configuration is frozen and says only what the model is. How it is trained and
 megatron-core's TransformerConfig, see `ml_models.build.make_transformer_config`. No torch here.
 """
 
-import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -14,6 +13,7 @@ from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type
 from typing_extensions import Self
 
 from ml_models.errors import ConfigError
+from ml_models.nearest import nearest_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,8 +143,9 @@ def reject_unknown_fields(config_type: type[ModelConfig], values: Mapping[str, A
     known = [field.name for field in fields(config_type)]
     for name in values:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}."
+            # Field names are long and few: a remote guess helps more than the list of all.
+            near = nearest_name(name, known, cutoff=0.4)
+            hint = f"did you mean {near!r}?" if near else f"known: {', '.join(known)}."
             raise ConfigError(f"{config_type.__name__} has no field {name!r}; {hint}")
 
 

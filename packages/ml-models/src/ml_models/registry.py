@@ -6,7 +6,6 @@ ours; others come from installed distributions, as entry points of the group
 adds one from start to end.
 """
 
-import difflib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -19,6 +18,7 @@ from ml_models.config import ModelConfig, missing_fields, reject_unknown_fields
 from ml_models.errors import ConfigError
 from ml_models.grok1.config import Grok1Config, grok1_40b, grok1_40b_guide, grok1_314b, grok1_tiny
 from ml_models.mixtral.config import MixtralConfig, mixtral_8x7b, mixtral_tiny
+from ml_models.nearest import did_you_mean
 
 GROUP = "ml_models.architectures"
 
@@ -126,9 +126,9 @@ def get(name: str) -> ModelConfig:
         if name in entry.named:
             return entry.named[name]()
     known = names()
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise ConfigError(f"no model is called {name!r}; known: {', '.join(known)}.{hint}")
+    raise ConfigError(
+        f"no model is called {name!r}; known: {', '.join(known)}.{did_you_mean(name, known)}"
+    )
 
 
 def architecture(config: ModelConfig) -> Architecture:

@@ -4,12 +4,17 @@ import argparse
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ml_models import terminal
+from ml_models.commands.tables import Column, table
 from ml_models.errors import ConfigError
 
+if TYPE_CHECKING:
+    from ml_models.comparison.report import Comparison
+
 TOLERANCE = 1e-4
+COLUMNS = (Column(13), Column(7, right=True), Column(9, True), Column(9, True), Column())
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,18 +59,23 @@ def run(args: argparse.Namespace) -> int:
     return 0 if result["passed"] else 1
 
 
-def as_text(result: dict[str, Any]) -> str:
-    """A table: one line per group."""
-    lines = [f"{'':14} {'tensors':>7} {'absolute':>10} {'relative':>10}  limit"]
-    order = ["logits", *sorted(set(result["groups"]) - {"logits"})]
-    for name in order:
-        entry = result["groups"][name]
+def as_text(result: "Comparison") -> str:
+    """A table with a row per group, the logits first, and the verdict."""
+    groups = result["groups"]
+    rows = [("", "tensors", "absolute", "relative", "limit")]
+    for name in ["logits", *sorted(set(groups) - {"logits"})]:
+        entry = groups[name]
         verdict = "" if entry["within"] else f"  EXCEEDED by {entry['worst']}"
-        lines.append(
-            f"{name:14} {entry['tensors']:7} {entry['absolute']:10.2e} {entry['relative']:10.2e}  "
-            f"{entry['limited']} {entry['limit']:g}{verdict}"
+        rows.append(
+            (
+                name,
+                str(entry["tensors"]),
+                f"{entry['absolute']:.2e}",
+                f"{entry['relative']:.2e}",
+                f"{entry['limited']} {entry['limit']:g}{verdict}",
+            )
         )
-    lines.append(f"top-1 agreement {result['top1_agreement']:.2%}")
+    lines = [*table(COLUMNS, rows), f"top-1 agreement {result['top1_agreement']:.2%}"]
     if result["not_compared"]:
         lines.append(f"not compared: {', '.join(result['not_compared'])}")
     lines.append(f"logits {'within' if result['passed'] else 'NOT within'} {result['tolerance']:g}")

@@ -2,11 +2,15 @@
 
 import argparse
 import json
-from typing import Any
+from dataclasses import asdict
+from typing import TypedDict
 
 from ml_models import registry, terminal
+from ml_models.commands.tables import Column, table
 from ml_models.config import ModelConfig
 from ml_models.parameters import billions, count_parameters
+
+COUNTS = (Column(14), Column(18, right=True), Column(8, right=True), Column())
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,8 +27,26 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def describe(name: str, model: ModelConfig) -> dict[str, Any]:
-    """Architecture, fields with sources, parameters."""
+class Choice(TypedDict):
+    """A field of a model's configuration."""
+
+    value: object
+    source: str
+    """Where the value comes from, such as a line of the released code."""
+
+
+class Facts(TypedDict):
+    """What `ml-models show --json` prints."""
+
+    name: str
+    architecture: str
+    fields: dict[str, Choice]
+    parameters: dict[str, int]
+    """Numbers of parameters: in all, active, and per component."""
+
+
+def describe(name: str, model: ModelConfig) -> Facts:
+    """The facts of `model`, which the registry knows as `name`."""
     counts = count_parameters(model)
     values = model.to_dict()
     architecture = registry.architecture(model)
@@ -36,27 +58,31 @@ def describe(name: str, model: ModelConfig) -> dict[str, Any]:
             field: {"value": value, "source": architecture.source_of(name, field)}
             for field, value in values.items()
         },
-        "parameters": {
-            "total": counts.total,
-            "active": counts.active,
-            "embedding": counts.embedding,
-            "output": counts.output,
-            "attention": counts.attention,
-            "router": counts.router,
-            "experts": counts.experts,
-            "active_experts": counts.active_experts,
-            "norms": counts.norms,
-        },
+        "parameters": {"total": counts.total, "active": counts.active, **asdict(counts)},
     }
 
 
-def as_text(facts: dict[str, Any]) -> str:
+def as_text(facts: Facts) -> str:
     """A page of text."""
-    lines = [f"{facts['name']} ({facts['architecture']})", "", "Architecture"]
-    for field, entry in facts["fields"].items():
-        lines.append(f"  {field:<38}{entry['value']!s:<22}{entry['source']}")
-    lines += ["", "Parameters"]
-    for part, count in facts["parameters"].items():
-        note = "  (tied to the embedding)" if part == "output" and not count else ""
-        lines.append(f"  {part:<16}{count:>18,}  {billions(count):>8}{note}")
-    return "\n".join(lines)
+    choices = [
+        (field, str(choice["value"]), choice["source"]) for field, choice in facts["fields"].items()
+    ]
+    counts = [
+        (part, f"{count:,}", billions(count), _note(part, count))
+        for part, count in facts["parameters"].items()
+    ]
+    return "\n".join(
+        [
+            f"{facts['name']} ({facts['architecture']})",
+            "",
+            "Architecture",
+            *table((Column(36), Column(20), Column()), choices, indent="  "),
+            "",
+            "Parameters",
+            *table(COUNTS, counts, indent="  "),
+        ]
+    )
+
+
+def _note(part: str, count: int) -> str:
+    return "(tied to the embedding)" if part == "output" and not count else ""
