@@ -25,6 +25,7 @@ SPAN = re.compile(r"`([^`\n]+)`")
 
 SOURCE_PATH = re.compile(r"\bml_(?:data|models|train)(?:/[\w.]+)+")
 DOTTED_NAME = re.compile(r"(?<![\w./-])ml_(?:data|models|train)(?:\.[A-Za-z_]\w*)+")
+IMPORT = re.compile(r"^from (ml_(?:data|models|train)[\w.]*) import ([\w, ]+)$", re.MULTILINE)
 FILE = re.compile(r"[\w./-]+\.(?:py|sh|md|toml)")
 FOLDER = re.compile(r"(?:packages|docs|examples|tools|benchmarks|constraints|tests)/[\w./-]*\w/?")
 TEST = re.compile(r"test_\w+")
@@ -117,7 +118,12 @@ def dead_names(tree: Tree, text: str) -> Iterator[str]:
     for path in SOURCE_PATH.findall(text):
         if path.rstrip(".") not in tree.ends:
             yield f"path {path}"
-    for dotted in DOTTED_NAME.findall(text):
+    imported = [
+        f"{module}.{name.strip()}"
+        for module, names in IMPORT.findall(text)
+        for name in names.split(",")
+    ]
+    for dotted in (*DOTTED_NAME.findall(text), *imported):
         if not has_name(tree, dotted):
             yield f"name {dotted}"
     for span in SPAN.findall(FENCE.sub("", text)):

@@ -24,6 +24,7 @@ def checker() -> ModuleType:
 
 FILES = {
     "packages/ml-data/src/ml_data/__init__.py": "def tokenize(): ...\n",
+    "packages/ml-data/src/ml_data/indexed/__init__.py": "",
     "packages/ml-data/src/ml_data/indexed/reader.py": "class Reader:\n    size = 1\n",
     "packages/ml-data/tests/indexed/test_reader.py": "def test_it_reads(): ...\n",
     "tools/run.sh": "",
@@ -47,6 +48,7 @@ BAD = {
     "```\nml_data/pipeline/run.py\n```": "path ml_data/pipeline/run.py",
     "`ml_data.indexed.writer`": "name ml_data.indexed.writer",
     "`ml_data.indexed.reader.Writer`": "name ml_data.indexed.reader.Writer",
+    "```\nfrom ml_data.indexed import write\n```": "name ml_data.indexed.write",
     "`test_it_writes`": "test test_it_writes",
     "```bash\nbash tools/walk.sh\n```": "command names tools/walk.sh",
 }
