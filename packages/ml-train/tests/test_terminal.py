@@ -16,7 +16,7 @@ from ml_data.errors import ExitCode
 from ml_models import errors as model_errors
 from ml_train import errors, terminal
 from ml_train.config.sections.data import DataSection
-from ml_train.data.manifest import check_manifests
+from ml_train.data.manifest import ExpectedTokens, check_manifests
 
 
 def say_all() -> None:
@@ -46,7 +46,7 @@ def test_a_pair_without_a_manifest_is_told(
     prefix = write_tokens(tmp_path / "tokens", lengths=[20] * 4)
     data = DataSection(data_path=(prefix,))
     with terminal.speaking():
-        check_manifests(data, vocab_size=None, eod_id=None, fingerprint=None)
+        check_manifests(data, ExpectedTokens())
     said = f"{prefix} has no manifest: tokenizer and checksums are not checked\n"
     assert capsys.readouterr().err == said
 

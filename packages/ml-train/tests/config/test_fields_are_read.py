@@ -12,7 +12,7 @@ SOURCE = Path(ml_train.__file__).parent
 # Where a section goes by another name than its own.
 ALIASES = {"optimizer": {"settings"}, "model": {"section"}, "checkpoint": {"config", "_config"}}
 ALIASES["health"] = {"config", "_config"}
-ALIASES["tokenizer"] = {"section"}
+ALIASES["tokenizer"] = ALIASES["data"] = {"section"}
 # Where the reader is the configuration itself: only 1 is legal; it becomes the model's own length.
 WITHIN = {"context_parallel_size", "seq_length"}
 # Read through a property of their own section.
@@ -22,7 +22,7 @@ THROUGH |= {"model": "resolve", "model_config": "resolve", "model_override": "re
 
 def reads() -> set[tuple[str, str]]:
     """(name before the dot, attribute) of every attribute read outside the configuration."""
-    found = set()
+    attributes = set()
     for path in SOURCE.rglob("*.py"):
         if "config" in path.relative_to(SOURCE).parts[:1]:
             continue
@@ -30,20 +30,20 @@ def reads() -> set[tuple[str, str]]:
             if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
                 owner = node.value
                 if isinstance(owner, ast.Attribute):
-                    found.add((owner.attr, node.attr))
+                    attributes.add((owner.attr, node.attr))
                 elif isinstance(owner, ast.Name):
-                    found.add((owner.id, node.attr))
-    return found
+                    attributes.add((owner.id, node.attr))
+    return attributes
 
 
 def test_every_field_is_read_outside_the_configuration() -> None:
-    found = reads() | {("model", "resolve")}  # config/load.py calls it for every command
+    attributes = reads() | {("model", "resolve")}  # config/load.py calls it for every command
     unread = [
         setting.key
         for setting in settings().values()
         if setting.name not in WITHIN
         and not any(
-            (owner, THROUGH.get(setting.name, setting.name)) in found
+            (owner, THROUGH.get(setting.name, setting.name)) in attributes
             for owner in {setting.section, *ALIASES.get(setting.section, set())}
         )
     ]

@@ -34,12 +34,12 @@ def script(name: str) -> list[tuple[str, ...]]:
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_each_flag_has_exactly_one_meaning(name: str) -> None:
-    ours = {s.flag for s in settings().values()} | {
+    setting_flags = {s.flag for s in settings().values()} | {
         "--no-" + s.flag[2:] for s in settings().values() if s.kind is bool
     }
     for flag, *_ in script(name):
-        places = [flag in ours, flag in STATEMENTS, flag in REFUSED]
-        assert sum(places) == 1, f"{flag} of {name}: setting, statement, refused = {places}"
+        meanings = [flag in setting_flags, flag in STATEMENTS, flag in REFUSED]
+        assert sum(meanings) == 1, f"{flag} of {name}: setting, statement, refused = {meanings}"
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -70,7 +70,7 @@ def test_what_is_left_of_a_script_loads(name: str, model: str) -> None:
     if "--overlap-param-gather" in kept:
         expected = ["parallel.overlap_param_gather (flag --overlap-param-gather) has no effect"]
     assert len(loaded.warnings) == len(expected)
-    assert all(text in found for text, found in zip(expected, loaded.warnings, strict=True))
+    assert all(text in warning for text, warning in zip(expected, loaded.warnings, strict=True))
 
 
 def test_a_flag_that_contradicts_the_model_names_both_and_the_way_out() -> None:

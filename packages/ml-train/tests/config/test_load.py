@@ -40,11 +40,11 @@ def test_later_wins_and_origins_are_told(tmp_path: Path) -> None:
 
 
 def test_a_repeated_flag_is_refused_unless_nothing_is_lost() -> None:
-    said = message("--train-iters", "3", "--train-iters", "4")
-    assert said == "--train-iters is given twice, as 3 and as 4; give it once."
+    fault = message("--train-iters", "3", "--train-iters", "4")
+    assert fault == "--train-iters is given twice, as 3 and as 4; give it once."
     assert "as a b and as a" in message("--data-path", "a", "b", "--data-path=a")
-    said = message("--bf16", "--lr", "1", "--no-bf16")
-    assert said == "--bf16 and --no-bf16 contradict each other; give one of them."
+    fault = message("--bf16", "--lr", "1", "--no-bf16")
+    assert fault == "--bf16 and --no-bf16 contradict each other; give one of them."
     assert load("--train-iters", "3", "--lr=2", "--train-iters=3").config.training.train_iters == 3
     assert "gives num_layers twice" in message("--model-override", "num_layers=2", "num_layers=4")
 
@@ -68,9 +68,9 @@ def test_unknown_flag_names_the_nearest() -> None:
 
 def test_token_dropping_is_refused_with_tensor_parallelism() -> None:
     given = ("--recipe", "grok1-tiny", "--moe-expert-capacity-factor", "1.0")
-    said = message(*given)
-    assert "--moe-expert-capacity-factor 1.0 with --tensor-model-parallel-size 2" in said
-    assert "rule: TP 1" in said
+    fault = message(*given)
+    assert "--moe-expert-capacity-factor 1.0 with --tensor-model-parallel-size 2" in fault
+    assert "rule: TP 1" in fault
     factor = load(*given, "--tensor-model-parallel-size", "1").config.model
     assert factor.moe_expert_capacity_factor == 1.0
     assert "must be above 0" in message("--moe-expert-capacity-factor", "0")

@@ -19,8 +19,10 @@ JOB = """
 import json, os, sys
 import torch.distributed as dist
 from ml_train.config.sections.data import DataSection
+from ml_train.data.demand import Demand
 from ml_train.data.loaders import build_dataloaders
-from ml_train.data.resume import Demand
+from ml_train.data.request import DataRequest
+from ml_train.data.stream import RankShare
 from ml_train.errors import DataError
 
 given = json.loads(sys.argv[1])
@@ -29,10 +31,12 @@ rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 dist.init_process_group("gloo")
 try:
     data = DataSection(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
-    loaders = build_dataloaders(
-        data=data, sequence_length=16, micro_batch_size=2, global_batch_size=8,
-        demand=Demand(total=(32, 0, 0)), dp_rank=rank, dp_size=world, seed=7,
+    request = DataRequest(
+        section=data, sequence_length=16, global_batch_size=8, demand=Demand(total=(32, 0, 0)),
+        seed=7,
     )
+    share = RankShare(micro_batch_size=2, dp_rank=rank, dp_size=world)
+    loaders = build_dataloaders(request, share)
     rows = []
     for _ in range(16 // world):
         rows += next(loaders.train)["tokens"][:, 0].tolist()

@@ -9,14 +9,21 @@ import threading
 from pathlib import Path
 
 import pytest
-from small_loaders import firsts, loaders
+from small_loaders import firsts, loaders, request
 from token_files import write_documents, write_tokens
 
 from ml_train.config.sections.data import DataSection
-from ml_train.data import pieces
+from ml_train.data import index_cache
 from ml_train.data.files import read_token_files
+from ml_train.data.index_cache import (
+    build_pieces,
+    from_json,
+    name_of,
+    pieces_of,
+    read_stamps,
+    to_json,
+)
 from ml_train.data.order import Order
-from ml_train.data.pieces import build_pieces, from_json, name_of, pieces_of, read_stamps, to_json
 from ml_train.data.selection import selected_parts
 from ml_train.errors import DataError
 
@@ -32,9 +39,8 @@ def config(*prefixes: str, **changes) -> DataSection:
     return DataSection(data_path=prefixes, split="1,0,0", **changes)
 
 
-def wanted(data: DataSection, samples: int = 64, **changes) -> list[pieces.Piece]:
-    settings = {"sequence_length": 16, "seed": 7, **changes}
-    (parts, _, _) = selected_parts(data, samples=(samples, 0, 0), **settings)
+def wanted(data: DataSection, samples: int = 64, **changes) -> list[index_cache.Piece]:
+    (parts, _, _) = selected_parts(request(data, samples=(samples, 0, 0), **changes))
     return pieces_of(Order.start(parts, samples), samples)
 
 
@@ -46,9 +52,9 @@ def times(cache: Path) -> dict[str, int]:
 def test_indexes_are_built_once_and_again_when_damaged(prefix: str) -> None:
     cache = Path(prefix).parent / "index_cache"
     rows = firsts(loaders(config(prefix)).train, 64)
-    found = wanted(config(prefix))
-    assert from_json(to_json(found)) == found
-    files = read_stamps(found, cache)
+    leg_pieces = wanted(config(prefix))
+    assert from_json(to_json(leg_pieces)) == leg_pieces
+    files = read_stamps(leg_pieces, cache)
     assert files is not None and len(files) == 4
     before = times(cache)
     assert not [name for name in before if "tmp" in Path(name).name or "building" in name]
@@ -56,10 +62,10 @@ def test_indexes_are_built_once_and_again_when_damaged(prefix: str) -> None:
     assert times(cache) == before
     damaged = next(cache / name for name in files if name.endswith(".npy"))
     damaged.write_bytes(damaged.read_bytes()[:-1])
-    assert read_stamps(found, cache) is None
+    assert read_stamps(leg_pieces, cache) is None
     assert firsts(loaders(config(prefix)).train, 64) == rows
-    assert read_stamps(found, cache) == files
-    (cache / name_of(found[0]) / "ready.json").write_text('{"files": 3}')
+    assert read_stamps(leg_pieces, cache) == files
+    (cache / name_of(leg_pieces[0]) / "ready.json").write_text('{"files": 3}')
     assert firsts(loaders(config(prefix)).train, 64) == rows
 
 
@@ -88,13 +94,13 @@ def test_what_decides_the_arrays_decides_the_name(tmp_path: Path, prefix: str) -
     first = wanted(data)
     others = [wanted(data, seed=8), wanted(data, sequence_length=8), wanted(data, samples=80)]
     others.append(wanted(DataSection(data_path=(prefix,), split="9,1")))
-    assert len({name_of(each[0]) for each in [first, *others]}) == 5
+    assert len({name_of(piece[0]) for piece in [first, *others]}) == 5
     # The same content elsewhere has the same indexes.
     moved = tmp_path / "elsewhere" / "moved"
     moved.parent.mkdir()
     for suffix in (".bin", ".idx"):
         shutil.copy(prefix + suffix, f"{moved}{suffix}")
-    assert [name_of(each) for each in wanted(config(str(moved)))] == [name_of(p) for p in first]
+    assert [name_of(piece) for piece in wanted(config(str(moved)))] == [name_of(p) for p in first]
     content = read_token_files(prefix).idx_sha256
     write_tokens(Path(prefix), lengths=[*LENGTHS[:-2], LENGTHS[-1], LENGTHS[-2]])
     assert read_token_files(prefix).idx_sha256 != content
@@ -116,17 +122,17 @@ def test_a_cache_that_is_whole_needs_no_permission_to_write(
     prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = firsts(loaders(config(prefix)).train, 64)
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
-    monkeypatch.setattr(pieces, "_build", lambda *_: pytest.fail("something was built"))
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr(index_cache, "_build", lambda *_: pytest.fail("something was built"))
     assert firsts(loaders(config(prefix)).train, 64) == rows
     with pytest.raises(DataError, match="no permission. Choose another directory"):
         loaders(config(prefix), seed=8)
 
 
 def test_two_builders_at_once_leave_one_whole_piece(prefix: str, tmp_path: Path) -> None:
-    found, cache = wanted(config(prefix)), tmp_path / "cache"
+    leg_pieces, cache = wanted(config(prefix)), tmp_path / "cache"
     computed = threading.Barrier(2, timeout=60)
-    compute = pieces._compute
+    compute = index_cache._compute
 
     def at_the_same_time(piece, folder) -> None:
         compute(piece, folder)
@@ -134,24 +140,24 @@ def test_two_builders_at_once_leave_one_whole_piece(prefix: str, tmp_path: Path)
 
     threads = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pieces, "_compute", at_the_same_time)
+        patch.setattr(index_cache, "_compute", at_the_same_time)
         for _ in range(2):
-            threads.append(threading.Thread(target=build_pieces, args=(found, cache)))
+            threads.append(threading.Thread(target=build_pieces, args=(leg_pieces, cache)))
             threads[-1].start()
         for thread in threads:
             thread.join()
-    assert read_stamps(found, cache) is not None
-    assert [path.name for path in cache.iterdir()] == [name_of(found[0])]
+    assert read_stamps(leg_pieces, cache) is not None
+    assert [path.name for path in cache.iterdir()] == [name_of(leg_pieces[0])]
 
 
 def test_a_failed_build_leaves_nothing_and_is_one_sentence(
     prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(piece, folder) -> None:
+    def fail(_piece, folder) -> None:
         (folder / "half.npy").write_bytes(b"x")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pieces, "_compute", fail)
+    monkeypatch.setattr(index_cache, "_compute", fail)
     cache = tmp_path / "cache"
     with pytest.raises(DataError, match=r"cannot be built in .*No space left on device"):
         loaders(config(prefix, data_cache_path=str(cache)))
@@ -165,7 +171,7 @@ def test_indexes_can_be_built_ahead_of_the_run(
     from ml_train.commands import index
     from ml_train.config.flags import FlagParser, parse
     from ml_train.config.load import load_config
-    from ml_train.data.samples import demand
+    from ml_train.data.demand import demand_of
     from ml_train.errors import ConfigError
 
     flags = ["--recipe", "grok1-tiny", "--seq-length", "16", "--data-path", prefix]
@@ -174,10 +180,10 @@ def test_indexes_can_be_built_ahead_of_the_run(
     index.add_arguments(parser)
     with terminal.speaking():
         assert index.run(parser.parse_args(flags)) == 0
-    said = capsys.readouterr()
-    assert "are now in" in said.out and f"valid data: {prefix}: " in said.err
+    shown = capsys.readouterr()
+    assert "are now in" in shown.out and f"valid data: {prefix}: " in shown.err
     run = load_config(parse(flags)).config
-    wanted = demand(run, 8)
+    wanted = demand_of(run, 8)
     assert wanted.total == wanted.begun_with == (160, 40, 0)
     cache = Path(prefix).parent / "index_cache"
     before = times(cache)

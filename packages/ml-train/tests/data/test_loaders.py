@@ -104,20 +104,20 @@ def share_of_second(data: DataSection) -> float:
 
 
 def test_blends(tmp_path: Path) -> None:
-    one = write_tokens(tmp_path / "one", lengths=[40] * 30)
-    two = write_tokens(tmp_path / "two", lengths=[40] * 10, first=100_000)
-    weighted = DataSection(data_path=("0.3", one, "0.7", two), split="1,0,0")
+    first = write_tokens(tmp_path / "one", lengths=[40] * 30)
+    second = write_tokens(tmp_path / "two", lengths=[40] * 10, first=100_000)
+    weighted = DataSection(data_path=("0.3", first, "0.7", second), split="1,0,0")
     assert share_of_second(weighted) == pytest.approx(0.7, abs=0.01)
     # Without weights each file counts by its tokens.
-    plain = DataSection(data_path=(one, two), split="1,0,0")
+    plain = DataSection(data_path=(first, second), split="1,0,0")
     assert share_of_second(plain) == pytest.approx(0.25, abs=0.01)
 
 
 def test_per_split_blends(tmp_path: Path) -> None:
-    one = write_tokens(tmp_path / "one", lengths=[40] * 30)
-    two = write_tokens(tmp_path / "two", lengths=[40] * 10, first=100_000)
-    three = write_tokens(tmp_path / "three", lengths=[40] * 10, first=200_000)
-    data = DataSection(train_data_path=(one,), valid_data_path=("1", two, "3", three))
+    first = write_tokens(tmp_path / "one", lengths=[40] * 30)
+    second = write_tokens(tmp_path / "two", lengths=[40] * 10, first=100_000)
+    third = write_tokens(tmp_path / "three", lengths=[40] * 10, first=200_000)
+    data = DataSection(train_data_path=(first,), valid_data_path=("1", second, "3", third))
     built = loaders(data, samples=(64, 80, 0), vocab_size=300_000)
     assert max(firsts(built.train, 40)) < 100_000
     valid = firsts(built.valid, 80)

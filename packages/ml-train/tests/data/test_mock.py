@@ -61,7 +61,7 @@ def test_the_verify_commands_use_the_same_tokens() -> None:
     config = load_config(flags.parse(["--recipe", "grok1-tiny", "--seq-length", "32"])).config
     started: list[list[str]] = []
 
-    def start(words, num_processes, log) -> None:
+    def start(words, _num_processes, _log) -> None:
         started.append(words)
         raise ConfigError("enough")
 

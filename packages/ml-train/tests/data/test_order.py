@@ -12,21 +12,22 @@ from small_loaders import loaders, sequences
 from token_files import write_tokens
 
 from ml_train.config.sections.data import DataSection
+from ml_train.data.blend import blend_index
 from ml_train.data.epochs import MOST_LINES, describe_epochs
-from ml_train.data.order import Leg, Order, Part, blend_index
+from ml_train.data.order import Leg, Order, Part
 
 SEQUENCE = 16
 
 
 @pytest.fixture
 def prefixes(tmp_path: Path) -> list[str]:
-    one = write_tokens(tmp_path / "one", lengths=[17, 40, 3, 25, 60, 9] * 6)
-    two = write_tokens(tmp_path / "two", lengths=[31, 12] * 6, first=1000)
-    three = write_tokens(tmp_path / "three", lengths=[50] * 3, first=2000)
-    return [one, two, three]
+    first = write_tokens(tmp_path / "one", lengths=[17, 40, 3, 25, 60, 9] * 6)
+    second = write_tokens(tmp_path / "two", lengths=[31, 12] * 6, first=1000)
+    third = write_tokens(tmp_path / "three", lengths=[50] * 3, first=2000)
+    return [first, second, third]
 
 
-def megatron(words: list[str], samples: int, cache: Path, **changes) -> list[tuple[int, ...]]:
+def megatron(words: list[str], samples: int, cache: Path) -> list[tuple[int, ...]]:
     """The training sequences of megatron-core's own builder."""
     import torch
     import torch.distributed as dist
@@ -36,7 +37,7 @@ def megatron(words: list[str], samples: int, cache: Path, **changes) -> list[tup
     from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
     from megatron.core.datasets.utils import get_blend_from_list
 
-    from ml_train.data.pieces import _Tokenizer
+    from ml_train.data.index_cache import _Tokenizer
 
     store = torch._C._distributed_c10d.HashStore()
     dist.init_process_group("gloo", store=store, rank=0, world_size=1)
@@ -66,8 +67,8 @@ def test_a_run_of_one_length_has_the_order_of_megatron(
         pairs = zip(weights, prefixes, strict=False)
         words = [word for weight, prefix in pairs for word in (str(weight), prefix)]
     data = DataSection(data_path=tuple(words), split="8,2,0")
-    ours = sequences(loaders(data, samples=(samples, 8, 0)).train, samples)
-    assert ours == megatron(words, samples, tmp_path / "megatron")
+    taken = sequences(loaders(data, samples=(samples, 8, 0)).train, samples)
+    assert taken == megatron(words, samples, tmp_path / "megatron")
 
 
 def part(num_tokens: int, *, weight: float = 1.0, **changes) -> Part:
@@ -132,19 +133,19 @@ def test_each_epoch_brings_every_sequence_once(tmp_path: Path) -> None:
 
 
 def test_how_often_each_file_is_repeated(tmp_path: Path) -> None:
-    one = write_tokens(tmp_path / "one", lengths=[40] * 20)
-    two = write_tokens(tmp_path / "two", lengths=[40] * 2)
-    said: list[str] = []
-    data = DataSection(data_path=("3", one, "1", two), split="1,0,0")
-    loaders(data, samples=(40, 0, 0), say=said.append)
-    assert said == [
-        f"train data: {two}: 2.00 epochs (10 sequences of 16 tokens, 5 an epoch)",
-        f"train data: {one}: 0.60 epochs (30 sequences of 16 tokens, 50 an epoch)",
+    first = write_tokens(tmp_path / "one", lengths=[40] * 20)
+    second = write_tokens(tmp_path / "two", lengths=[40] * 2)
+    notes: list[str] = []
+    data = DataSection(data_path=("3", first, "1", second), split="1,0,0")
+    loaders(data, samples=(40, 0, 0), say=notes.append)
+    assert notes == [
+        f"train data: {second}: 2.00 epochs (10 sequences of 16 tokens, 5 an epoch)",
+        f"train data: {first}: 0.60 epochs (30 sequences of 16 tokens, 50 an epoch)",
     ]
     twice: list[str] = []
-    again = DataSection(data_path=("3", one, "1", one), split="1,0,0")
+    again = DataSection(data_path=("3", first, "1", first), split="1,0,0")
     loaders(again, samples=(40, 0, 0), warn=twice.append)
-    assert twice[0].startswith(f"{one}: the same documents are 2 times in the blend")
+    assert twice[0].startswith(f"{first}: the same documents are 2 times in the blend")
     many = [part(100 + n, weight=1.0, idx_sha256=str(n)) for n in range(100)]
     lines = describe_epochs("train", Order.start(many, 300), 300)
     assert len(lines) == MOST_LINES + 1

@@ -19,7 +19,7 @@ from token_files import write_documents
 from ml_train.config import flags
 from ml_train.config.load import load_config
 from ml_train.config.sections.data import DataSection
-from ml_train.data.samples import demand, validation_position
+from ml_train.data.demand import demand_of, validation_position
 from ml_train.errors import DataError
 
 PAGE = Path(__file__).parents[4] / "docs" / "checkpoints.md"
@@ -50,17 +50,17 @@ class Run:
         self.seen = firsts(first.train, SEEN)
         self.state = json.loads(json.dumps(first.state(3)))
         self.consumed = SEEN
-        self.said: list[str] = []
+        self.told: list[str] = []
 
     def resume(self, config: DataSection | None = None, *, total: int = 40, **changes: Any) -> Any:
-        self.said = []
+        self.told = []
         self.last = loaders(
             config or self.config,
             samples=(total, 0, 0),
             consumed=self.consumed,
             saved=self.state,
-            say=self.said.append,
-            warn=self.said.append,
+            say=self.told.append,
+            warn=self.told.append,
             **changes,
         )
         return self.last.train
@@ -73,7 +73,7 @@ class Run:
     @property
     def words(self) -> str:
         """What was said about the change."""
-        return "\n".join(text for text in self.said if "epochs (" not in text)
+        return "\n".join(text for text in self.told if "epochs (" not in text)
 
 
 def batch_size(files: Files) -> None:
@@ -130,25 +130,25 @@ def moved(files: Files) -> None:
 
 
 def file_added(files: Files) -> None:
-    one, two = files.write("a", 100), files.write("b", 100, first=1000)
-    run = Run(data(one))
-    rest = firsts(run.resume(data("1", one, "3", two), total=SEEN + 40), 40)
+    first, second = files.write("a", 100), files.write("b", 100, first=1000)
+    run = Run(data(first))
+    rest = firsts(run.resume(data("1", first, "3", second), total=SEEN + 40), 40)
     assert len({*run.seen, *rest}) == SEEN + 40
     assert sum(row >= 1000 for row in rest) == 30
-    assert f"{two} is new and begins at its first sequence" in run.words
+    assert f"{second} is new and begins at its first sequence" in run.words
     # The new blend is the run's from here on.
     run.stop(8)
-    assert firsts(run.resume(data("1", one, "3", two), total=SEEN + 40), 32) == rest[8:]
+    assert firsts(run.resume(data("1", first, "3", second), total=SEEN + 40), 32) == rest[8:]
     assert run.words == ""
 
 
 def file_left_out(files: Files) -> None:
-    one, two = files.write("a", 100), files.write("b", 100, first=1000)
-    both = data("1", one, "1", two)
+    first, second = files.write("a", 100), files.write("b", 100, first=1000)
+    both = data("1", first, "1", second)
     run = Run(both)
-    seen = {*run.seen, *firsts(run.resume(data(one), total=SEEN + 16), 16)}
+    seen = {*run.seen, *firsts(run.resume(data(first), total=SEEN + 16), 16)}
     assert len(seen) == SEEN + 16
-    assert f"{two} is left out from now on" in run.words
+    assert f"{second} is left out from now on" in run.words
     run.stop(16)
     # It comes back, and goes on where it stood.
     seen |= set(firsts(run.resume(both, total=SEEN + 48), 32))
@@ -157,14 +157,14 @@ def file_left_out(files: Files) -> None:
 
 
 def weights(files: Files) -> None:
-    one, two = files.write("a", 100), files.write("b", 100, first=1000)
-    run = Run(data("1", one, "1", two))
-    rest = firsts(run.resume(data("1", one, "3", two), total=SEEN + 40), 40)
+    first, second = files.write("a", 100), files.write("b", 100, first=1000)
+    run = Run(data("1", first, "1", second))
+    rest = firsts(run.resume(data("1", first, "3", second), total=SEEN + 40), 40)
     assert len({*run.seen, *rest}) == SEEN + 40
     assert sum(row >= 1000 for row in rest) == 30
     assert "the blend changes after 24 sequences" in run.words
     # Other numbers for the same shares are the same blend.
-    firsts(run.resume(data("2", one, "2", two)), 16)
+    firsts(run.resume(data("2", first, "2", second)), 16)
     assert run.words == ""
 
 
@@ -219,30 +219,31 @@ def changed_file(files: Files) -> None:
 
 
 def replaced_file(files: Files) -> None:
-    one, two = files.write("a", 100), files.write("b", 100, first=1000)
-    run = Run(data(one))
-    rows = refused(run, f"the data is {two} in place of {one}.*Go back to {one}, or", data(two))
+    first, second = files.write("a", 100), files.write("b", 100, first=1000)
+    run = Run(data(first))
+    words = f"the data is {second} in place of {first}.*Go back to {first}, or"
+    rows = refused(run, words, data(second))
     assert min(rows) >= 1000
     # A run that has seen nothing yet may change everything.
-    run = Run(data(one))
+    run = Run(data(first))
     run.consumed = 0
-    assert min(firsts(run.resume(data(two), seed=9), 8)) >= 1000
+    assert min(firsts(run.resume(data(second), seed=9), 8)) >= 1000
 
 
 def validation_rounds(files: Files) -> None:
     config = data(files.write("a", 400), split="1,1,0")
-    said: list[str] = []
+    told: list[str] = []
 
     def valid(iteration: int, saved: Any, total_iters: int, *words: str) -> tuple[Any, Any]:
         given = ["--train-iters", str(total_iters), "--global-batch-size", "8", *words]
         run = load_config(flags.parse(["--recipe", "grok1-tiny", *given])).config
         position = validation_position(run, 8, iteration, saved)
-        wanted = demand(run, 8, iteration=iteration, consumed=8 * iteration, validation=position)
+        wanted = demand_of(run, 8, iteration=iteration, consumed=8 * iteration, validation=position)
         built = loaders(
             config, samples=wanted.total, consumed=wanted.consumed[0],
-            consumed_valid=wanted.consumed[1], saved=saved, say=said.append, warn=said.append,
+            consumed_valid=wanted.consumed[1], saved=saved, say=told.append, warn=told.append,
+            validation=position,
         )  # fmt: skip
-        built.validation = position
         return built, built.valid
 
     rounds = ("--eval-interval", "2", "--eval-iters", "1")
@@ -256,26 +257,26 @@ def validation_rounds(files: Files) -> None:
     assert later[:16] == whole[16:]
     assert len({*whole[:16], *later}) == 166
     # They are not begun anew after a start without any.
-    said.clear()
+    told.clear()
     built, stream = valid(4, state, 20, "--eval-iters", "0")
-    assert stream is None and not [text for text in said if "valid data" in text]
+    assert stream is None and not [text for text in told if "valid data" in text]
     state = json.loads(json.dumps(built.state(8)))
     assert firsts(valid(8, state, 100, *rounds)[1], 8) == whole[16:24]
 
 
 def validation_data(files: Files) -> None:
-    one, two, three = (files.write(name, 100, n * 1000) for n, name in enumerate("abc"))
-    first = DataSection(train_data_path=(one,), valid_data_path=(two,))
+    train, valid, other = (files.write(name, 100, n * 1000) for n, name in enumerate("abc"))
+    first = DataSection(train_data_path=(train,), valid_data_path=(valid,))
     run = Run(first)
     state = loaders(first, samples=(40, 8, 0)).state(3)
-    said: list[str] = []
-    second = DataSection(train_data_path=(one,), valid_data_path=(three,))
+    told: list[str] = []
+    second = DataSection(train_data_path=(train,), valid_data_path=(other,))
     built = loaders(
-        second, samples=(40, 16, 0), consumed=SEEN, consumed_valid=8, saved=state, warn=said.append
+        second, samples=(40, 16, 0), consumed=SEEN, consumed_valid=8, saved=state, warn=told.append
     )
     assert len({*run.seen, *firsts(built.train, 16)}) == 40
     assert min(firsts(built.valid, 8)) >= 2000
-    assert any(f"valid data: the data is {three} in place of {two}" in text for text in said)
+    assert any(f"valid data: the data is {other} in place of {valid}" in text for text in told)
 
 
 def version_1(files: Files) -> None:
@@ -288,7 +289,7 @@ def version_1(files: Files) -> None:
     # Half the batch: the length at the start follows from the samples and steps so far.
     given = ["--train-iters", "5", "--global-batch-size", "4"]
     now = load_config(flags.parse(["--recipe", "grok1-tiny", *given])).config
-    wanted = demand(now, 4, iteration=3, consumed=24)
+    wanted = demand_of(now, 4, iteration=3, consumed=24)
     assert wanted.total[0] == 32 and wanted.begun_with[0] == 40
     assert firsts(run.resume(total=32, begun_with=wanted.begun_with), 8) == rest[:8]
 

@@ -37,22 +37,15 @@ def run(args: argparse.Namespace) -> int:
     from ml_models.platforms import make_core_importable
 
     make_core_importable()
-    from ml_train.data.indexes import ensure_indexes
-    from ml_train.data.loaders import cache_directory, settle_orders
-    from ml_train.data.open import DataPosition, token_facts
-    from ml_train.data.pieces import pieces_of, read_stamps
+    from ml_train.data.index_build import ensure_indexes
+    from ml_train.data.index_cache import cache_directory, pieces_of, read_stamps
+    from ml_train.data.request import DataRequest
+    from ml_train.data.settle import settle_orders
 
-    position = DataPosition.of(config, config.training.global_batch_size, _stands_at(loaded))
-    wanted = position.demand
-    settled = settle_orders(
-        config.data,
-        wanted,
-        sequence_length=loaded.model.seq_length,
-        seed=config.training.seed,
-        global_batch_size=config.training.global_batch_size,
-        facts=token_facts(config, loaded.model),
-        saved=position.saved,
+    request = DataRequest.of(
+        config, loaded.model, config.training.global_batch_size, _stands_at(loaded)
     )
+    settled = settle_orders(request)
     for text in settled.warnings:
         terminal.warning(text)
     for text in settled.notes:
@@ -60,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     cache = cache_directory(config.data, settled.first_prefix)
     pieces = [
         piece
-        for order, total in zip(settled.orders, wanted.total, strict=True)
+        for order, total in zip(settled.orders, request.demand.total, strict=True)
         for piece in pieces_of(order, total)
     ]
     there = read_stamps(pieces, cache) is not None

@@ -20,8 +20,7 @@ def facts_of_run(loaded: LoadedConfig, platform_name: str) -> dict[str, str]:
     facts = {}
     for setting in settings().values():
         if setting.declared.per_node is None:
-            value = getattr(getattr(loaded.config, setting.section), setting.name)
-            facts[setting.flag] = in_words(value)
+            facts[setting.flag] = in_words(setting.value_in(loaded.config))
     for name, value in loaded.model.to_dict().items():
         facts[f"the model's {name}"] = str(value)
     for name in (*DISTRIBUTIONS, *OPTIONAL_DISTRIBUTIONS):

@@ -1,4 +1,4 @@
-"""What the flags and the TOML keys are derived from: the fields of RunConfig's sections.
+"""Settings: the fields of RunConfig's sections, from which flags and TOML keys are derived.
 
 A field `train_iters: int` in the section `training` is the flag `--train-iters` and the key
 `train_iters` of the table `[training]`. A bool has `--x` and `--no-x` (only `--no-x` when the
@@ -15,10 +15,15 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from ml_train.config.run import RunConfig
-from ml_train.config.sections.rules import FieldType, field_types, is_of_kind
+from ml_train.config.sections.rules import (
+    FieldType,
+    SettingValue,
+    field_types,
+    flag_of,
+    is_of_kind,
+)
 from ml_train.errors import ConfigError
 
 
@@ -29,8 +34,8 @@ class Setting:
     section: str
     name: str
     declared: FieldType
-    """What the type of the field says; config/sections/rules.py checks values against it."""
-    default: Any
+    """What the type of the field declares; config/sections/rules.py checks values against it."""
+    default: SettingValue
     text: str
 
     @property
@@ -56,22 +61,31 @@ class Setting:
     @property
     def flag(self) -> str:
         """The command-line flag."""
-        return "--" + self.name.replace("_", "-")
+        return flag_of(self.name)
 
-    def parse(self, value: Any, source: str) -> Any:
-        """value as this field's type; numbers may widen (1 -> 1.0). Raises ConfigError."""
+    def value_in(self, config: RunConfig) -> SettingValue:
+        """The setting's value in a configuration."""
+        value: SettingValue = getattr(getattr(config, self.section), self.name)
+        return value
+
+    def parse(self, value: object, source: str) -> SettingValue:
+        """value as this field's type; numbers may widen (1 -> 1.0). Raises ConfigError.
+
+        Only the type is checked here. The section checks the rule of the value when it is made.
+        """
         if self.is_tuple:
             items = value if isinstance(value, list | tuple) else [value]
             return tuple(self._scalar(item, source) for item in items)
-        return self._scalar(value, source)
-
-    def _scalar(self, value: Any, source: str) -> Any:
         if value is None and self.declared.optional:
             return None
+        return self._scalar(value, source)
+
+    def _scalar(self, value: object, source: str) -> bool | int | float | str:
         if not is_of_kind(value, self.kind):
             raise ConfigError(f"{source}: {value!r} is not of type {self.kind.__name__}.")
         try:
-            return self.kind(value)
+            scalar: bool | int | float | str = self.kind(value)
+            return scalar
         except OverflowError as error:
             raise ConfigError(f"{source}: {value} is too large for a number.") from error
 
@@ -84,32 +98,28 @@ def field_texts(cls: type) -> dict[str, str]:
         return {}
     body = typing.cast(ast.ClassDef, tree.body[0]).body
     texts: dict[str, str] = {}
-    for first, second in zip(body, body[1:], strict=False):
-        if not (isinstance(first, ast.AnnAssign) and isinstance(first.target, ast.Name)):
+    for field, text in zip(body, body[1:], strict=False):
+        if not (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)):
             continue
-        if isinstance(second, ast.Expr) and isinstance(second.value, ast.Constant):
-            texts[first.target.id] = " ".join(str(second.value.value).split())
+        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+            texts[field.target.id] = " ".join(str(text.value.value).split())
     return texts
 
 
 @functools.cache
 def settings() -> Mapping[str, Setting]:
     """Every setting by its field name, which is unique over all sections."""
-    found: dict[str, Setting] = {}
+    by_name: dict[str, Setting] = {}
     for section in dataclasses.fields(RunConfig):
         cls = typing.cast(type, section.type)
-        types_of_fields = field_types(cls)
-        texts = field_texts(cls)
-        for item in dataclasses.fields(cls):
-            assert item.name not in found, f"{item.name} is in two sections"
-            default = item.default
-            if item.default_factory is not dataclasses.MISSING:
-                default = item.default_factory()
-            found[item.name] = Setting(
+        defaults, declarations, texts = cls(), field_types(cls), field_texts(cls)
+        for field in dataclasses.fields(cls):
+            assert field.name not in by_name, f"{field.name} is in two sections"
+            by_name[field.name] = Setting(
                 section=section.name,
-                name=item.name,
-                declared=types_of_fields[item.name],
-                default=default,
-                text=texts.get(item.name, ""),
+                name=field.name,
+                declared=declarations[field.name],
+                default=getattr(defaults, field.name),
+                text=texts.get(field.name, ""),
             )
-    return types.MappingProxyType(found)
+    return types.MappingProxyType(by_name)

@@ -1,8 +1,8 @@
-"""Command line -> values: flags of our fields, and Megatron's flags that say or ask something else.
+"""Command line -> values: the flags of all settings, and Megatron's statements and refused flags.
 
 Abbreviations are off: `--lr` must never be read as `--lr-warmup-iters`, and a flag that a later
 version adds must not change what a script means. An unknown flag is an error that names the
-nearest known one; all refused flags come in one message, so that a script needs one edit only.
+nearest known flag. All refused flags come in one message, so that a script needs a single edit.
 """
 
 import argparse
@@ -10,26 +10,28 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from ml_models.command_line import fault_of_words, unknown_flag
 from ml_train.config.fields import Setting, settings
 from ml_train.config.megatron_flags import REFUSED, STATEMENTS
+from ml_train.config.sections.rules import SettingValue, flag_of
 from ml_train.errors import ConfigError
 
 OVERRIDES = "--"
+"""Flags behind it win over the same flags in front of it."""
 _NEGATIVE_NUMBER = re.compile(r"-(inf|nan|(\d+\.?\d*|\.\d+)(e[-+]?\d+)?)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class GivenFlags:
-    """What a command line said about the configuration."""
+    """What a command line says about the configuration."""
 
-    values: Mapping[str, Any]
+    values: Mapping[str, SettingValue]
     """Field name -> value, only for flags that were given."""
     origins: Mapping[str, str]
     """Field name -> the flag as it was written."""
-    statements: Mapping[str, Any]
+    statements: Mapping[str, str | bool]
     """Megatron flag -> its value, for flags that state a fact about the model."""
     recipe: str | None
     config_file: str | None
@@ -45,21 +47,21 @@ class FlagParser(argparse.ArgumentParser):
             allow_abbrev=False,
             formatter_class=argparse.HelpFormatter,
         )
-        # argparse takes -1e-3 and -inf for flags, and would say that the value is missing.
+        # argparse's own pattern takes -1e-3 and -inf for flags and reports a missing value.
         self._negative_number_matcher = _NEGATIVE_NUMBER
 
     def error(self, message: str) -> NoReturn:
-        """A malformed value or a missing one."""
+        """Called by argparse for a malformed or missing value."""
         raise ConfigError(f"{message} (see {self.prog} --help)")
 
     def parse_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> argparse.Namespace:
-        """Like argparse's, but nothing is lost in silence.
+        """Like argparse's, with an error where argparse would drop a value without a word.
 
-        A script that passes its arguments on separates its own flags from them by `--`: the flags
+        A script that passes its arguments on writes `--` between its own flags and them; the flags
         behind it win. Raises ConfigError for an unknown flag, an empty value, and a flag given
-        twice on one side.
+        twice on the same side.
         """
         words = list(sys.argv[1:] if args is None else args)
         end = words.index(OVERRIDES) if OVERRIDES in words else len(words)
@@ -74,19 +76,6 @@ class FlagParser(argparse.ArgumentParser):
             known = [option for action in self._actions for option in action.option_strings]
             raise ConfigError(unknown_flag(unknown[0], known))
         return parsed
-
-
-class _Refuse(argparse.Action):
-    """Notes that a refused flag was given; given_flags raises for all of them at once."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: str | None = None,
-    ) -> None:
-        namespace.refused_flags = [*getattr(namespace, "refused_flags", []), option_string]
 
 
 def add_config_flags(parser: argparse.ArgumentParser) -> None:
@@ -112,33 +101,38 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
         else:
             stated.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=text)
     for flag in REFUSED:
-        parser.add_argument(
-            flag, nargs="*", action=_Refuse, default=argparse.SUPPRESS, help=argparse.SUPPRESS
-        )
+        parser.add_argument(flag, nargs="*", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
 def _add(group: argparse._ArgumentGroup, setting: Setting) -> None:
     text = setting.text
-    options: dict[str, Any] = {"default": argparse.SUPPRESS, "dest": setting.name}
     if setting.default is not None and not (setting.is_tuple and not setting.default):
         text += f" (default: {setting.default})"
-    options["help"] = text.replace("%", "%%")
+    text = text.replace("%", "%%")
     if setting.kind is bool and not setting.is_tuple:
         plain = setting.name.startswith("no_")
-        action = "store_true" if plain else argparse.BooleanOptionalAction
-        group.add_argument(setting.flag, action=action, **options)  # type: ignore[arg-type]
+        group.add_argument(
+            setting.flag,
+            action="store_true" if plain else argparse.BooleanOptionalAction,
+            default=argparse.SUPPRESS,
+            help=text,
+        )
         return
-    options["metavar"] = setting.kind.__name__.upper()
-    if setting.choices:
-        options["metavar"] = "{" + ",".join(setting.choices) + "}"
-    if setting.is_tuple:
-        options["nargs"] = "+"
-    group.add_argument(setting.flag, type=setting.kind, **options)
+    metavar = "{" + ",".join(setting.choices) + "}" if setting.choices else None
+    group.add_argument(
+        setting.flag,
+        type=setting.kind,
+        nargs="+" if setting.is_tuple else None,
+        metavar=metavar or setting.kind.__name__.upper(),
+        default=argparse.SUPPRESS,
+        help=text,
+    )
 
 
 def given_flags(namespace: argparse.Namespace) -> GivenFlags:
     """What a parsed command line says about the configuration. Raises ConfigError."""
-    refused = dict.fromkeys(getattr(namespace, "refused_flags", []))
+    # Absent flags have no attribute, and attributes are in the order of the command line.
+    refused = [flag for name in vars(namespace) if (flag := flag_of(name)) in REFUSED]
     if refused:
         lines = [f"{flag}: {REFUSED[flag]}" for flag in refused]
         raise ConfigError("\n".join(["Not supported here:", *lines]))
@@ -167,7 +161,7 @@ def parse(arguments: Sequence[str], *, prog: str = "ml-train") -> GivenFlags:
     return given_flags(parser.parse_args(arguments))
 
 
-def _written(setting: Setting, value: Any) -> str:
+def _written(setting: Setting, value: SettingValue) -> str:
     if value is False and setting.kind is bool:
         return "--no-" + setting.flag[2:]
     return setting.flag

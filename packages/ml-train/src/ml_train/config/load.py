@@ -4,17 +4,21 @@ import dataclasses
 import difflib
 import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+from ml_models import registry
+from ml_models.config import ModelConfig
+from ml_models.errors import MlModelsError, UnknownPlatformError
+from ml_models.platforms import check_platform_name
 from ml_train.config import recipes
 from ml_train.config.fields import settings
 from ml_train.config.flags import GivenFlags
 from ml_train.config.ineffective import ineffective, unreached
 from ml_train.config.megatron_flags import check_statements
 from ml_train.config.run import RunConfig
+from ml_train.config.sections.rules import SettingValue
 from ml_train.errors import ConfigError
 from ml_train.text_files import read_text
 
@@ -22,9 +26,6 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
-
-if TYPE_CHECKING:
-    from ml_models.config import ModelConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,22 +35,21 @@ class LoadedConfig:
     config: RunConfig
     origins: Mapping[str, str]
     """section.name -> default, recipe R, file F or flag --x."""
-    model: "ModelConfig"
+    model: ModelConfig
     """The model that all flags agree with, with the run's sequence length."""
 
     @property
     def warnings(self) -> list[str]:
-        """Settings that were given and have no effect, or not the one that they promise."""
+        """Settings that were given and do not have the effect that they promise."""
         given = {key: origin for key, origin in self.origins.items() if origin != "default"}
         return [*ineffective(self.config, given), *unreached(self.config)]
 
-    def table(self) -> list[tuple[str, Any, str]]:
+    def table(self) -> list[tuple[str, SettingValue, str]]:
         """(section.name, value, origin) of every setting."""
-        rows = []
-        for setting in settings().values():
-            value = getattr(getattr(self.config, setting.section), setting.name)
-            rows.append((setting.key, value, self.origins[setting.key]))
-        return rows
+        return [
+            (setting.key, setting.value_in(self.config), self.origins[setting.key])
+            for setting in settings().values()
+        ]
 
 
 def load_config(given: GivenFlags) -> LoadedConfig:
@@ -59,13 +59,13 @@ def load_config(given: GivenFlags) -> LoadedConfig:
     if given.recipe is not None:
         config = load_recipe(given.recipe)
         for setting in settings().values():
-            if getattr(getattr(config, setting.section), setting.name) != setting.default:
+            if setting.value_in(config) != setting.default:
                 origins[setting.key] = f"recipe {given.recipe}"
-    changes: dict[str, Any] = {}
+    changes: dict[str, SettingValue] = {}
     if given.config_file is not None:
         from_file = read_toml(Path(given.config_file))
         changes.update(from_file)
-        origins.update({settings()[n].key: f"file {given.config_file}" for n in from_file})
+        origins.update({settings()[name].key: f"file {given.config_file}" for name in from_file})
     changes.update(given.values)
     origins.update({settings()[name].key: origin for name, origin in given.origins.items()})
     config = replace_settings(config, changes)
@@ -76,10 +76,7 @@ def load_config(given: GivenFlags) -> LoadedConfig:
 
 
 def _check_device(name: str) -> None:
-    """Refuse a platform that nobody provides; whether its device is there is seen later."""
-    from ml_models.errors import UnknownPlatformError
-    from ml_models.platforms import check_platform_name
-
+    """Refuse an unknown platform; whether its device is there is checked at the start of a run."""
     try:
         check_platform_name(name)
     except UnknownPlatformError as error:
@@ -87,10 +84,10 @@ def _check_device(name: str) -> None:
 
 
 def _check_overrides(config: RunConfig, origins: Mapping[str, str]) -> None:
-    """Refuse a setting that --model-override contradicts: only one of the two could take effect."""
+    """Refuse a setting that --model-override contradicts, as both cannot take effect."""
     overrides = config.model.overrides()
     for setting in settings().values():
-        value = getattr(getattr(config, setting.section), setting.name)
+        value = setting.value_in(config)
         if setting.name not in overrides or value in (None, overrides[setting.name]):
             continue
         raise ConfigError(
@@ -100,11 +97,8 @@ def _check_overrides(config: RunConfig, origins: Mapping[str, str]) -> None:
         )
 
 
-def _model(config: RunConfig, given: GivenFlags) -> "ModelConfig":
-    """The resolved model, after holding Megatron's statements against it. Raises ConfigError."""
-    from ml_models import registry
-    from ml_models.errors import MlModelsError
-
+def _model(config: RunConfig, given: GivenFlags) -> ModelConfig:
+    """The resolved model, after Megatron's statements were checked against it. ConfigError."""
     length = config.training.seq_length
     changes = {} if length is None else {"seq_length": length}
     try:
@@ -118,9 +112,9 @@ def _model(config: RunConfig, given: GivenFlags) -> "ModelConfig":
     return model
 
 
-def replace_settings(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
+def replace_settings(config: RunConfig, changes: Mapping[str, object]) -> RunConfig:
     """config with fields changed by their bare names, whatever section they are in."""
-    by_section: dict[str, dict[str, Any]] = {}
+    by_section: dict[str, dict[str, object]] = {}
     for name, value in changes.items():
         by_section.setdefault(settings()[name].section, {})[name] = value
     sections = {
@@ -136,11 +130,9 @@ def load_recipe(name: str) -> RunConfig:
         return recipes.RECIPES[name]()
     module_name, colon, function_name = name.partition(":")
     if not colon:
-        nearest = difflib.get_close_matches(name, recipes.RECIPES, n=1)
-        hint = f" Did you mean {nearest[0]}?" if nearest else ""
         raise ConfigError(
             f"--recipe {name!r} is neither a built-in recipe ({', '.join(recipes.RECIPES)}) nor "
-            f"module:function.{hint}"
+            f"module:function.{_did_you_mean(name, recipes.RECIPES)}"
         )
     try:
         function = getattr(importlib.import_module(module_name), function_name)
@@ -154,29 +146,33 @@ def load_recipe(name: str) -> RunConfig:
     return config
 
 
-def read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, SettingValue]:
     """Field name -> value of a TOML file with one table per section. Raises ConfigError."""
     try:
         document = tomllib.loads(read_text(path, "--config"))
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"--config {path} is not TOML: {error}.") from error
     sections = [field.name for field in dataclasses.fields(RunConfig)]
-    found: dict[str, Any] = {}
+    values: dict[str, SettingValue] = {}
     for section, table in document.items():
         if section not in sections or not isinstance(table, dict):
             raise ConfigError(_unknown(f"{path}: table [{section}]", section, sections))
-        names = [s.name for s in settings().values() if s.section == section]
+        names = [setting.name for setting in settings().values() if setting.section == section]
         for key, value in table.items():
             name = key.replace("-", "_")
             if name not in names:
                 raise ConfigError(_unknown(f"{path}: key {key!r} of [{section}]", name, names))
-            if name in found:
+            if name in values:
                 raise ConfigError(f"{path}: {section}.{name} is given twice; give it once.")
-            found[name] = settings()[name].parse(value, f"{path}: {section}.{key}")
-    return found
+            values[name] = settings()[name].parse(value, f"{path}: {section}.{key}")
+    return values
 
 
-def _unknown(what: str, name: str, known: list[str]) -> str:
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
     nearest = difflib.get_close_matches(name, known, n=1)
-    hint = f" Did you mean {nearest[0]}?" if nearest else f" Known: {', '.join(known)}."
-    return f"{what} is unknown.{hint}"
+    return f" Did you mean {nearest[0]}?" if nearest else ""
+
+
+def _unknown(subject: str, name: str, known: Sequence[str]) -> str:
+    hint = _did_you_mean(name, known) or f" Known: {', '.join(known)}."
+    return f"{subject} is unknown.{hint}"

@@ -1,21 +1,24 @@
-"""Flags of Megatron and ModelLink scripts that are not settings of ours: stated or refused.
+"""Flags of Megatron and ModelLink scripts that are no settings here: stated or refused.
 
-A statement says something that is already decided, by the model or by this product; it is checked
-and has no other effect. A refused flag would promise something that does not happen here, so it
-ends the command with the reason and the way out. Everything else in those scripts is a field of
-RunConfig under the same name. docs/from-modellink.md is rendered from these tables.
+A statement says something that the model or this product has already decided. It is checked and
+has no other effect. A refused flag would promise something that does not happen here, so it ends
+the command with the reason and the way out. Every other flag of those scripts is a setting under
+the same name. tools/migration_tables.py makes the tables of docs/from-modellink.md from this file.
 """
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
 
+from ml_models.config import ModelConfig
 from ml_train.errors import ConfigError
 
-if TYPE_CHECKING:
-    from ml_models.config import ModelConfig
+Given = str | bool
+"""The value of a statement; True where the flag takes none."""
+
+Fact = str | int | float | None
+"""What holds for a model; None where the model has no such field."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,51 +28,56 @@ class Statement:
     takes_value: bool
     text: str
     """One sentence for --help and the table."""
-    fact: Callable[["ModelConfig"], Any]
+    fact: Callable[[ModelConfig], Fact]
     """What holds for the model that was chosen."""
-    agrees: Callable[[Any, Any], bool]
-    """(value given, fact) -> whether they agree."""
+    agrees: Callable[[Given, Fact], bool]
+    """Whether the value and the fact agree. Raises ValueError for a value that is no number."""
     way_out: str = "Drop the flag, or choose another --model."
 
 
-def _same_int(given: Any, fact: Any) -> bool:
-    return float(given) == float(fact)
+def _same_number(given: Given, fact: Fact) -> bool:
+    return fact is not None and float(given) == float(fact)
 
 
-def _same_float(given: Any, fact: Any) -> bool:
-    return math.isclose(float(given), float(fact), rel_tol=1e-6)
+def _close_number(given: Given, fact: Fact) -> bool:
+    return fact is not None and math.isclose(float(given), float(fact), rel_tol=1e-6)
 
 
-def _field(name: str, *, agrees: Callable[[Any, Any], bool] = _same_int) -> Statement:
+def _same_text(given: Given, fact: Fact) -> bool:
+    return _text_or_number(given) == _text_or_number(fact)
+
+
+def _is_true(_given: Given, fact: Fact) -> bool:
+    return bool(fact)
+
+
+def _text_or_number(value: Given | Fact) -> str | float:
+    try:
+        return float(str(value))
+    except ValueError:
+        return str(value).lower()
+
+
+def _field(name: str, *, agrees: Callable[[Given, Fact], bool] = _same_number) -> Statement:
     return Statement(
         takes_value=True,
         text=f"Confirms the model's {name}.",
         fact=lambda model: getattr(model, name, None),
-        agrees=lambda given, fact: fact is not None and agrees(given, fact),
+        agrees=agrees,
     )
 
 
 def _fixed(value: str, text: str, way_out: str) -> Statement:
     return Statement(
-        takes_value=True,
-        text=text,
-        fact=lambda model: value,
-        agrees=lambda given, fact: _text_or_number(given) == _text_or_number(fact),
-        way_out=way_out,
+        takes_value=True, text=text, fact=lambda _: value, agrees=_same_text, way_out=way_out
     )
 
 
-def _holds(text: str, fact: Callable[["ModelConfig"], Any] = lambda model: True) -> Statement:
-    return Statement(takes_value=False, text=text, fact=fact, agrees=lambda given, fact: bool(fact))
+def _holds(text: str, fact: Callable[[ModelConfig], bool] = lambda _: True) -> Statement:
+    return Statement(takes_value=False, text=text, fact=fact, agrees=_is_true)
 
 
-def _text_or_number(value: Any) -> Any:
-    try:
-        return float(value)
-    except ValueError:
-        return str(value).lower()
-
-
+_OWN_MATRIX = "an output matrix of its own"
 _OFF = "Off in any case: the layers here use no such fused kernel."
 _NO_KERNEL = "the result is the same without one; drop the flag."
 
@@ -86,15 +94,15 @@ STATEMENTS: Mapping[str, Statement] = MappingProxyType(
         "--num-experts": _field("num_experts"),
         "--moe-router-topk": _field("moe_router_topk"),
         "--vocab-size": _field("vocab_size"),
-        "--rotary-base": _field("rotary_base", agrees=_same_float),
-        "--norm-epsilon": _field("norm_epsilon", agrees=_same_float),
-        "--embedding-multiplier-scale": _field("embedding_multiplier_scale", agrees=_same_float),
-        "--output-multiplier-scale": _field("output_multiplier_scale", agrees=_same_float),
+        "--rotary-base": _field("rotary_base", agrees=_close_number),
+        "--norm-epsilon": _field("norm_epsilon", agrees=_close_number),
+        "--embedding-multiplier-scale": _field("embedding_multiplier_scale", agrees=_close_number),
+        "--output-multiplier-scale": _field("output_multiplier_scale", agrees=_close_number),
         "--max-position-embeddings": Statement(
             takes_value=True,
             text="Confirms that rotary positions reach as far as the model's sequence length.",
             fact=lambda model: model.seq_length,
-            agrees=lambda given, fact: int(given) >= int(fact),
+            agrees=lambda given, length: int(given) >= int(str(length)),
             way_out="Raise it to the sequence length; rotary embeddings need no table.",
         ),
         "--group-query-attention": _holds(
@@ -105,18 +113,18 @@ STATEMENTS: Mapping[str, Statement] = MappingProxyType(
             takes_value=False,
             text="Confirms that the model's experts are gated by SiLU.",
             fact=lambda model: f"activation {getattr(model, 'activation', 'silu')}",
-            agrees=lambda given, fact: fact == "activation silu",
+            agrees=lambda _, activation: activation == "activation silu",
             way_out="Drop the flag, or choose --model grok1-40b-guide, which has SiLU.",
         ),
         "--untie-embeddings-and-output-weights": Statement(
             takes_value=False,
             text="Confirms that the model has an output matrix of its own.",
             fact=lambda model: (
-                "an output matrix of its own"
+                _OWN_MATRIX
                 if model.untie_embeddings_and_output_weights
                 else "its embedding as output matrix"
             ),
-            agrees=lambda given, fact: fact.endswith("own"),
+            agrees=lambda _, matrix: matrix == _OWN_MATRIX,
             way_out="Drop the flag, or choose --model grok1-40b-guide, which is untied.",
         ),
         "--post-norm": _holds(
@@ -225,9 +233,9 @@ REFUSED: Mapping[str, str] = MappingProxyType(
 )
 
 
-def disagreements(given: Mapping[str, Any], model: "ModelConfig", name: str) -> list[str]:
+def disagreements(given: Mapping[str, Given], model: ModelConfig, name: str) -> list[str]:
     """A sentence for every statement that contradicts the model."""
-    wrong = []
+    sentences = []
     for flag, value in given.items():
         statement = STATEMENTS[flag]
         fact = statement.fact(model)
@@ -236,20 +244,26 @@ def disagreements(given: Mapping[str, Any], model: "ModelConfig", name: str) -> 
         except ValueError:
             agrees = False
         if not agrees:
-            said = f"{flag} {value}" if statement.takes_value else flag
+            words = f"{flag} {value}" if statement.takes_value else flag
             has = "does not have it" if fact in (None, False) else f"has {fact}"
-            wrong.append(f"{said} contradicts the model {name}, which {has}. {statement.way_out}")
-    return wrong
+            sentences.append(
+                f"{words} contradicts the model {name}, which {has}. {statement.way_out}"
+            )
+    return sentences
 
 
 def check_statements(
-    given: Mapping[str, Any], model: "ModelConfig", name: str, others: Mapping[str, "ModelConfig"]
+    given: Mapping[str, Given], model: ModelConfig, name: str, others: Mapping[str, ModelConfig]
 ) -> None:
     """Raise ConfigError for all statements that contradict the model, naming models that agree."""
-    wrong = disagreements(given, model, name)
-    if not wrong:
+    sentences = disagreements(given, model, name)
+    if not sentences:
         return
-    fitting = [other for other, its in others.items() if not disagreements(given, its, other)]
+    fitting = [
+        other_name
+        for other_name, other in others.items()
+        if not disagreements(given, other, other_name)
+    ]
     if fitting:
-        wrong.append(f"All these flags agree with --model {' or '.join(fitting)}.")
-    raise ConfigError("\n".join(wrong))
+        sentences.append(f"All these flags agree with --model {' or '.join(fitting)}.")
+    raise ConfigError("\n".join(sentences))

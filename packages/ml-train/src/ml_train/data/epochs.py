@@ -1,15 +1,15 @@
-"""How often a run goes through each of its files, told before its first step."""
+"""How often a run goes through each of its files, as sentences for its start."""
 
 from ml_train.data.order import Order, Part
 
 MOST_LINES = 12
-"""Longer blends are told by their least and most repeated files."""
+"""Of longer blends only the least and the most repeated files are named."""
 
 
 def describe_epochs(name: str, order: Order, total: int) -> list[str]:
-    """A sentence per file of one split: sequences that the run takes, and epochs that they are.
+    """A sentence per file of a split: how many sequences the run takes, and how many epochs.
 
-    None for a split of which nothing is taken.
+    Empty for a split of which nothing is taken.
     """
     if not total:
         return []
@@ -29,8 +29,8 @@ def describe_epochs(name: str, order: Order, total: int) -> list[str]:
 
 
 def _line(name: str, epochs: float, taken: int, part: Part) -> str:
-    an_epoch = part.num_tokens // part.sequence_length
+    per_epoch = part.num_tokens // part.sequence_length
     return (
         f"{name} data: {part.prefix}: {epochs:.2f} epochs ({taken} sequences of "
-        f"{part.sequence_length} tokens, {an_epoch} an epoch)"
+        f"{part.sequence_length} tokens, {per_epoch} an epoch)"
     )

@@ -1,9 +1,10 @@
 """P.json, the manifest that ml-data writes beside P.bin and P.idx, against model and tokenizer.
 
-Checked before step 0 because ids of another tokenizer train without any error. Token files of
-other tools have no manifest: then there is nothing to check, and a log line says so.
+It is checked before the first step because ids of another tokenizer train without any error. Token
+files of other tools have no manifest: they are not checked, and a notice says so.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,22 @@ class TokenizerFacts:
     fingerprint: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExpectedTokens:
+    """What token files are checked against; None where nothing is known."""
+
+    vocab_size: int | None = None
+    """The model's, without padding."""
+    eod_id: int | None = None
+    """The tokenizer's; unset, the manifests' is taken."""
+    tokenizer_fingerprint: str | None = None
+
+
 def tokenizer_facts(section: TokenizerSection) -> TokenizerFacts | None:
     """Facts of the tokenizer that the run names; None where it names none. Raises DataError."""
     if section.path is None:
         return None
+    # Imported here: its import takes 0.2 s, for pyarrow, and most runs name no tokenizer.
     from ml_data.tokenizers import load_tokenizer
 
     if section.tokenizer_type == "Llama2Tokenizer" and Path(section.path).suffix != ".model":
@@ -47,14 +60,12 @@ def tokenizer_facts(section: TokenizerSection) -> TokenizerFacts | None:
     )
 
 
-def check_manifests(
-    data: DataSection, *, vocab_size: int | None, eod_id: int | None, fingerprint: str | None
-) -> int | None:
+def check_manifests(data: DataSection, expected: ExpectedTokens) -> int | None:
     """Check every prefix's manifest; the end-of-document id they agree on. Raises DataError."""
     prefixes: list[str] = []
     for words in (data.data_path, data.train_data_path, data.valid_data_path, data.test_data_path):
         prefixes += parse_blend(words, "--data-path")[0]
-    found: int | None = None
+    agreed_eod_id: int | None = None
     for prefix in dict.fromkeys(prefixes):
         try:
             manifest = read_manifest(prefix)
@@ -68,45 +79,44 @@ def check_manifests(
         if tokenizer is None:
             terminal.notice(f"{prefix}.json does not say what tokenizer made it: it is not checked")
             continue
-        _check_tokenizer(prefix, tokenizer, vocab_size, eod_id, fingerprint)
-        eod = tokenizer.get("eod_id")
-        if found is not None and eod is not None and eod != found:
+        _check_tokenizer(prefix, tokenizer, expected)
+        eod_id = tokenizer.get("eod_id")
+        if eod_id is None:
+            continue
+        if agreed_eod_id is not None and eod_id != agreed_eod_id:
             raise DataError(
-                f"{prefix}.json: end-of-document id {eod}, but another file of the blend has "
-                f"{found}: they were made with different tokenizers."
+                f"{prefix}.json: end-of-document id {eod_id}, but another file of the blend has "
+                f"{agreed_eod_id}: they were made with different tokenizers."
             )
-        found = eod if eod is not None else found
-    return found
+        agreed_eod_id = eod_id
+    return agreed_eod_id
 
 
-def _check_tokenizer(
-    prefix: str,
-    facts: dict[str, Any],
-    vocab_size: int | None,
-    eod_id: int | None,
-    fingerprint: str | None,
-) -> None:
-    made_with = facts.get("vocab_size")
-    if vocab_size is not None and made_with is not None and made_with > vocab_size:
+def _check_tokenizer(prefix: str, recorded: Mapping[str, Any], expected: ExpectedTokens) -> None:
+    """Hold what a manifest says of its tokenizer against what is expected; absent facts pass."""
+    vocab_size = recorded.get("vocab_size")
+    model_size = expected.vocab_size
+    if model_size is not None and vocab_size is not None and vocab_size > model_size:
         raise DataError(
-            f"{prefix} was made with a vocabulary of {made_with} ids, but the model has only "
-            f"{vocab_size}: use the model's own tokenizer."
+            f"{prefix} was made with a vocabulary of {vocab_size} ids, but the model has only "
+            f"{model_size}: use the model's own tokenizer."
         )
-    made_with = facts.get("eod_id")
-    if eod_id is not None and made_with is not None and made_with != eod_id:
+    eod_id = recorded.get("eod_id")
+    if None not in (expected.eod_id, eod_id) and eod_id != expected.eod_id:
         raise DataError(
-            f"{prefix} was made with end-of-document id {made_with}, the tokenizer has {eod_id}."
+            f"{prefix} was made with end-of-document id {eod_id}, the tokenizer has "
+            f"{expected.eod_id}."
         )
-    made_with = facts.get("fingerprint")
-    if fingerprint is not None and made_with is not None and made_with != fingerprint:
+    fingerprint, given = recorded.get("fingerprint"), expected.tokenizer_fingerprint
+    if given is not None and fingerprint is not None and fingerprint != given:
         raise DataError(
-            f"{prefix} was made with another tokenizer (fingerprint {str(made_with)[:12]}) than "
-            f"the one that was given (fingerprint {fingerprint[:12]}): tokenize again with it, or "
+            f"{prefix} was made with another tokenizer (fingerprint {str(fingerprint)[:12]}) than "
+            f"the one that was given (fingerprint {given[:12]}): tokenize again with it, or "
             "give the one that made the data."
         )
 
 
-def _check_sizes(prefix: str, manifest: dict[str, Any]) -> None:
+def _check_sizes(prefix: str, manifest: Mapping[str, Any]) -> None:
     for name, entry in manifest["files"].items():
         path = Path(prefix).parent / Path(name).name
         if path.is_file() and path.stat().st_size != entry["bytes"]:

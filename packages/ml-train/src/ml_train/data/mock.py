@@ -1,17 +1,17 @@
 """Made-up tokens for --mock-data: trials of speed, memory, layouts and resumes without any files.
 
-Sequence n of a split is drawn at random from a generator seeded with (seed, split, n). Any rank of
-any node makes the same sequence without an index or a file, and no sequence comes twice. Tokens
-are uniform over the vocabulary, so the loss stays near the logarithm of its size.
+Sequence n of a split is drawn at random from a generator seeded with (seed, split, n). Every rank
+of every node makes the same sequence without an index or a file, and no sequence comes twice.
+Tokens are uniform over the vocabulary, so the loss stays near the logarithm of its size.
 """
-
-from typing import Any
 
 import numpy as np
 import torch
 
+from ml_train.data.origin import TokenSpan
+
 NUM_SEQUENCES = 2**62
-"""There is no end to them; sample numbers stay within int64."""
+"""Endless in practice; sample numbers stay within int64."""
 
 
 class MockSequences:
@@ -50,6 +50,6 @@ class MockSequences:
             "position_ids": torch.arange(self._sequence_length),
         }
 
-    def origin(self, index: int) -> list[dict[str, Any]]:
-        """Where a sequence is from, in the form of ml_train.data.origin."""
+    def origin(self, index: int) -> list[TokenSpan]:
+        """The sequence itself, as there is no file that it is from."""
         return [{"prefix": "--mock-data", "sequence": index, "num_tokens": self._sequence_length}]

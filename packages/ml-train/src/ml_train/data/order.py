@@ -4,15 +4,14 @@
     Part    the sequences of one token file, in the order of its legs
     Leg     megatron-core's shuffled order for a number of sequences and a seed
 
-megatron-core shuffles all epochs of a run together, so its order for a longer run is another one
-from the first sequence on. Here a run keeps the order that it began with. What it needs beyond
-that order is appended: each leg first goes to the end of its whole epochs, and the next one has a
-seed of its own. A run that keeps its length has exactly megatron-core's order. Whole epochs lose
-at most sequence_length tokens at the end of each leg, as megatron-core loses them at the end of a
-run.
+megatron-core shuffles all epochs of a run together, so the order of a longer run differs from the
+first sequence on. Here a run keeps the order that it began with, and a longer run appends to it:
+every leg goes to the end of its last epoch, and the next leg has a seed of its own. A run that
+keeps its length has exactly megatron-core's order. A leg loses at most sequence_length tokens at
+its end, as megatron-core loses them at the end of a run.
 
-Blends choose each next part by megatron-core's rule, which depends on the weights and on nothing
-that comes later. Each part counts its own sequences, so a changed blend goes on with unseen ones.
+megatron-core's rule chooses the next part of a blend by the weights and by what was taken so far.
+Each part counts its own sequences, so a changed blend goes on with unseen sequences.
 """
 
 import dataclasses
@@ -24,13 +23,15 @@ from typing import Any
 
 import numpy as np
 
+from ml_train.data.blend import blend_index
+
 _SURPLUS = 0.005
-"""megatron-core's mid_level_dataset_surplus: what it builds of each part beyond its share."""
+"""megatron-core's mid_level_dataset_surplus: what it builds of a part in excess of its share."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Leg:
-    """What megatron-core is asked for: its order depends on both numbers."""
+    """What megatron-core is asked for; both numbers decide its order."""
 
     samples: int
     seed: int
@@ -41,7 +42,7 @@ class Part:
     """Sequences of one token file: documents first to end - 1, cut by the sequence length."""
 
     prefix: str
-    """Where the file is now; no part of its identity."""
+    """Where the file is now; the identity does not depend on it."""
     weight: float
     """Share in the blend; 1 for a file alone."""
     idx_sha256: str
@@ -113,7 +114,8 @@ class Order:
         missing = total - self.begin
         if missing <= 0 or not self.parts:
             return self
-        # The rule takes of the part that lacks most, so no part gets over its share by more than 1.
+        # megatron-core's rule takes of the part that lacks most, so a part exceeds its share by at
+        # most 1. Where that bound is covered, the blend need not be computed.
         rough = [math.ceil(missing * share) + 1 for share in _normalized(self.parts)]
         if len(self.parts) == 1:
             counts: Sequence[int] = [missing]
@@ -138,8 +140,8 @@ class Order:
     def _counts(self, samples: int) -> list[int]:
         if len(self.parts) < 2:
             return [samples] * len(self.parts)
-        which, _ = blend_index(self.weights, samples)
-        return [int(count) for count in np.bincount(which, minlength=len(self.parts))]
+        part_numbers, _ = blend_index(self.weights, samples)
+        return [int(count) for count in np.bincount(part_numbers, minlength=len(self.parts))]
 
     @property
     def weights(self) -> tuple[float, ...]:
@@ -152,7 +154,7 @@ class Order:
         shares = _normalized(self.parts)
         return tuple((p.identity, share) for p, share in zip(self.parts, shares, strict=True))
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """JSON values."""
         return dataclasses.asdict(self)
 
@@ -164,18 +166,6 @@ class Order:
             parts=tuple(_part(part) for part in raw["parts"]),
             resting=tuple(_part(part) for part in raw["resting"]),
         )
-
-
-def blend_index(weights: Sequence[float], samples: int) -> tuple[Any, Any]:
-    """(part, sequence of that part) of each sequence of a blend; int16, int64 [samples]."""
-    from megatron.core.datasets import helpers
-    from megatron.core.datasets.utils import normalize
-
-    which, number = np.zeros(samples, dtype=np.int16), np.zeros(samples, dtype=np.int64)
-    # Twice, as megatron-core's builder and its BlendedDataset do: the last bit decides ties.
-    shares = np.array(normalize(normalize(list(weights))))
-    helpers.build_blending_indices(which, number, shares, len(weights), samples, False)
-    return which, number
 
 
 def _normalized(parts: Sequence[Part]) -> list[float]:
@@ -190,6 +180,6 @@ def _part(raw: Mapping[str, Any]) -> Part:
 
 
 def _seed_of_leg(seed: int, number: int) -> int:
-    """numpy's RandomState takes 32 bits."""
+    """A seed of 32 bits, the most that numpy's RandomState takes."""
     digest = hashlib.sha256(f"leg {number} of seed {seed}".encode()).digest()
     return int.from_bytes(digest[:4], "little")

@@ -1,33 +1,32 @@
 """How a run goes on with its data: the orders of a checkpoint against the data of this start.
 
-The rule: no sequence that was seen comes again before its time without the user's word. A part
-whose documents, split, sequence length and seed are the checkpoint's goes on where it stood,
-whatever the batch size, the layout, the weights or the other files are. A start is refused where a
-part that was seen is gone and another one comes, as that one may hold the same documents;
---new-data-order accepts it, and the new part begins at its first sequence.
+The rule: a sequence that was seen comes again only in a later epoch, unless the user accepts a
+repetition. A part with the documents, split, sequence length and seed of the checkpoint goes on
+where it stood; batch size, layout, weights and the other files do not matter. A start is refused
+where a part that was seen is gone and another part comes, as the new part may hold the same
+documents. --new-data-order accepts that, and the new part begins at its first sequence.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypedDict
 
 from ml_train.data.order import Order, Part
+from ml_train.data.request import DataRequest
 from ml_train.data.selection import SPLITS
 from ml_train.errors import DataError
 
 FORMAT_VERSION = 1
 
 
-@dataclass(frozen=True, kw_only=True)
-class Demand:
-    """Sequences of train, valid and test."""
+class SavedData(TypedDict):
+    """What a checkpoint keeps of the data, as JSON values."""
 
-    total: tuple[int, int, int]
-    """From the first step of the run to its last."""
-    consumed: tuple[int, int, int] = (0, 0, 0)
-    """Taken before this start."""
-    begun_with: tuple[int, int, int] | None = None
-    """What the run wanted at its first start, where its checkpoint does not say; unset: total."""
+    format: int
+    global_batch_size: int
+    consumed_valid_samples: int
+    orders: dict[str, dict[str, object]]
+    """Of train and valid: Order.to_dict()."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +39,8 @@ class OrderPlan:
     """What the user should look at: data that may be seen again."""
 
 
-def state_of(orders: Mapping[str, Order], *, global_batch_size: int, valid: int) -> dict[str, Any]:
-    """What a checkpoint keeps of the data, as JSON values; valid: validation sequences taken."""
+def state_of(orders: Mapping[str, Order], *, global_batch_size: int, valid: int) -> SavedData:
+    """What a checkpoint keeps of the data; valid: validation sequences taken."""
     return {
         "format": FORMAT_VERSION,
         "global_batch_size": global_batch_size,
@@ -66,51 +65,47 @@ def orders_of(saved: Mapping[str, Any]) -> dict[str, Order]:
         ) from error
 
 
-def plan_orders(
-    selected: Sequence[Sequence[Part]],
-    demand: Demand,
-    *,
-    saved: Mapping[str, Any] | None,
-    global_batch_size: int,
-    new_data_order: bool,
-) -> "OrderPlan":
+def plan_orders(selected: Sequence[Sequence[Part]], request: DataRequest) -> OrderPlan:
     """The orders of a start. Raises DataError where a resume is refused.
 
-    selected: parts per split, empty for a split without samples and for made-up tokens. saved:
-    state_of() of the checkpoint; None on a fresh start and for a checkpoint of ml-train 1.0.
+    selected: parts per split, empty for a split without samples and for made-up tokens.
     """
+    demand, saved = request.demand, request.saved
     if saved is None:
+        # A fresh start, or a checkpoint of ml-train 1.0.
         begun = demand.begun_with or demand.total
         orders = [
             Order.start(parts, samples).reaching(total) if parts else Order()
             for parts, samples, total in zip(selected, begun, demand.total, strict=True)
         ]
-        old = demand.consumed[0] and selected[0]
-        return OrderPlan(orders=orders, notes=[], warnings=[_OF_1_0] if old else [])
-    warnings: list[str] = []
-    notes = _of_batch_size(saved, global_batch_size, demand.consumed[0])
-    before, orders = orders_of(saved), []
+        is_of_1_0 = demand.consumed[0] and selected[0]
+        return OrderPlan(orders=orders, notes=[], warnings=[_OF_1_0] if is_of_1_0 else [])
+    plan = OrderPlan(
+        orders=[],
+        notes=_of_batch_size(saved, request.global_batch_size, demand.consumed[0]),
+        warnings=[],
+    )
+    orders_before = orders_of(saved)
     for name, parts, consumed, total in zip(
         SPLITS, selected, demand.consumed, demand.total, strict=True
     ):
-        if name not in before:
-            orders.append(replace(Order.start(parts, total)) if parts else Order())
-            continue
-        old_order = before[name]
-        if not total:
-            # Nothing of it is asked for this time: it is kept as it stands.
-            orders.append(old_order)
-            continue
-        order = continued(old_order, parts, consumed)
-        if order.blend != old_order.blend:
-            changes = _changes(name, old_order, order, consumed)
-            if name == "train" and changes.refused and not new_data_order:
-                raise DataError(changes.refusal(consumed))
-            (warnings if changes.refused else notes).extend(changes.sentences)
-        longer = order.reaching(total)
-        notes += _of_length(name, order, longer)
-        orders.append(longer)
-    return OrderPlan(orders=orders, notes=notes, warnings=warnings)
+        before = orders_before.get(name)
+        if before is None:
+            plan.orders.append(Order.start(parts, total) if parts else Order())
+        elif not total:
+            # No sequences of this split are wanted this time: its order is kept for a later start.
+            plan.orders.append(before)
+        else:
+            order = continued(before, parts, consumed)
+            if order.blend != before.blend:
+                changes = _changes(name, before, order, consumed)
+                if name == "train" and changes.refused and not request.section.new_data_order:
+                    raise DataError(changes.refusal(consumed))
+                (plan.warnings if changes.refused else plan.notes).extend(changes.sentences)
+            longer = order.reaching(total)
+            plan.notes.extend(_of_length(name, order, longer))
+            plan.orders.append(longer)
+    return plan
 
 
 def continued(saved: Order, parts: Sequence[Part], consumed: int) -> Order:
@@ -121,23 +116,28 @@ def continued(saved: Order, parts: Sequence[Part], consumed: int) -> Order:
     if Order(parts=tuple(parts)).blend == saved.blend:
         moved = zip(saved.parts, parts, strict=True)
         return replace(saved, parts=tuple(replace(old, prefix=new.prefix) for old, new in moved))
-    taken = zip(saved.parts, saved.taken(consumed), strict=True)
-    known = [*(replace(part, begin=count) for part, count in taken), *saved.resting]
+    counts = zip(saved.parts, saved.taken(consumed), strict=True)
+    known = [*(replace(part, begin=count) for part, count in counts), *saved.resting]
     chosen = []
     for part in parts:
-        old = next((other for other in known if other.identity == part.identity), None)
-        if old is not None:
+        old = next((candidate for candidate in known if candidate.identity == part.identity), None)
+        if old is None:
+            chosen.append(part)
+        else:
+            # A blend may name the same documents twice, so a known part is used up.
             known.remove(old)
-            part = replace(old, prefix=part.prefix, weight=part.weight)
-        chosen.append(part)
+            chosen.append(replace(old, prefix=part.prefix, weight=part.weight))
     resting = tuple(part for part in known if part.begin)
     return Order(begin=consumed, parts=tuple(chosen), resting=resting)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Changes:
+    """How the blend of a split differs from the checkpoint's."""
+
     sentences: list[str]
     ways_back: list[str]
+    """What the user can give to go on with the checkpoint's order."""
     refused: bool
 
     def refusal(self, consumed: int) -> str:
@@ -154,27 +154,30 @@ def _changes(name: str, old: Order, new: Order, consumed: int) -> _Changes:
         part.identity for part in (*old.parts, *old.resting)
     }
     counts = zip(old.parts, old.taken(consumed), strict=True)
-    gone = [part for part, count in counts if count and part.identity not in kept]
-    come = [part for part in new.parts if part.identity not in kept]
+    removed = [part for part, count in counts if count and part.identity not in kept]
+    added = [part for part in new.parts if part.identity not in kept]
     split = "" if name == "train" else f"{name} data: "
-    if not (gone and come):
-        sentences = [f"{split}{part.prefix} is left out from now on" for part in gone]
-        sentences += [
-            f"{split}{part.prefix} is new and begins at its first sequence" for part in come
-        ]
-        sentences.append(
-            f"{split}the blend changes after {consumed} sequences; each file goes on with "
-            "sequences that were not seen yet"
-        )
-        return _Changes(sentences=sentences, ways_back=[], refused=False)
+    if removed and added:
+        return _replaced(split, removed, added)
+    sentences = [f"{split}{part.prefix} is left out from now on" for part in removed]
+    sentences += [f"{split}{part.prefix} is new and begins at its first sequence" for part in added]
+    sentences.append(
+        f"{split}the blend changes after {consumed} sequences; each file goes on with "
+        "sequences that were not seen yet"
+    )
+    return _Changes(sentences=sentences, ways_back=[], refused=False)
+
+
+def _replaced(split: str, removed: Sequence[Part], added: Sequence[Part]) -> _Changes:
+    """Parts in place of parts that were seen: they may hold the same documents."""
     sentences, ways_back = [], []
     for flag, field in (("--seed", "seed"), ("--seq-length", "sequence_length")):
-        then, now = getattr(gone[0], field), getattr(come[0], field)
+        then, now = getattr(removed[0], field), getattr(added[0], field)
         if then != now:
             sentences.append(f"{split}{flag} is {now} and was {then}")
             ways_back.append(f"{flag} {then}")
-    for part in come:
-        sentence, way_back = _of_documents(part, gone)
+    for part in added:
+        sentence, way_back = _of_documents(part, removed)
         if sentence:
             sentences.append(split + sentence)
             ways_back.append(way_back)
@@ -185,27 +188,27 @@ def _changes(name: str, old: Order, new: Order, consumed: int) -> _Changes:
     )
 
 
-def _of_documents(part: Part, gone: Sequence[Part]) -> tuple[str, str]:
-    """What is different about the documents of a part that was not in the checkpoint."""
+def _of_documents(part: Part, removed: Sequence[Part]) -> tuple[str, str]:
+    """(how an added part's documents differ from the removed parts', the way back)."""
     content = (part.idx_sha256, part.bin_sha256)
-    same = [old for old in gone if (old.idx_sha256, old.bin_sha256) == content]
-    if any((old.first, old.end) == (part.first, part.end) for old in same):
+    same_files = [old for old in removed if (old.idx_sha256, old.bin_sha256) == content]
+    if any((old.first, old.end) == (part.first, part.end) for old in same_files):
         return "", ""
-    if same:
-        old = same[0]
+    if same_files:
+        old = same_files[0]
         return (
             f"--split takes the documents {part.first} to {part.end - 1} of {part.prefix} and "
             f"took {old.first} to {old.end - 1}",
             "the --split that was given then",
         )
-    named = next((old for old in gone if old.prefix == part.prefix), None)
-    if named is not None:
+    same_path = next((old for old in removed if old.prefix == part.prefix), None)
+    if same_path is not None:
         return (
-            f"the data of {part.prefix} has changed: it had {named.num_tokens} tokens for this "
+            f"the data of {part.prefix} has changed: it had {same_path.num_tokens} tokens for this "
             f"split and has {part.num_tokens}, with other content",
             f"the files that were at {part.prefix} then",
         )
-    names = ", ".join(dict.fromkeys(old.prefix for old in gone))
+    names = ", ".join(dict.fromkeys(old.prefix for old in removed))
     return (f"the data is {part.prefix} in place of {names}", names)
 
 

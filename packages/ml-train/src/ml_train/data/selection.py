@@ -1,61 +1,66 @@
 """Which documents of which token files each split takes: the data section as parts of an Order.
 
-Splits that nobody asked for are left out: megatron-core counts epochs of an empty split for ever.
+A split of which no sequences are wanted is left out: megatron-core counts the epochs of an empty
+split for ever.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ml_train.config.sections.data import DataSection, parse_blend
 from ml_train.data.files import TokenFiles, read_token_files, tokens_in
 from ml_train.data.order import Part
+from ml_train.data.request import DataRequest
 from ml_train.errors import DataError
 
 SPLITS = ("train", "valid", "test")
 
 
-def selected_parts(
-    data: DataSection,
-    *,
-    samples: tuple[int, int, int],
-    sequence_length: int,
-    seed: int,
-    vocab_size: int | None = None,
-) -> list[list[Part]]:
+def selected_parts(request: DataRequest) -> list[list[Part]]:
     """The parts of train, valid and test; none where no samples are wanted.
 
     Reads and hashes the files. Raises DataError for files that are absent or damaged, and for a
     split without a document.
     """
-    per_split = (data.train_data_path, data.valid_data_path, data.test_data_path)
-    words = (data.data_path,) * 3 if data.data_path else per_split
-    if not any(words):
-        raise DataError(
-            "No data: give --data-path PREFIX (what ml-data tokenize wrote), or --mock-data."
-        )
-    bounds = _split_bounds(data.split) if data.data_path else [(0.0, 1.0)] * 3
-    for name, wanted, part in zip(SPLITS, samples, words, strict=True):
-        if wanted and not part:
+    data, samples = request.section, request.demand.total
+    words_of_splits = _words_of_splits(data)
+    for name, wanted, words in zip(SPLITS, samples, words_of_splits, strict=True):
+        if wanted and not words:
             raise DataError(f"The run wants {name} sequences: give --{name}-data-path as well.")
+    bounds = _split_bounds(data.split) if data.data_path else [(0.0, 1.0)] * 3
     files: dict[str, TokenFiles] = {}
-    chosen: list[list[Part]] = []
-    for name, wanted, part, shares in zip(SPLITS, samples, words, bounds, strict=True):
-        prefixes, weights = parse_blend(part, "--data-path")
+    selected: list[list[Part]] = []
+    for name, wanted, words, shares in zip(SPLITS, samples, words_of_splits, bounds, strict=True):
+        prefixes, weights = parse_blend(words, "--data-path")
         for prefix in prefixes:
-            files[prefix] = files.get(prefix) or read_token_files(prefix, vocab_size=vocab_size)
+            files[prefix] = files.get(prefix) or read_token_files(
+                prefix, vocab_size=request.expected.vocab_size
+            )
         if weights is None:
-            # Without weights each prefix counts by its tokens, so that one epoch is one epoch.
+            # Without weights each prefix counts by its tokens, so that an epoch of the blend is an
+            # epoch of each file.
             weights = [float(files[prefix].num_tokens) for prefix in prefixes]
         if len(prefixes) == 1:
             weights = [1.0]
-        chosen.append(
-            [
-                _part(files[p], w, name, shares, data.split, sequence_length, seed)
-                for p, w in zip(prefixes, weights, strict=True)
-            ]
+        split = _Split(name=name, shares=shares)
+        parts = [
+            _part(files[prefix], weight, split, request)
+            for prefix, weight in zip(prefixes, weights, strict=True)
             if wanted
-            else []
+        ]
+        selected.append(parts)
+    return selected
+
+
+def _words_of_splits(data: DataSection) -> tuple[tuple[str, ...], ...]:
+    """The words of the data flags for train, valid and test."""
+    per_split = (data.train_data_path, data.valid_data_path, data.test_data_path)
+    words_of_splits = (data.data_path,) * 3 if data.data_path else per_split
+    if not any(words_of_splits):
+        raise DataError(
+            "No data: give --data-path PREFIX (what ml-data tokenize wrote), or --mock-data."
         )
-    return chosen
+    return words_of_splits
 
 
 def repeated(parts: Sequence[Part]) -> list[str]:
@@ -71,22 +76,22 @@ def repeated(parts: Sequence[Part]) -> list[str]:
     ]
 
 
-def _part(
-    files: TokenFiles,
-    weight: float,
-    name: str,
-    shares: tuple[float, float],
-    split: str,
-    sequence_length: int,
-    seed: int,
-) -> Part:
-    first, end = (round(share * files.num_sequences) for share in shares)
+@dataclass(frozen=True, kw_only=True)
+class _Split:
+    name: str
+    shares: tuple[float, float]
+    """Begin and end among the documents of each file, from 0 to 1."""
+
+
+def _part(files: TokenFiles, weight: float, split: _Split, request: DataRequest) -> Part:
+    first, end = (round(share * files.num_sequences) for share in split.shares)
     num_tokens = tokens_in(files.prefix, first, end)
     if num_tokens == 0:
         raise DataError(
-            f"--split {split} leaves no document of {files.prefix} ({files.num_sequences} "
-            f"documents) for the {name} split, which the run needs. Give it a larger share"
-            + ("." if name == "train" else ", or set --eval-iters 0.")
+            f"--split {request.section.split} leaves no document of {files.prefix} "
+            f"({files.num_sequences} documents) for the {split.name} split, which the run needs. "
+            "Give it a larger share"
+            + ("." if split.name == "train" else ", or set --eval-iters 0.")
         )
     return Part(
         prefix=files.prefix,
@@ -96,8 +101,8 @@ def _part(
         first=first,
         end=end,
         num_tokens=num_tokens,
-        sequence_length=sequence_length,
-        seed=seed,
+        sequence_length=request.sequence_length,
+        seed=request.seed,
     )
 
 

@@ -6,12 +6,13 @@ micro_batch_size go to the ranks in turn, so the same sequences make up the same
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import torch
 
 from ml_train.data.origin import check_batch
+from ml_train.data.sequences import Sequences
 
 Batch = dict[str, torch.Tensor]
 """tokens, labels, position_ids: int64; loss_mask: float32; all [micro_batch, sequence]."""
@@ -19,25 +20,34 @@ Batch = dict[str, torch.Tensor]
 _KEYS = ("tokens", "labels", "loss_mask", "position_ids")
 
 
-class GlobalOrder:
-    """Yields lists of sample numbers, one list per micro batch of this rank, without end."""
+@dataclass(frozen=True, kw_only=True)
+class RankShare:
+    """The part of each global batch that a data-parallel rank takes."""
 
-    def __init__(self, *, consumed: int, micro_batch_size: int, dp_rank: int, dp_size: int):
-        self._next = consumed + dp_rank * micro_batch_size
-        self._micro_batch_size = micro_batch_size
-        self._stride = micro_batch_size * dp_size
+    micro_batch_size: int
+    dp_rank: int
+    dp_size: int
+
+
+class GlobalOrder:
+    """Yields lists of sample numbers, one list per micro batch of a rank, without end."""
+
+    def __init__(self, share: RankShare, *, consumed: int):
+        """consumed: samples that all ranks together have taken."""
+        self._share = share
+        self._first = consumed + share.dp_rank * share.micro_batch_size
 
     def __iter__(self) -> Iterator[list[int]]:
-        start = self._next
+        start, size = self._first, self._share.micro_batch_size
         while True:
-            yield list(range(start, start + self._micro_batch_size))
-            start += self._stride
+            yield list(range(start, start + size))
+            start += size * self._share.dp_size
 
 
 class _Samples(torch.utils.data.Dataset[Batch]):
     """A dataset reduced to the tensors that a step reads."""
 
-    def __init__(self, dataset: Any):
+    def __init__(self, dataset: Sequences):
         self._dataset = dataset
 
     def __getitem__(self, index: int) -> Batch:
@@ -50,13 +60,11 @@ class SampleStream:
 
     def __init__(
         self,
-        dataset: Any,
+        dataset: Sequences,
+        share: RankShare,
         *,
-        num_workers: int,
         consumed: int,
-        micro_batch_size: int,
-        dp_rank: int,
-        dp_size: int,
+        num_workers: int,
         vocab_size: int | None = None,
     ):
         """vocab_size: ids at or above it are an error; None checks nothing."""
@@ -64,11 +72,7 @@ class SampleStream:
         """Samples by their number in the run."""
         self._num_workers = num_workers
         self._vocab_size = vocab_size
-        self._order = {
-            "micro_batch_size": micro_batch_size,
-            "dp_rank": dp_rank,
-            "dp_size": dp_size,
-        }
+        self._share = share
         self._batches: Iterator[Batch]
         self._numbers: Iterator[list[int]]
         self.seek(consumed)
@@ -94,12 +98,12 @@ class SampleStream:
 
     def seek(self, consumed: int) -> None:
         """Go on as if this many samples had been taken, by all ranks together."""
-        order = GlobalOrder(consumed=consumed, **self._order)
+        order = GlobalOrder(self._share, consumed=consumed)
         loader: torch.utils.data.DataLoader[Batch] = torch.utils.data.DataLoader(
             _Samples(self.dataset),
             batch_sampler=order,  # type: ignore[arg-type]
             num_workers=self._num_workers,
-            # An own generator: the loader draws a base seed, which must not move the global state.
+            # The loader draws a base seed. A generator of its own keeps the global state unmoved.
             generator=torch.Generator().manual_seed(0),
             multiprocessing_context="spawn" if self._num_workers else None,
             persistent_workers=self._num_workers > 0,
@@ -108,4 +112,4 @@ class SampleStream:
 
     def numbers(self, consumed: int, num_microbatches: int) -> list[list[int]]:
         """Numbers in the run of this rank's samples, per micro batch, from a position on."""
-        return list(islice(GlobalOrder(consumed=consumed, **self._order), num_microbatches))
+        return list(islice(GlobalOrder(self._share, consumed=consumed), num_microbatches))

@@ -20,8 +20,8 @@ from ml_train.config.sections.rules import Range, Section, field_types
 from ml_train.errors import ConfigError
 
 SETTINGS = list(settings().values())
-NUMBERS = [each for each in SETTINGS if each.kind in (int, float)]
-TEXTS = [each for each in SETTINGS if each.kind is str]
+NUMBERS = [setting for setting in SETTINGS if setting.kind in (int, float)]
+TEXTS = [setting for setting in SETTINGS if setting.kind is str]
 
 
 @functools.cache

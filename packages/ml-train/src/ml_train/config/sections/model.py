@@ -3,15 +3,13 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
+from ml_models import registry
+from ml_models.config import ModelConfig
 from ml_train.config.sections.rules import COUNT, NUMBER_OR_NONE, POSITIVE, PerNode, Range, Section
 from ml_train.errors import ConfigError
 from ml_train.text_files import read_text
-
-if TYPE_CHECKING:
-    from ml_models.config import ModelConfig
-
 
 _CAPACITY = Range(above=0, text="above 0. Leave it out to drop no token")
 _BY_CONTENT = PerNode(reason="the resulting model is compared, field by field")
@@ -52,10 +50,8 @@ class ModelSection(Section):
     execution: Literal["eager", "compiled"] = "eager"
     """eager, or compiled: element-wise work goes through torch.compile, which needs a compiler."""
 
-    def resolve(self) -> "ModelConfig":
+    def resolve(self) -> ModelConfig:
         """The model's configuration, overrides applied."""
-        from ml_models import registry
-
         if self.model_config is not None:
             model = _from_file(Path(self.model_config))
         else:
@@ -67,9 +63,9 @@ class ModelSection(Section):
         changes = self.overrides()
         return model.replace(**changes) if changes else model
 
-    def overrides(self) -> dict[str, Any]:
+    def overrides(self) -> dict[str, object]:
         """Field of the model -> value, from --model-override. Raises ConfigError."""
-        changes: dict[str, Any] = {}
+        changes: dict[str, object] = {}
         for item in self.model_override:
             name, value = _parse_override(item)
             if name in changes and changes[name] != value:
@@ -81,16 +77,14 @@ class ModelSection(Section):
         return changes
 
 
-def _from_file(path: Path) -> "ModelConfig":
-    from ml_models import registry
-
+def _from_file(path: Path) -> ModelConfig:
     try:
         return registry.from_dict(json.loads(read_text(path, "--model-config")))
     except json.JSONDecodeError as error:
         raise ConfigError(f"--model-config {path} is not JSON: {error}.") from error
 
 
-def _parse_override(item: str) -> tuple[str, Any]:
+def _parse_override(item: str) -> tuple[str, object]:
     name, equals, text = item.partition("=")
     if not equals:
         raise ConfigError(

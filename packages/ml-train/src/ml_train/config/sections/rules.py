@@ -15,16 +15,18 @@ import math
 import types
 import typing
 from dataclasses import dataclass
-from typing import Any
 
 from ml_models.command_line import empty_value
 from ml_train.errors import ConfigError
 
+SettingValue = bool | int | float | str | tuple[bool | int | float | str, ...] | None
+"""What a field of a section may hold."""
+
 LARGEST_INT = 2**31 - 1
-"""Of a whole number without a limit of its own: counts are multiplied in 64 bits later."""
+"""Limit of a whole number without a limit of its own: products of counts must fit 64 bits."""
 
 LARGEST_FLOAT = 3.4028234663852886e38
-"""Of float32, in which devices compute: a larger number is infinite there."""
+"""Limit of float32, in which devices compute: a larger number is infinite there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,7 @@ class Range:
     """The rule in words, after "it must be". Unset, it is made from the limits."""
 
     def admits(self, value: float) -> bool:
-        """Whether the value keeps all limits. NaN keeps none."""
+        """Whether the value keeps all limits; NaN and infinities do not."""
         return (
             math.isfinite(value)
             and (self.at_least is None or value >= self.at_least)
@@ -62,12 +64,13 @@ class Range:
 
 
 COUNT = Range(at_least=1)
-"""Of things of which there is at least one."""
+"""For counts of what a run has at least 1 of."""
 
 NUMBER_OR_NONE = Range(at_least=0)
-"""Of things of which there may be none, and of amounts that 0 turns off."""
+"""For counts that may be 0, and for amounts that 0 turns off."""
 
 POSITIVE = Range(above=0)
+"""For amounts that divide or scale something."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +82,7 @@ class PerNode:
 
 @dataclass(frozen=True, kw_only=True)
 class FieldType:
-    """What the type of a field says."""
+    """What the type of a field declares."""
 
     kind: type
     """int, float, str or bool: the type of the value, or of each element of a tuple."""
@@ -90,7 +93,7 @@ class FieldType:
     range: Range | None
     per_node: PerNode | None
 
-    def fault(self, value: Any) -> str | None:
+    def fault(self, value: object) -> str | None:
         """What is wrong with a value, after "it must be"; None for a good value."""
         if value is None and self.optional:
             return None
@@ -100,17 +103,21 @@ class FieldType:
             return "a tuple"
         return next((text for item in value if (text := self._fault_of_scalar(item))), None)
 
-    def _fault_of_scalar(self, value: Any) -> str | None:
+    def _fault_of_scalar(self, value: object) -> str | None:
         if not is_of_kind(value, self.kind):
             return f"of type {self.kind.__name__}"
         if self.choices and value not in self.choices:
             return f"one of {', '.join(self.choices)}"
         if isinstance(value, str):
             return None if value.strip() else "a text that is not empty"
-        if isinstance(value, bool):
-            return None
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return self._fault_of_number(value)
+        return None
+
+    def _fault_of_number(self, value: float) -> str | None:
         if self.range is not None and not self.range.admits(value):
             return self.range.words()
+        # Written so that NaN is a fault as well.
         if isinstance(value, float) and not abs(value) <= LARGEST_FLOAT:
             return "a finite number"
         limited = self.range is not None and self.range.at_most is not None
@@ -119,7 +126,7 @@ class FieldType:
         return None
 
 
-def is_of_kind(value: Any, kind: type) -> bool:
+def is_of_kind(value: object, kind: type) -> bool:
     """Whether a value has the type of a field; whole numbers are floats, True is no number."""
     if isinstance(value, bool):
         return kind is bool
@@ -140,9 +147,9 @@ class Section:
 
 
 def check_number(flag: str, value: float | None, rule: Range) -> None:
-    """Hold a command's own flag, which is no setting, against a rule; None is absent. ConfigError.
+    """Check a command's own flag, which is no setting; None is absent. Raises ConfigError.
 
-    Numbers are limited as those of settings are.
+    The limits of settings apply as well.
     """
     kind = type(value) if isinstance(value, int) else float
     declared = FieldType(
@@ -158,7 +165,7 @@ def flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _sentence(flag: str, value: Any, rule: str) -> str:
+def _sentence(flag: str, value: object, rule: str) -> str:
     items = value if isinstance(value, tuple) else (value,)
     if any(isinstance(item, str) and not item.strip() for item in items):
         return empty_value(flag)
@@ -173,8 +180,9 @@ def field_types(section: type) -> dict[str, FieldType]:
     return {field.name: _read(hints[field.name]) for field in dataclasses.fields(section)}
 
 
-def _read(hint: Any) -> FieldType:
-    marks: list[Any] = []
+def _read(hint: object) -> FieldType:
+    """The declaration in a type hint: Annotated, then None as an option, then tuple or Literal."""
+    marks: list[object] = []
     if typing.get_origin(hint) is typing.Annotated:
         hint, *marks = typing.get_args(hint)
     optional = is_tuple = False

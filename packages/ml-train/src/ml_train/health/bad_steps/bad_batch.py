@@ -21,8 +21,6 @@ from typing import Any
 
 import torch
 
-from ml_train.data.origin import parts_of_sample
-
 FORMAT_VERSION = 1
 
 
@@ -55,7 +53,7 @@ def own_part(train_module: Any, stream: Any, consumed: int, losses: list[float])
         part["losses"] = [loss if math.isfinite(loss) else str(loss) for loss in losses]
     if tensor_rank == 0 and stage == 0:
         part["samples"] = [
-            [{"sample": n, "parts": parts_of_sample(stream.dataset, n)} for n in numbers]
+            [{"sample": n, "parts": stream.dataset.origin(n)} for n in numbers]
             for numbers in stream.numbers(consumed, train_module.layout.num_microbatches)
         ]
     return part

@@ -1,13 +1,14 @@
-"""Pieces: sample indexes as they lie in the index cache, each in a folder that its content names.
+"""The index cache: sample indexes as pieces, each in a folder that is named by its content.
 
     CACHE/<hash>/...npy        what megatron-core computes of a leg, or the index of a blend
     CACHE/<hash>/ready.json    size and SHA-256 of each file; without it the folder does not count
 
-The hash is over all that decides the arrays, the SHA-256 of the .idx among it, and not over the
-path of the data: other documents under the same prefix never meet an old index, and runs that
-share a cache, or a longer run over the same data, share the pieces that are equal. A folder is
-built under another name and renamed, so two runs that build the same piece do not disturb each
-other.
+The hash covers everything that decides the arrays, such as the SHA-256 of the .idx, and leaves the
+path of the data out. Other documents under the same prefix therefore never meet an old index, and
+runs that share a cache share the pieces that are equal. A folder is built under a temporary name
+and renamed, so that two runs can build the same piece at the same time.
+
+Imports megatron-core, so it is imported after the platform was applied.
 """
 
 import dataclasses
@@ -19,16 +20,24 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import megatron.core
 import numpy as np
+from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
+from megatron.core.datasets.indexed_dataset import IndexedDataset
+from megatron.core.datasets.utils import Split
+from numpy.typing import NDArray
 
+from ml_train.config.sections.data import DataSection
+from ml_train.data.blend import blend_index
 from ml_train.data.files import sha256_of
-from ml_train.data.order import Leg, Order, Part, blend_index
+from ml_train.data.order import Leg, Order, Part
+from ml_train.data.origin import CoreDataset
 
 STAMP = "ready.json"
 _NO_PAD = int(np.iinfo(np.int64).min)
-"""No id is padding, as documents are packed without gaps; this one is in no file."""
+"""Documents are packed without gaps, so no id is padding; no file can hold this id."""
+_NO_ID = -1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,10 +85,15 @@ def pieces_of(order: Order, total: int) -> list[Piece]:
     return pieces
 
 
+def cache_directory(data: DataSection, first_prefix: str) -> Path:
+    """Where the sample indexes are."""
+    if data.data_cache_path is not None:
+        return Path(data.data_cache_path)
+    return Path(first_prefix).parent / "index_cache"
+
+
 def name_of(piece: Piece) -> str:
     """The hash that names a piece of this megatron-core."""
-    import megatron.core
-
     values = dataclasses.asdict(piece)
     values.pop("prefix", None)
     text = json.dumps([type(piece).__name__, megatron.core.__version__, values], sort_keys=True)
@@ -87,7 +101,7 @@ def name_of(piece: Piece) -> str:
 
 
 def to_json(pieces: Iterable[Piece]) -> str:
-    """One line."""
+    """Pieces as one line, for the process that builds them."""
     return json.dumps([[type(piece).__name__, dataclasses.asdict(piece)] for piece in pieces])
 
 
@@ -146,12 +160,13 @@ def _build(piece: Piece, cache: Path) -> None:
         _sync(folder / STAMP)
         final = cache / name_of(piece)
         if final.exists() and read_stamp(piece, cache) is None:
-            # Cut off or half deleted. Renamed first, so that nobody opens half of it.
+            # The folder was cut off or half deleted. It is renamed before it is deleted, so that
+            # no run opens a part of it.
             os.rename(final, Path(scratch) / "damaged")
         try:
             os.rename(folder, final)
         except OSError:
-            # Another run has built the same piece meanwhile: its files have the same content.
+            # Another run has built the same piece meanwhile, with the same content.
             if read_stamp(piece, cache) is None:
                 raise
             shutil.rmtree(folder, ignore_errors=True)
@@ -159,62 +174,60 @@ def _build(piece: Piece, cache: Path) -> None:
 
 def _compute(piece: Piece, folder: Path) -> None:
     if isinstance(piece, BlendPiece):
-        which, number = blend_index(piece.weights, piece.samples)
-        np.save(folder / "dataset_index.npy", which)
-        np.save(folder / "dataset_sample_index.npy", number)
+        parts, numbers = blend_index(piece.weights, piece.samples)
+        np.save(folder / "dataset_index.npy", parts)
+        np.save(folder / "dataset_sample_index.npy", numbers)
         return
     open_leg(piece, folder, documents=open_documents(piece.prefix, mmap=True))
 
 
-def open_blend(piece: BlendPiece, cache: Path) -> tuple[Any, Any]:
-    """Its two arrays, as memory maps."""
+def open_blend(piece: BlendPiece, cache: Path) -> tuple[NDArray[np.int16], NDArray[np.int64]]:
+    """blend_index() of a piece in the cache, as memory maps."""
     folder = cache / name_of(piece)
     names = ("dataset_index.npy", "dataset_sample_index.npy")
-    which, number = (np.load(folder / name, mmap_mode="r") for name in names)
-    return which, number
+    parts, numbers = (np.load(folder / name, mmap_mode="r") for name in names)
+    return parts, numbers
 
 
-def open_documents(prefix: str, *, mmap: bool) -> Any:
-    """megatron-core's reader of a pair; several legs share one."""
-    from megatron.core.datasets.indexed_dataset import IndexedDataset
-
+def open_documents(prefix: str, *, mmap: bool) -> IndexedDataset:
+    """megatron-core's reader of a pair; the legs of a part share a reader."""
     return IndexedDataset(prefix, mmap=mmap)
 
 
 def open_leg(
-    piece: LegPiece, folder: Path, *, documents: Any, eod_id: int = -1, eod_mask_loss: bool = False
-) -> Any:
+    piece: LegPiece, folder: Path, *, documents: IndexedDataset, masked_id: int | None = None
+) -> CoreDataset:
     """megatron-core's dataset of a leg, with the indexes of a folder, which are built if absent.
 
-    The dataset calls the hash of the .idx its path, so that the names of its files, too, depend
-    on the content alone. Document ids that the loss leaves out change no index.
+    masked_id: the token that is left out of the loss; it changes no index. The dataset is given
+    the hash of the .idx as its path, so that the names of its files depend on the content alone.
     """
-    from megatron.core.datasets.gpt_dataset import GPTDataset, GPTDatasetConfig
-    from megatron.core.datasets.utils import Split
-
     config = GPTDatasetConfig(
         random_seed=piece.seed,
         sequence_length=piece.sequence_length,
         blend=([piece.idx_sha256], None),
         split="1",
         path_to_cache=str(folder),
-        tokenizer=_Tokenizer(eod_id),
+        tokenizer=_Tokenizer(_NO_ID if masked_id is None else masked_id),
         reset_position_ids=False,
         reset_attention_mask=False,
-        eod_mask_loss=eod_mask_loss,
+        eod_mask_loss=masked_id is not None,
         create_attention_mask=False,
     )
     indices = np.arange(piece.first, piece.end, dtype=np.int32)
-    return GPTDataset(documents, piece.idx_sha256, indices, piece.samples, Split.train, config)
+    dataset: CoreDataset = GPTDataset(
+        documents, piece.idx_sha256, indices, piece.samples, Split.train, config
+    )
+    return dataset
 
 
 class _Tokenizer:
-    """The little that megatron-core's datasets ask of a tokenizer."""
+    """What megatron-core's datasets ask of a tokenizer."""
 
     def __init__(self, eod: int):
         self.eod = eod
         self.vocab_size = None
-        self.unique_identifiers: dict[str, Any] = {}
+        self.unique_identifiers: dict[str, str] = {}
 
     @property
     def pad(self) -> int:

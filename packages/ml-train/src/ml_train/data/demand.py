@@ -1,16 +1,28 @@
 """How many sequences a run takes of each split, from its first step to its last.
 
-Validation runs every eval_interval steps and once at the end, as in Megatron, and each time goes
-on with the sequences after those of the last time; the final test takes eval_iters batches where
---test-data-path is given. A resume counts what is left from where the checkpoint stands, so that
+Validation runs every eval_interval steps and once at the end, as in Megatron, and every round goes
+on with the sequences after those of the round before. The final test takes eval_iters batches where
+--test-data-path is given. A resume counts what is left from the step of its checkpoint, so that
 another batch size, interval or length goes on with unseen sequences.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ml_train.config.run import RunConfig
-from ml_train.data.resume import Demand
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demand:
+    """Sequences of train, valid and test."""
+
+    total: tuple[int, int, int]
+    """From the first step of the run to its last."""
+    consumed: tuple[int, int, int] = (0, 0, 0)
+    """Taken before this start."""
+    begun_with: tuple[int, int, int] | None = None
+    """What the run wanted at its first start, where its checkpoint does not say; unset: total."""
 
 
 class ValidationPosition:
@@ -24,7 +36,7 @@ class ValidationPosition:
         self._taken = taken
 
     def at(self, iteration: int) -> int:
-        """Of all rounds up to and including that of this step."""
+        """Sequences of all rounds up to this step, the step's own round included."""
         rounds = iteration // self._interval - self._rounds
         return max(self._taken + rounds * self._per_round, 0)
 
@@ -39,7 +51,7 @@ def validation_position(
     return ValidationPosition(config, batch_size, iteration=iteration, taken=taken)
 
 
-def demand(
+def demand_of(
     config: RunConfig,
     batch_size: int,
     *,
@@ -51,19 +63,21 @@ def demand(
     training = config.training
     validation = validation or ValidationPosition(config, batch_size)
     left = max(training.train_iters - iteration, 0)
-    begun = batch_size
+    # begun_with is read only where the checkpoint keeps no order (ml-train 1.0). The batch size of
+    # the run's first start follows from the steps and sequences so far.
+    first_batch_size = batch_size
     if iteration and consumed % iteration == 0:
-        # Of the steps so far. Asked for only where the checkpoint does not say.
-        begun = consumed // iteration
-    # One round more than those of the interval: the last step has one of its own.
+        first_batch_size = consumed // iteration
+    # The last step has a round of its own, beside those of the interval.
     valid = validation.at(training.train_iters) + training.eval_iters * batch_size
+    first_rounds = training.train_iters // training.eval_interval + 1
     test = training.eval_iters * batch_size if config.data.test_data_path else 0
     return Demand(
         total=(consumed + left * batch_size, valid if training.eval_iters else 0, test),
         consumed=(consumed, validation.at(iteration), 0),
         begun_with=(
-            training.train_iters * begun,
-            (training.train_iters // training.eval_interval + 1) * training.eval_iters * begun,
+            training.train_iters * first_batch_size,
+            first_rounds * training.eval_iters * first_batch_size,
             test,
         ),
     )
