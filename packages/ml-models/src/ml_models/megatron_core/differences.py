@@ -68,7 +68,7 @@ def stage_arguments(vp_stage: int | None) -> dict[str, Any]:
 def gpt_model_without_notice() -> Iterator[None]:
     """Entered where a GPTModel is made: 0.19 logs at each that it will be removed.
 
-    A user can do nothing about it. docs/architecture.md has the plan for HybridModel.
+    A user can do nothing about it. docs/core-lines.md has the plan for HybridModel.
     """
     logger = logging.getLogger("megatron.core.models.gpt.gpt_model")
 
