@@ -60,7 +60,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Every relative link and every file named in the documentation exists."""
+    """Every link, file, module and test that the documentation names exists."""
     session.run("python", "tools/check_docs.py")
 
 
@@ -122,7 +122,7 @@ def isolation(session: nox.Session, package: str) -> None:
 
 @nox.session(venv_backend="none")
 def e2e(session: nox.Session) -> None:
-    """The launchers and the thin tools, from data to a resumed run, on the CPU."""
+    """The launchers, the thin tools and the documentation's commands, on the CPU."""
     folder = environments.layer(session, DRIVER, DEFAULT)
     run_in(session, folder, "-m", "pytest", "-q", "examples/tests")
 
