@@ -92,6 +92,7 @@ class Setting:
 
 def field_texts(cls: type) -> dict[str, str]:
     """The string under each field of a dataclass, as one line; {} where the source is absent."""
+    # Python keeps no docstrings of fields, so they are read from the source.
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
     except OSError:

@@ -64,6 +64,7 @@ class FlagParser(argparse.ArgumentParser):
         twice on the same side.
         """
         words = list(sys.argv[1:] if args is None else args)
+        # The sides are checked apart, as a flag may be on both; argparse then takes the last value.
         end = words.index(OVERRIDES) if OVERRIDES in words else len(words)
         sides = (words[:end], words[end + 1 :])
         for side in sides:
@@ -110,6 +111,7 @@ def _add(group: argparse._ArgumentGroup, setting: Setting) -> None:
         text += f" (default: {setting.default})"
     text = text.replace("%", "%%")
     if setting.kind is bool and not setting.is_tuple:
+        # Megatron has --no-save-optim alone, and neither --save-optim nor --no-no-save-optim.
         plain = setting.name.startswith("no_")
         group.add_argument(
             setting.flag,

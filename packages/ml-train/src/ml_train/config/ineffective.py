@@ -1,7 +1,7 @@
 """Settings that were given but change nothing in the chosen configuration: a table of rules.
 
-Each is a warning, not an error: launchers pass a full set of flags and turn one of them off
-(`--eval-iters 0` beside `--eval-interval`), and a warning is enough to keep a typo from hiding.
+They are warnings and not errors: launchers pass a full set of flags and turn a feature off
+(`--eval-iters 0` beside `--eval-interval`). A warning is enough to bring a mistake to light.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from ml_train.config.run import RunConfig
 
 _Rule = tuple[str, Callable[[RunConfig], bool], str]
+"""(section.name, whether the rule applies, why the setting has no effect)."""
 
 _NO_LOAD = "it is about what --load brings, which is not given"
 _NO_SAVE = "without --save nothing is written"
@@ -135,7 +136,7 @@ def ineffective(config: RunConfig, given: Mapping[str, str]) -> list[str]:
 
 
 def unreached(config: RunConfig) -> list[str]:
-    """A sentence on a learning rate that the warm-up does not reach before the run ends."""
+    """A sentence where the run ends before the warm-up reaches the learning rate; else empty."""
     optimizer, steps = config.optimizer, config.training.train_iters
     if optimizer.lr_warmup_fraction == 1.0 and optimizer.lr_decay_iters is None:
         given = "--lr-warmup-fraction 1.0"

@@ -1,7 +1,6 @@
 """Recipe, TOML file and flags -> one RunConfig and the origin of each of its values."""
 
 import dataclasses
-import difflib
 import importlib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from ml_models import registry
 from ml_models.config import ModelConfig
 from ml_models.errors import MlModelsError, UnknownPlatformError
+from ml_models.nearest import nearest_name
 from ml_models.platforms import check_platform_name
 from ml_train.config import recipes
 from ml_train.config.fields import settings
@@ -59,6 +59,8 @@ def load_config(given: GivenFlags) -> LoadedConfig:
     if given.recipe is not None:
         config = load_recipe(given.recipe)
         for setting in settings().values():
+            # A recipe does not tell which fields it set, so a value that equals the default counts
+            # as the default.
             if setting.value_in(config) != setting.default:
                 origins[setting.key] = f"recipe {given.recipe}"
     changes: dict[str, SettingValue] = {}
@@ -68,6 +70,7 @@ def load_config(given: GivenFlags) -> LoadedConfig:
         origins.update({settings()[name].key: f"file {given.config_file}" for name in from_file})
     changes.update(given.values)
     origins.update({settings()[name].key: origin for name, origin in given.origins.items()})
+    # Applied together, so that a rule within a section sees the final values only.
     config = replace_settings(config, changes)
     config.check()
     _check_device(config.training.device)
@@ -169,8 +172,8 @@ def read_toml(path: Path) -> dict[str, SettingValue]:
 
 
 def _did_you_mean(name: str, known: Iterable[str]) -> str:
-    nearest = difflib.get_close_matches(name, known, n=1)
-    return f" Did you mean {nearest[0]}?" if nearest else ""
+    nearest = nearest_name(name, known)
+    return "" if nearest is None else f" Did you mean {nearest}?"
 
 
 def _unknown(subject: str, name: str, known: Sequence[str]) -> str:

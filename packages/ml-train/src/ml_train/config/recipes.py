@@ -35,6 +35,7 @@ def grok1_40b_guide() -> RunConfig:
 
 
 def _guide(model: str) -> RunConfig:
+    # The numbers are those of the guide's pretraining script for Grok-1 40B.
     return RunConfig(
         model=ModelSection(model=model, init_method_std=0.01, moe_aux_loss_coeff=1e-2),
         parallel=ParallelSection(

@@ -22,10 +22,8 @@ def facts_of_files(config: RunConfig) -> dict[str, str]:
     cannot be read gives a fact as well: other nodes may have it.
     """
     facts = {}
-    data = config.data
-    for name in ("data_path", "train_data_path", "valid_data_path", "test_data_path"):
-        flag = "--" + name.replace("_", "-")
-        prefixes, weights = parse_blend(getattr(data, name), flag)
+    for flag, words in config.data.blends.items():
+        prefixes, weights = parse_blend(words, flag)
         facts[f"the number of prefixes of {flag}"] = str(len(prefixes))
         facts[f"the weights of {flag}"] = in_words(None if weights is None else tuple(weights))
         for number, prefix in enumerate(prefixes, start=1):

@@ -1,9 +1,9 @@
-"""Token files by their content: sizes, hashes, and the documents that a split takes of them.
+"""Token files by their content: sizes and hashes.
 
-Everything that is kept from one start to the next (sample indexes, the position of a run in its
-data) belongs to the content of a .bin/.idx pair, never to its path: the same prefix may hold other
-documents tomorrow, and the same documents may move. The whole .idx is hashed, as it decides how
-sequences are cut; of the .bin, which may be terabytes, 64 blocks spread over it are.
+What is kept for later starts (sample indexes, the position of a run in its data) belongs to the
+content of a .bin/.idx pair and not to its path: the same prefix may hold other documents tomorrow,
+and the same documents may move. The whole .idx is hashed, as it decides how sequences are cut. The
+.bin may have terabytes, so 64 blocks spread evenly over it are hashed.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from ml_train.data.origin import check_ids
 from ml_train.errors import DataError
 
 _HASH_BYTES = 1 << 22
-_BLOCKS, _BLOCK_TOKENS = 64, 1024
+_NUM_BLOCKS, _BLOCK_TOKENS = 64, 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,26 +47,28 @@ def open_token_files(prefix: str) -> IndexedDataset:
         tokens = IndexedDataset(prefix)
     except MlDataError as error:
         raise DataError(f"{error}. Tokenize again.") from error
-    wanted = int(tokens.sequence_lengths.sum(dtype=np.int64))
-    if wanted != tokens.num_tokens:
+    # The lengths are int32, whose sum overflows beyond 2^31 tokens.
+    described = int(tokens.sequence_lengths.sum(dtype=np.int64))
+    if described != tokens.num_tokens:
         raise DataError(
             f"{layout.bin_path(prefix)} holds {tokens.num_tokens} tokens, but its index describes "
-            f"{wanted}: one of the two is damaged or of another run; tokenize again."
+            f"{described}: one of the two is damaged or of another run; tokenize again."
         )
-    if wanted == 0:
+    if described == 0:
         raise DataError(f"{layout.bin_path(prefix)} holds no tokens.")
     return tokens
 
 
 def read_token_files(prefix: str, *, vocab_size: int | None = None) -> TokenFiles:
-    """Sizes and hashes of a pair; the blocks that are hashed are held against the vocabulary.
+    """Sizes and hashes of a pair; ids of the hashed blocks are checked against the vocabulary.
 
     Raises DataError for files that are absent, damaged, or hold ids outside the vocabulary.
     """
     tokens = open_token_files(prefix)
     digest = hashlib.sha256()
     last = max(tokens.num_tokens - _BLOCK_TOKENS, 0)
-    for start in sorted({last * block // (_BLOCKS - 1) for block in range(_BLOCKS)}):
+    # A set, as the blocks of a small file overlap.
+    for start in sorted({last * block // (_NUM_BLOCKS - 1) for block in range(_NUM_BLOCKS)}):
         ids = tokens.tokens[start : start + _BLOCK_TOKENS]
         digest.update(ids.tobytes())
         check_ids(ids, prefix=prefix, first_token=start, vocab_size=vocab_size)
@@ -85,7 +87,7 @@ def tokens_in(prefix: str, first: int, end: int) -> int:
 
 
 def sha256_of(path: Path) -> str:
-    """Of a whole file, read in pieces."""
+    """Of a whole file, read in blocks of 4 MiB."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(_HASH_BYTES):

@@ -95,6 +95,7 @@ def cache_directory(data: DataSection, first_prefix: str) -> Path:
 def name_of(piece: Piece) -> str:
     """The hash that names a piece of this megatron-core."""
     values = dataclasses.asdict(piece)
+    # The files may move; the hash of the .idx stands for their content.
     values.pop("prefix", None)
     text = json.dumps([type(piece).__name__, megatron.core.__version__, values], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
@@ -155,6 +156,7 @@ def _build(piece: Piece, cache: Path) -> None:
         for path in sorted(folder.iterdir()):
             files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
             _sync(path)
+        # The stamp goes last: a folder without it does not count.
         stamp = {"piece": dataclasses.asdict(piece), "files": files}
         (folder / STAMP).write_text(json.dumps(stamp, indent=1), encoding="utf-8")
         _sync(folder / STAMP)

@@ -63,8 +63,8 @@ def tokenizer_facts(section: TokenizerSection) -> TokenizerFacts | None:
 def check_manifests(data: DataSection, expected: ExpectedTokens) -> int | None:
     """Check every prefix's manifest; the end-of-document id they agree on. Raises DataError."""
     prefixes: list[str] = []
-    for words in (data.data_path, data.train_data_path, data.valid_data_path, data.test_data_path):
-        prefixes += parse_blend(words, "--data-path")[0]
+    for flag, words in data.blends.items():
+        prefixes += parse_blend(words, flag)[0]
     agreed_eod_id: int | None = None
     for prefix in dict.fromkeys(prefixes):
         try:

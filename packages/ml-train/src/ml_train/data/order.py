@@ -116,10 +116,10 @@ class Order:
             return self
         # megatron-core's rule takes of the part that lacks most, so a part exceeds its share by at
         # most 1. Where that bound is covered, the blend need not be computed.
-        rough = [math.ceil(missing * share) + 1 for share in _normalized(self.parts)]
+        bounds = [math.ceil(missing * share) + 1 for share in _normalized(self.parts)]
         if len(self.parts) == 1:
             counts: Sequence[int] = [missing]
-        elif all(p.covered >= p.begin + n for p, n in zip(self.parts, rough, strict=True)):
+        elif all(p.covered >= p.begin + n for p, n in zip(self.parts, bounds, strict=True)):
             return self
         else:
             counts = self._counts(missing)

@@ -108,6 +108,7 @@ def _part(files: TokenFiles, weight: float, split: _Split, request: DataRequest)
 
 def _split_bounds(split: str) -> list[tuple[float, float]]:
     """Begin and end of train, valid and test as shares of the documents."""
+    # Shares that are left out are 0, as in Megatron: "9,1" is "9,1,0".
     shares = [float(part) for part in split.split(",")] + [0.0, 0.0]
     total = sum(shares)
     edges = [0.0]

@@ -105,6 +105,7 @@ class SampleStream:
             num_workers=self._num_workers,
             # The loader draws a base seed. A generator of its own keeps the global state unmoved.
             generator=torch.Generator().manual_seed(0),
+            # A forked process would inherit threads of torch and the device's state.
             multiprocessing_context="spawn" if self._num_workers else None,
             persistent_workers=self._num_workers > 0,
         )

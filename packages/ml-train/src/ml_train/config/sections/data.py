@@ -53,10 +53,19 @@ class DataSection(Section):
     """Read the .bin file with file reads instead of a memory map."""
 
     @property
+    def blends(self) -> dict[str, tuple[str, ...]]:
+        """Flag -> its words, for the four flags that name token files."""
+        return {
+            "--data-path": self.data_path,
+            "--train-data-path": self.train_data_path,
+            "--valid-data-path": self.valid_data_path,
+            "--test-data-path": self.test_data_path,
+        }
+
+    @property
     def is_given(self) -> bool:
-        """Whether it names any data."""
-        paths = (self.data_path, self.train_data_path, self.valid_data_path, self.test_data_path)
-        return self.mock_data or any(paths)
+        """Whether any data is named."""
+        return self.mock_data or any(self.blends.values())
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -71,14 +80,15 @@ class DataSection(Section):
                 "--test-data-path, not both: they name the same data twice."
             )
         _check_split(self.split)
-        for flag in ("data_path", "train_data_path", "valid_data_path", "test_data_path"):
-            parse_blend(getattr(self, flag), "--" + flag.replace("_", "-"))
+        for flag, words in self.blends.items():
+            parse_blend(words, flag)
 
 
 def _check_split(split: str) -> None:
     parts = split.split(",")
-    good = len(parts) <= 3 and all(re.fullmatch(r"\s*\d+(\.\d*)?\s*", part) for part in parts)
-    if not good or not 0 < sum(map(float, parts)) < math.inf:
+    # float() alone would take nan, infinities and 1e999 as well.
+    are_numbers = all(re.fullmatch(r"\s*\d+(\.\d*)?\s*", part) for part in parts)
+    if not are_numbers or len(parts) > 3 or not 0 < sum(map(float, parts)) < math.inf:
         raise ConfigError(
             f"--split is {split!r}; rule: up to three shares for training, validation and test "
             "with a positive sum, for example 99990,8,2."
@@ -87,6 +97,7 @@ def _check_split(split: str) -> None:
 
 def parse_blend(items: tuple[str, ...], flag: str) -> tuple[list[str], list[float] | None]:
     """(prefixes, weights or None) of a flag's words. Raises ConfigError."""
+    # A single word is a prefix, even if it is a number.
     if len(items) < 2 or not _is_number(items[0]):
         return list(items), None
     weights, prefixes = items[0::2], items[1::2]

@@ -19,6 +19,7 @@ _BY_CONTENT = PerNode(reason="the resulting model is compared, field by field")
 class ModelSection(Section):
     """The architecture is chosen by name or file; Megatron's shape flags only confirm it."""
 
+    # Not a Literal: plug-ins add architectures to the registry.
     model: Annotated[str, _BY_CONTENT] = "grok1-tiny"
     """A name that the registry of ml_models knows."""
 
@@ -93,4 +94,4 @@ def _parse_override(item: str) -> tuple[str, object]:
     try:
         return name, json.loads(text)
     except json.JSONDecodeError:
-        return name, text
+        return name, text  # A bare word is a text: the quotes of JSON get lost in shells.

@@ -49,6 +49,7 @@ class ParallelSection(Section):
     overlap_param_gather: bool = False
     """Accepted with the distributed optimizer, but all parameters are gathered before each step."""
 
+    # Not a Literal: a platform of a plug-in may have a backend of its own.
     distributed_backend: str | None = None
     """nccl, gloo or hccl. The platform decides it; given, it must agree with the platform."""
 
@@ -57,7 +58,7 @@ class ParallelSection(Section):
 
     @property
     def timeout(self) -> timedelta:
-        """The one timeout of every process group."""
+        """The timeout of every process group."""
         return timedelta(minutes=self.distributed_timeout_minutes)
 
     def __post_init__(self) -> None:

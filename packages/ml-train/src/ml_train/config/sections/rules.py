@@ -151,6 +151,7 @@ def check_number(flag: str, value: float | None, rule: Range) -> None:
 
     The limits of settings apply as well.
     """
+    # The limit of whole numbers holds for an int only.
     kind = type(value) if isinstance(value, int) else float
     declared = FieldType(
         kind=kind, is_tuple=False, optional=True, choices=(), range=rule, per_node=None

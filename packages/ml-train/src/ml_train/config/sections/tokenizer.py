@@ -31,5 +31,5 @@ class TokenizerSection(Section):
 
     @property
     def path(self) -> str | None:
-        """Where the tokenizer is, whichever flag said it."""
+        """The tokenizer's path, from whichever flag gives it."""
         return self.tokenizer_name_or_path or self.tokenizer_model

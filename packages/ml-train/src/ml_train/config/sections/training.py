@@ -56,6 +56,7 @@ class TrainingSection(Section):
     deterministic_mode: bool = False
     """Choose only operations whose result does not depend on timing."""
 
+    # Not a Literal: plug-ins add platforms. config/load.py checks the name.
     device: str = "auto"
     """Platform: cpu, cuda, npu, or auto for the first that has a device."""
 
