@@ -22,7 +22,8 @@ from ml_models.platforms import get_platform
 sys.path.insert(0, str(Path(__file__).parent))
 from small_run import SmallRun
 
-from ml_train.checkpoint import compare, disk
+from ml_models.files import durable
+from ml_train.checkpoint import compare
 from ml_train.checkpoint.manager import CheckpointManager
 from ml_train.config.sections.checkpoint import CheckpointSection
 from ml_train.errors import CheckpointError
@@ -106,7 +107,7 @@ def in_background(bench: Bench) -> dict[str, Any]:
 def full_disk(bench: Bench) -> dict[str, Any]:
     """Rank 1 cannot write during the second of three saves: the kernel's own answer."""
     run, manager = SmallRun(ep=2), bench.manager()
-    original = disk.create
+    original = durable.create
 
     def create(path: Path) -> Any:
         return original(Path("/dev/full") if dist.get_rank() == 1 else path)
@@ -114,14 +115,14 @@ def full_disk(bench: Bench) -> dict[str, Any]:
     names, outcomes = [], []
     for step in range(3):
         run.step(step)
-        disk.create = create if step == 1 else original
+        durable.create = create if step == 1 else original
         manager.save(run, {"iteration": step + 1, "consumed_samples": 0})
         outcome = manager.wait()
         assert outcome is not None
         outcomes.append(outcome.error)
         dist.barrier()
         names.append(sorted(path.name for path in bench.folder.iterdir()))
-    disk.create = original
+    durable.create = original
     again = SmallRun(ep=2)
     state = bench.manager().load(again)
     return {"names": names, "errors": outcomes, "said": bench.said, "iteration": state.iteration}
@@ -135,14 +136,14 @@ def slow_disk(bench: Bench) -> dict[str, Any]:
         say=bench.said.append,
         timeout=timedelta(seconds=2),
     )
-    original = disk.create
+    original = durable.create
 
     def create(path: Path) -> Any:
         if dist.get_rank() == 1 and path.suffix == ".distcp":
             time.sleep(3)
         return original(path)
 
-    disk.create = create
+    durable.create = create
     errors = []
     for step in range(2):
         run.step(step)
@@ -150,7 +151,7 @@ def slow_disk(bench: Bench) -> dict[str, Any]:
         outcome = outcome or manager.wait()
         assert outcome is not None
         errors.append(outcome.error)
-    disk.create = original
+    durable.create = original
     dist.barrier()
     return {"errors": errors, "names": sorted(path.name for path in bench.folder.iterdir())}
 

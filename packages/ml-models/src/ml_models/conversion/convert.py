@@ -26,7 +26,8 @@ from torch import Tensor
 
 from ml_models.conversion.plan import make_sink
 from ml_models.errors import WeightError
-from ml_models.files.durable import sha256_of, sync_folder, write_durably
+from ml_models.files.durable import flush_folder, flush_stream, write_durably
+from ml_models.files.hashes import sha256_of
 from ml_models.files.integrity import JOURNAL
 from ml_models.files.json_files import read_json
 from ml_models.formats.megatron.sink import seal
@@ -87,9 +88,9 @@ def convert(
         sink.finish(folder, journal.written)
         write_durably(folder / REPORT, json.dumps(report, indent=1) + "\n")
         seal(sink, folder, journal.written)
-        sync_folder(folder)
+        flush_folder(folder)
         os.rename(folder, output)
-        sync_folder(output.parent)
+        flush_folder(output.parent)
         (output / JOURNAL).unlink()
     return report
 
@@ -173,10 +174,9 @@ class _Journal:
         self.written[done.file] = done
 
     def _append(self, entry: dict[str, Any]) -> None:
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        with self._path.open("ab") as stream:
+            stream.write(json.dumps(entry).encode() + b"\n")
+            flush_stream(stream)
 
 
 def _same(path: Path, done: Written) -> bool:

@@ -5,6 +5,7 @@
 | pickles.py | interprets pickle streams against allow-lists; nothing in them is run |
 | pickle_writer.py | writes pickle streams without the classes that they name |
 | durable.py | writes a file under a temporary name, flushes it to the disk, renames it |
+| hashes.py | computes checksums of files, and of streams while they are written |
 | integrity.py | records sizes and checksums of a folder and compares them later |
 | placeholders.py | recognises files that a failed download left in place of the real ones |
 | json_files.py | reads a JSON file or says in one sentence why it cannot be read |

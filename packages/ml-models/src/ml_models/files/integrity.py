@@ -14,7 +14,8 @@ import hashlib
 import json
 from pathlib import Path
 
-from ml_models.files.durable import sha256_of, write_durably
+from ml_models.files.durable import write_durably
+from ml_models.files.hashes import sha256_of
 
 INTEGRITY = "integrity.json"
 COMPLETE = "COMPLETE"

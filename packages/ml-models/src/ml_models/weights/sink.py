@@ -4,19 +4,19 @@ A file is written under NAME.writing and renamed when it is on the disk; what wa
 writing (checksums, places of chunks) goes to the journal, so that a later run need not read it.
 """
 
-import hashlib
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from ml_models.config import ModelConfig
+from ml_models.files.durable import replacing
+from ml_models.files.hashes import HashingStream
 from ml_models.weights.maps import (
     Box,
     Shape,
@@ -110,28 +110,6 @@ def group_by_size(targets: list[Target], limit: int) -> list[list[Target]]:
     return files
 
 
-class HashingFile:
-    """Writes and computes the checksum on the way."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self._digest, self.size = file, hashlib.sha256(), 0
-
-    def write(self, data: Any) -> int:
-        """Append."""
-        view = memoryview(data)
-        self._file.write(view)
-        self._digest.update(view)
-        self.size += view.nbytes
-        return view.nbytes
-
-    def flush(self) -> None:
-        """Part of what torch.save expects of a file."""
-
-    def sha256(self) -> str:
-        """Of everything written so far."""
-        return self._digest.hexdigest()
-
-
 class Sink:
     """Common to all formats: the plan of files, and one file."""
 
@@ -164,21 +142,17 @@ class Sink:
         raise NotImplementedError
 
     def _write(
-        self, out: HashingFile, targets: list[Target], blocks: Blocks, done: Written
+        self, out: HashingStream, targets: list[Target], blocks: Blocks, done: Written
     ) -> None:
         raise NotImplementedError
 
     def write_file(self, folder: Path, name: str, blocks: Blocks) -> Written:
         """Write one file of the plan; it has its name only once it is whole and on the disk."""
-        partial = folder / f"{name}.writing"
         done = Written(name, 0, "", {})
-        with partial.open("wb") as file:
-            out = HashingFile(file)
+        with replacing(folder / name, ".writing") as stream:
+            out = HashingStream(stream)
             self._write(out, self.files[name], blocks, done)
-            file.flush()
-            os.fsync(file.fileno())
         done.size, done.sha256 = out.size, out.sha256()
-        os.replace(partial, folder / name)
         return done
 
     def finish(self, folder: Path, written: Mapping[str, Written]) -> None:

@@ -21,8 +21,9 @@ from typing import Any
 
 import torch.distributed as dist
 
+from ml_models.files import durable
 from ml_models.files.integrity import write_integrity
-from ml_train.checkpoint import disk, store, torch_dist
+from ml_train.checkpoint import store, torch_dist
 from ml_train.checkpoint.identity import RunIdentity
 
 
@@ -150,7 +151,9 @@ class SaveJob:
                 number = store.next_save_number(self.partial.parent)
                 self.documents["run_state.json"]["identity"] = self.identity.to_dict(number)
                 for name, document in self.documents.items():
-                    disk.write(self.partial / name, json.dumps(document, indent=1).encode())
+                    durable.write_flushed(
+                        self.partial / name, json.dumps(document, indent=1).encode()
+                    )
                 write_integrity(self.partial, {file.name: file.sha256 for file in files})
                 path = store.publish(self.partial)
             except OSError as reason:

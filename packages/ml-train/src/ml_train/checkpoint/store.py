@@ -16,8 +16,8 @@ import re
 import shutil
 from pathlib import Path
 
+from ml_models.files.durable import flush_folder, write_durably
 from ml_models.files.integrity import COMPLETE
-from ml_train.checkpoint import disk
 from ml_train.checkpoint.identity import Record, RunIdentity, read_record
 
 _NAME = re.compile(r"^iter_(\d{7,})$")
@@ -101,12 +101,12 @@ def publish(partial: Path) -> Path:
     An older checkpoint of the same run and step is replaced; another run's is set aside.
     """
     folder = partial.with_name(partial.name.removesuffix(PARTIAL))
-    disk.flush_folder(partial)
+    flush_folder(partial)
     outgoing = folder.with_name(folder.name + OUTGOING)
     if folder.exists():
         os.rename(folder, _aside(folder, partial) or outgoing)
     os.rename(partial, folder)
-    disk.flush_folder(folder.parent)
+    flush_folder(folder.parent)
     shutil.rmtree(outgoing, ignore_errors=True)
     return folder
 
@@ -136,11 +136,7 @@ def next_save_number(directory: Path) -> int:
 
 def point_to(folder: Path) -> None:
     """Note the checkpoint that was written last. OSError."""
-    pointer = folder.parent / POINTER
-    temporary = pointer.with_name(pointer.name + PARTIAL)
-    disk.write(temporary, f"{iteration_of(folder)}\n".encode())
-    os.replace(temporary, pointer)
-    disk.flush_folder(folder.parent)
+    write_durably(folder.parent / POINTER, f"{iteration_of(folder)}\n")
 
 
 def apply_policy(

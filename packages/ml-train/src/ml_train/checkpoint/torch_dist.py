@@ -13,18 +13,18 @@ benchmarks/checkpoint compares it with the disk's own rate).
 """
 
 import dataclasses
-import hashlib
 import io
 import pickle
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from ml_train.checkpoint import disk
+from ml_models.files import durable
+from ml_models.files.hashes import HashingStream
 
 _CHAINED = re.compile(r"^chained_\d+\.")
 
@@ -99,14 +99,14 @@ def write_tensors(plan: Plan, folder: Path, rank: int) -> Written | None:
         return None
     path = folder / f"__{rank}_0.distcp"
     shards = []
-    with disk.create(path) as raw:
-        stream: Any = _HashingStream(raw)
+    with durable.create(path) as raw:
+        stream = HashingStream(raw)
         for index, tensor in plan.items:
-            start = stream.position
-            torch.save(_own_storage(tensor), stream)
-            shards.append((index, start, stream.position - start))
-        disk.flush(raw)
-    return Written(path.name, stream.position, stream.digest.hexdigest(), shards)
+            start = stream.size
+            torch.save(_own_storage(tensor), stream)  # type: ignore[arg-type]
+            shards.append((index, start, stream.size - start))
+        durable.flush_stream(raw)
+    return Written(path.name, stream.size, stream.sha256(), shards)
 
 
 def write_metadata(metadata: Any, files: Iterable[Written], folder: Path, iteration: int) -> None:
@@ -119,10 +119,10 @@ def write_metadata(metadata: Any, files: Iterable[Written], folder: Path, iterat
         for file in files
         for index, offset, length in file.shards
     }
-    disk.write(folder / ".metadata", pickle.dumps(metadata))
+    durable.write_flushed(folder / ".metadata", pickle.dumps(metadata))
     common = io.BytesIO()
     torch.save({"iteration": iteration}, common)
-    disk.write(folder / "common.pt", common.getvalue())
+    durable.write_flushed(folder / "common.pt", common.getvalue())
     save_config(CheckpointingConfig("torch_dist", 1), str(folder))
 
 
@@ -175,22 +175,3 @@ def _own_storage(tensor: torch.Tensor) -> torch.Tensor:
     tensor = tensor.cpu()
     whole = tensor.untyped_storage().size() == tensor.numel() * tensor.element_size()
     return tensor if whole and tensor.is_contiguous() else tensor.contiguous().clone()
-
-
-class _HashingStream:
-    """Passes bytes on to a file and counts and hashes them."""
-
-    def __init__(self, raw: BinaryIO):
-        self._raw = raw
-        self.position = 0
-        self.digest = hashlib.sha256()
-
-    def write(self, data: Any) -> int:
-        view = memoryview(data).cast("B")
-        self._raw.write(view)
-        self.digest.update(view)
-        self.position += len(view)
-        return len(view)
-
-    def flush(self) -> None:
-        self._raw.flush()

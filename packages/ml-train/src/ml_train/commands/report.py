@@ -1,7 +1,6 @@
 """ml-train report: a run's curves, experts, speed, configuration and warnings in one HTML file."""
 
 import argparse
-import os
 from pathlib import Path
 
 from ml_train import terminal
@@ -22,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the page, and the loss curve where asked for."""
+    from ml_models.files.durable import write_durably
     from ml_train.report.figures import save_loss_curve
     from ml_train.report.findings import findings
     from ml_train.report.page import render_page
@@ -31,9 +31,7 @@ def run(args: argparse.Namespace) -> int:
     output = Path(args.output) if args.output else records.path.with_name("report.html")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        temporary = output.with_name(output.name + ".tmp")
-        temporary.write_text(render_page(records), encoding="utf-8")
-        os.replace(temporary, output)
+        write_durably(output, render_page(records))
         terminal.result(f"wrote {output}")
         if args.loss_curve:
             save_loss_curve(records, Path(args.loss_curve))

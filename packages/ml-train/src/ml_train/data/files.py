@@ -8,17 +8,16 @@ and the same documents may move. The whole .idx is hashed, as it decides how seq
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from ml_data.errors import MlDataError
 from ml_data.indexed import layout
 from ml_data.indexed.reader import IndexedDataset
+from ml_models.files.hashes import sha256_of
 from ml_train.data.origin import check_ids
 from ml_train.errors import DataError
 
-_HASH_BYTES = 1 << 22
 _NUM_BLOCKS, _BLOCK_TOKENS = 64, 1024
 
 
@@ -84,12 +83,3 @@ def read_token_files(prefix: str, *, vocab_size: int | None = None) -> TokenFile
 def tokens_in(prefix: str, first: int, end: int) -> int:
     """Tokens of the sequences first to end - 1 of a pair."""
     return int(IndexedDataset(prefix).sequence_lengths[first:end].sum(dtype=np.int64))
-
-
-def sha256_of(path: Path) -> str:
-    """Of a whole file, read in blocks of 4 MiB."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_HASH_BYTES):
-            digest.update(block)
-    return digest.hexdigest()

@@ -28,9 +28,10 @@ from megatron.core.datasets.indexed_dataset import IndexedDataset
 from megatron.core.datasets.utils import Split
 from numpy.typing import NDArray
 
+from ml_models.files.durable import flush_file, write_flushed
+from ml_models.files.hashes import sha256_of
 from ml_train.config.sections.data import DataSection
 from ml_train.data.blend import blend_index
-from ml_train.data.files import sha256_of
 from ml_train.data.order import Leg, Order, Part
 from ml_train.data.origin import CoreDataset
 
@@ -155,11 +156,10 @@ def _build(piece: Piece, cache: Path) -> None:
         files = {}
         for path in sorted(folder.iterdir()):
             files[path.name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
-            _sync(path)
+            flush_file(path)
         # The stamp goes last: a folder without it does not count.
         stamp = {"piece": dataclasses.asdict(piece), "files": files}
-        (folder / STAMP).write_text(json.dumps(stamp, indent=1), encoding="utf-8")
-        _sync(folder / STAMP)
+        write_flushed(folder / STAMP, json.dumps(stamp, indent=1).encode())
         final = cache / name_of(piece)
         if final.exists() and read_stamp(piece, cache) is None:
             # The folder was cut off or half deleted. It is renamed before it is deleted, so that
@@ -234,8 +234,3 @@ class _Tokenizer:
     @property
     def pad(self) -> int:
         return _NO_PAD
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

@@ -9,12 +9,12 @@ from typing import Any
 from ml_models import registry
 from ml_models.config import ModelConfig
 from ml_models.files.durable import write_durably
+from ml_models.files.hashes import HashingStream
 from ml_models.formats.huggingface.safetensors_files import header_bytes
 from ml_models.weights.arrays import bytes_of
 from ml_models.weights.maps import box_of, volume
 from ml_models.weights.sink import (
     Blocks,
-    HashingFile,
     Sink,
     Target,
     Written,
@@ -36,7 +36,7 @@ class HuggingFaceSink(Sink):
             yield f"model-{number:05d}-of-{len(groups):05d}.safetensors", group
 
     def _write(
-        self, out: HashingFile, targets: list[Target], blocks: Blocks, done: Written
+        self, out: HashingStream, targets: list[Target], blocks: Blocks, done: Written
     ) -> None:
         out.write(header_bytes({target.name: (target.shape, target.dtype) for target in targets}))
         for target in targets:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import torch
 
+from ml_models.files.hashes import HashingStream
 from ml_models.files.integrity import write_integrity
 from ml_models.formats.megatron.model_config import write_model_config
 from ml_models.formats.megatron.source import MetadataBuilder
 from ml_models.weights.arrays import bytes_of
 from ml_models.weights.sink import (
     Blocks,
-    HashingFile,
     Sink,
     Target,
     Written,
@@ -32,7 +32,7 @@ class MegatronSink(Sink):
             yield f"__0_{number}.distcp", group
 
     def _write(
-        self, out: HashingFile, targets: list[Target], blocks: Blocks, done: Written
+        self, out: HashingStream, targets: list[Target], blocks: Blocks, done: Written
     ) -> None:
         for target in targets:
             digest = hashlib.sha256()

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from ml_models.errors import WeightError
 from ml_models.files.durable import write_durably
+from ml_models.files.hashes import HashingStream
 from ml_models.files.pickle_writer import ByteBlocks, PickleWriter
 from ml_models.files.pickles import Call, Name
 from ml_models.grok1 import weights as maps
@@ -37,7 +38,6 @@ from ml_models.weights.arrays import bytes_of
 from ml_models.weights.maps import Box, Shape, WeightMap
 from ml_models.weights.sink import (
     Blocks,
-    HashingFile,
     Sink,
     Target,
     Written,
@@ -101,7 +101,7 @@ class XaiSink(Sink):
             yield f"tensor{number:05d}_000", [by_name[name]]
 
     def _write(
-        self, out: HashingFile, targets: list[Target], blocks: Blocks, done: Written
+        self, out: HashingStream, targets: list[Target], blocks: Blocks, done: Written
     ) -> None:
         (target,) = targets
         writer = PickleWriter(out.write)
