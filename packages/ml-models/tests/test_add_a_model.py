@@ -15,8 +15,9 @@ from model_checks.step import initial_weights, run_step
 from safetensors.torch import load_file, save_file
 
 from ml_models import registry
-from ml_models.conversion.open import open_source
+from ml_models.conversion.open import formats_of, open_source
 from ml_models.errors import ConfigError, WeightError
+from ml_models.formats.megatron.args import check_model, derive_model
 from ml_models.weights.maps import box_of
 from ml_models.weights.source import Reader
 
@@ -31,10 +32,8 @@ def write_files(folder: Path) -> None:
     """
     text = DOCUMENT.read_text(encoding="utf-8")
     files = dict(re.findall(r"^`([\w/]+\.\w+)`\. .*?^```\w+\n(.*?)^```", text, re.DOTALL | re.M))
-    assert set(files) == {
-        "pyproject.toml",
-        *(f"llama_lm/{name}.py" for name in ("config", "spec", "weights", "hf_config")),
-    }
+    modules = ("config", "spec", "weights", "hf_config", "megatron_args")
+    assert set(files) == {"pyproject.toml", *(f"llama_lm/{name}.py" for name in modules)}
     (folder / "llama_lm").mkdir()
     (folder / "llama_lm" / "__init__.py").touch()
     for name, content in files.items():
@@ -132,6 +131,47 @@ def test_training_step_in_layouts(saved: Path, plugin: Path, group4: Group) -> N
         assert all(torch.equal(first[key], other[key]) for key in first)
 
 
+SETTINGS = {
+    **{"num_layers": 2, "hidden_size": 64, "num_attention_heads": 4, "kv_channels": 16},
+    **{"vocab_size": 256, "norm_epsilon": 1e-5, "untie_embeddings_and_output_weights": False},
+    **{"ffn_hidden_size": 96, "group_query_attention": True, "num_query_groups": 2},
+    **{"max_position_embeddings": 64, "init_method_std": 0.02, "swiglu": True},
+    **{"normalization": "RMSNorm", "position_embedding_type": "rope", "add_bias_linear": False},
+    **{"rotary_base": 500000, "num_experts": None},
+}
+"""Arguments of a Megatron run that trains llama-tiny."""
+
+
+def test_its_model_in_megatrons_arguments(plugin: Path) -> None:
+    model = derive_model(SETTINGS, "args")
+    assert model == registry.get("llama-tiny")
+    check_model(SETTINGS, model, "args")
+    for changes, says in (
+        ({"swiglu": False}, "activation 'gelu', the model has 'silu'"),
+        ({"post_norm": True}, "post_norms True, the model has False"),
+        ({"num_layers": 3}, "num_layers 3, the model has 2"),
+        ({"qk_layernorm": True}, "qk_layernorm is True"),
+    ):
+        with pytest.raises(WeightError, match=says):
+            check_model({**SETTINGS, **changes}, model, "args")
+    with pytest.raises(WeightError, match="do not say vocab_size"):
+        derive_model({**SETTINGS, "vocab_size": None}, "args")
+    # The args of a mixture of experts are still Mixtral's.
+    experts = {"num_experts": 4, "moe_router_topk": 2, "moe_router_load_balancing_type": "none"}
+    assert derive_model({**SETTINGS, **experts}, "args").architecture == "mixtral"
+
+
+def test_its_variant(saved: Path, plugin: Path) -> None:
+    assert registry.variants() == ["xai", "hpcai", "llama2"]
+    assert registry.formats() == ["huggingface", "xai", "megatron"]
+    assert open_source("huggingface", saved).model.rotary_base == 20000.0
+    assert open_source("huggingface", saved, variant="llama2").model.rotary_base == 10000.0
+    with pytest.raises(ConfigError, match="--variant is 'xai'; known: llama2"):
+        open_source("huggingface", saved, variant="xai")
+    with pytest.raises(ConfigError, match="--variant is llama2; mixtral has no variants"):
+        registry.with_variant(registry.get("mixtral-tiny"), "llama2")
+
+
 def test_an_architecture_that_cannot_be_taken(plugin: Path, tmp_path: Path) -> None:
     entry = registry.architecture(registry.get("llama-tiny"))
     with pytest.raises(ConfigError, match="'llama' is taken by the package llama_lm"):
@@ -148,5 +188,7 @@ def test_an_architecture_that_cannot_be_taken(plugin: Path, tmp_path: Path) -> N
         with pytest.raises(ConfigError, match="architecture broken: nowhere:IT: No module"):
             registry.names()
         assert registry.get("grok1-tiny")
+        assert registry.variants() == ["xai", "hpcai", "llama2"]
+        assert formats_of(tmp_path) == []
     finally:
         sys.path.remove(str(tmp_path))

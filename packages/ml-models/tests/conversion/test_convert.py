@@ -21,9 +21,10 @@ from ml_models.errors import ConfigError, MlModelsError, WeightError
 from ml_models.files.integrity import verify_integrity
 from ml_models.formats.megatron.source import MegatronSource
 from ml_models.weights.maps import box_of
+from ml_models.weights.sink import SinkOptions
 from ml_models.weights.source import Reader
 
-SMALL = {"file_bytes": 200_000, "chunk_bytes": 3_000}
+SMALL = SinkOptions(file_bytes=200_000, chunk_bytes=3_000)
 
 
 def open_reference(name: str):  # type: ignore[no-untyped-def]
@@ -34,7 +35,7 @@ def open_reference(name: str):  # type: ignore[no-untyped-def]
 
 @pytest.mark.parametrize("name", HUGGING_FACE + XAI)
 def test_to_megatron_equals_an_independent_map(name: str, tmp_path: Path) -> None:
-    convert(open_reference(name), "megatron", tmp_path / "mcore", **SMALL)
+    convert(open_reference(name), "megatron", tmp_path / "mcore", SMALL)
     assert verify_integrity(tmp_path / "mcore", checksums=True) == []
     source = MegatronSource(tmp_path / "mcore")
     expected = weights_of(name, config_of(name, "gelu_tanh"))
@@ -47,9 +48,9 @@ def test_to_megatron_equals_an_independent_map(name: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("name", HUGGING_FACE)
 def test_there_and_back_is_bit_identical(name: str, tmp_path: Path) -> None:
-    convert(open_reference(name), "megatron", tmp_path / "mcore", **SMALL)
+    convert(open_reference(name), "megatron", tmp_path / "mcore", SMALL)
     back = open_source("megatron", tmp_path / "mcore")
-    convert(back, "huggingface", tmp_path / "back", file_bytes=10**9, chunk_bytes=5_000)
+    convert(back, "huggingface", tmp_path / "back", SinkOptions(chunk_bytes=5_000))
     before = load_file(DATA / name / "model.safetensors")
     before.pop("lm_head.weight", None)
     after = load_file(tmp_path / "back" / "model.safetensors")
@@ -65,7 +66,7 @@ def test_there_and_back_is_bit_identical(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", XAI)
 def test_xai_tensors_have_the_published_checksums(name: str, tmp_path: Path) -> None:
-    report = convert(open_reference(name), "huggingface", tmp_path / "hf", **SMALL)
+    report = convert(open_reference(name), "huggingface", tmp_path / "hf", SMALL)
     wanted = json.loads((DATA / name / "hf_tensors.json").read_text())
     assert {key: entry["sha256"] for key, entry in report["targets"].items()} == {
         key: entry["sha256_f32le"] for key, entry in wanted.items()
@@ -76,8 +77,8 @@ def test_xai_tensors_have_the_published_checksums(name: str, tmp_path: Path) -> 
         tensor = load_file(tmp_path / "hf" / file)[key]
         assert hashlib.sha256(tensor.numpy().tobytes()).hexdigest() == wanted[key]["sha256_f32le"]
     again = open_source("huggingface", tmp_path / "hf")
-    report = convert(again, "megatron", tmp_path / "mcore", **SMALL)
-    direct = convert(open_reference(name), "megatron", tmp_path / "direct", **SMALL)
+    report = convert(again, "megatron", tmp_path / "mcore", SMALL)
+    direct = convert(open_reference(name), "megatron", tmp_path / "direct", SMALL)
     assert report["targets"] == {
         key: {**entry, "from": report["targets"][key]["from"]}
         for key, entry in direct["targets"].items()
@@ -85,10 +86,15 @@ def test_xai_tensors_have_the_published_checksums(name: str, tmp_path: Path) -> 
 
 
 def test_bf16_says_how_much_was_rounded(tmp_path: Path) -> None:
-    exact = convert(open_reference("hf_a"), "megatron", tmp_path / "a", dtype=torch.bfloat16)
+    exact = convert(
+        open_reference("hf_a"), "megatron", tmp_path / "a", SinkOptions(dtype=torch.bfloat16)
+    )
     assert not any(entry["rounded_elements"] for entry in exact["targets"].values())
     lossy = convert(
-        open_reference("xai_tiny_mesh1"), "megatron", tmp_path / "b", dtype=torch.bfloat16
+        open_reference("xai_tiny_mesh1"),
+        "megatron",
+        tmp_path / "b",
+        SinkOptions(dtype=torch.bfloat16),
     )
     assert sum(entry["rounded_elements"] for entry in lossy["targets"].values()) > 1000
     assert {entry["dtype"] for entry in lossy["targets"].values()} == {"bfloat16"}
@@ -99,7 +105,7 @@ class Stop(Exception):
 
 
 def test_an_interrupted_conversion_resumes(tmp_path: Path) -> None:
-    whole = convert(open_reference("hf_a"), "megatron", tmp_path / "whole", **SMALL)
+    whole = convert(open_reference("hf_a"), "megatron", tmp_path / "whole", SMALL)
     names: list[str] = []
 
     def interrupt(what: str, done: int, total: int) -> None:
@@ -110,20 +116,20 @@ def test_an_interrupted_conversion_resumes(tmp_path: Path) -> None:
 
     output = tmp_path / "out"
     with pytest.raises(Stop):
-        convert(open_reference("hf_a"), "megatron", output, progress=interrupt, **SMALL)
+        convert(open_reference("hf_a"), "megatron", output, SMALL, progress=interrupt)
     assert not output.exists()
     partial = tmp_path / "out.partial"
     with pytest.raises(WeightError, match="--resume"):
-        convert(open_reference("hf_a"), "megatron", output, **SMALL)
+        convert(open_reference("hf_a"), "megatron", output, SMALL)
     with pytest.raises(WeightError, match="begun with another"):
-        convert(open_reference("hf_c"), "megatron", output, resume=True, **SMALL)
+        convert(open_reference("hf_c"), "megatron", output, SMALL, resume=True)
     kept = partial / names[0]
     before = kept.stat().st_mtime_ns
     damaged = partial / names[1]
     damaged.write_bytes(b"x" * damaged.stat().st_size)
     with (partial / "journal.jsonl").open("a") as file:
         file.write('{"file": "cut sho')
-    resumed = convert(open_reference("hf_a"), "megatron", output, resume=True, **SMALL)
+    resumed = convert(open_reference("hf_a"), "megatron", output, SMALL, resume=True)
     assert (output / names[0]).stat().st_mtime_ns == before
     assert resumed == whole
     assert verify_integrity(output, checksums=True) == [] and not partial.exists()

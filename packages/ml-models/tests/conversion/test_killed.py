@@ -13,10 +13,14 @@ import json, os, random, shutil, signal, sys
 from pathlib import Path
 import torch
 from ml_models.conversion.convert import convert
+from ml_models.weights.sink import SinkOptions
 from ml_models.conversion.open import open_source
 
 data, folder, to, seed, kills = Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:]
-options = {"scale_groups": 1} if to == "xai" else {}  # those of the input
+# The groups of scales are those of the input.
+options = SinkOptions(
+    file_bytes=60_000, chunk_bytes=3_000, scale_groups=1 if to == "xai" else None
+)
 torch.set_num_threads(1)
 random.seed(int(seed))
 def content(output):
@@ -32,8 +36,7 @@ def work(output, resume, limit):
     source = open_source("xai", data)
     sys.setprofile(count)
     try:
-        sizes = {"file_bytes": 60_000, "chunk_bytes": 3_000}
-        convert(source, to, output, resume=resume, **sizes, **options)
+        convert(source, to, output, options, resume=resume)
     finally:
         sys.setprofile(None)
     return limit - left

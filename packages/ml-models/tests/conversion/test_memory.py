@@ -15,6 +15,7 @@ from ml_models import registry
 from ml_models.conversion.convert import convert
 from ml_models.formats.huggingface import header_bytes
 from ml_models.weights.maps import build_map, box_of, volume
+from ml_models.weights.sink import SinkOptions
 from ml_models.conversion.open import open_source
 from ml_models.grok1.hf_config import to_huggingface
 import torch
@@ -34,7 +35,8 @@ with (folder / "in" / "model.safetensors").open("wb") as file:
         file.write(np.full(size, 0.5, dtype="<f4").tobytes())
         total += size * 4
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-convert(open_source("huggingface", folder / "in"), to, folder / "out", chunk_bytes=4 * 2**20)
+options = SinkOptions(chunk_bytes=4 * 2**20)
+convert(open_source("huggingface", folder / "in"), to, folder / "out", options)
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 largest = max(volume(box_of(shape)) for shape in maps.shapes(model).values()) * 4
 print(json.dumps([total, before, after, largest]))

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ml_models import terminal
+from ml_models import registry, terminal
 from ml_models.commands.tables import Column, table
 from ml_models.errors import ConfigError
 
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--reference", type=Path, required=True, help="safetensors file")
     parser.add_argument("--prefix", default="", help="of the reference's keys, such as xai_fp32.")
-    parser.add_argument("--variant", choices=("xai", "hpcai"), help="Grok-1's activation")
+    parser.add_argument("--variant", choices=registry.variants(), help="Grok-1's activation")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--model", help="a model's name, see ml-models list")
     which.add_argument("--config", type=Path, help="a configuration file: ours, HF's or xAI's")

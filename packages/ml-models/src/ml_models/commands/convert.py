@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ml_models import terminal
+from ml_models import registry, terminal
 
-FORMATS = ("huggingface", "xai", "megatron")
 DTYPE_NAMES = ("bf16", "fp32")
 
 
@@ -19,16 +18,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--from",
         dest="source_format",
         required=True,
-        choices=FORMATS,
+        choices=registry.formats(),
         help="megatron: a distributed checkpoint, or one with a file per rank (mp_rank_* folders)",
     )
-    parser.add_argument("--to", dest="target_format", required=True, choices=FORMATS)
+    parser.add_argument("--to", dest="target_format", required=True, choices=registry.formats())
     parser.add_argument("--input", type=Path, required=True, help="folder of the weights")
     parser.add_argument("--output", type=Path, required=True, help="folder to make")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--model", help="a model's name, see ml-models list")
     which.add_argument("--config", type=Path, help="a configuration file: ours, HF's or xAI's")
-    parser.add_argument("--variant", choices=("xai", "hpcai"), help="Grok-1's activation")
+    parser.add_argument("--variant", choices=registry.variants(), help="Grok-1's activation")
     parser.add_argument(
         "--dtype",
         choices=DTYPE_NAMES,
@@ -52,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
     from ml_models.commands.progress import show_progress
     from ml_models.conversion.convert import DTYPES, REPORT, convert
     from ml_models.conversion.open import open_source
+    from ml_models.weights.sink import SinkOptions
 
     # Blocks are prepared in one thread and written in another; torch's own threads would fight
     # with both: one layer of the release takes 1.4 times as long with them on two cores.
@@ -68,8 +68,10 @@ def run(args: argparse.Namespace) -> int:
             source,
             args.target_format,
             args.output,
-            dtype=DTYPES[args.dtype] if args.dtype else None,
-            scale_groups=args.xai_scale_groups,
+            SinkOptions(
+                dtype=DTYPES[args.dtype] if args.dtype else None,
+                scale_groups=args.xai_scale_groups,
+            ),
             resume=args.resume,
             progress=progress,
         )

@@ -30,9 +30,8 @@ from ml_models.files.durable import flush_folder, flush_stream, write_durably
 from ml_models.files.hashes import sha256_of
 from ml_models.files.integrity import JOURNAL
 from ml_models.files.json_files import read_json
-from ml_models.formats.megatron.sink import seal
 from ml_models.weights.maps import Box, box_of, intersection, shape_of, to_ours, volume
-from ml_models.weights.sink import FILE_BYTES, Sink, Target, Written
+from ml_models.weights.sink import Sink, SinkOptions, Target, Written
 from ml_models.weights.source import Reader, Source
 
 REPORT = "conversion_report.json"
@@ -48,29 +47,18 @@ def convert(
     source: Source,
     to: str,
     output: Path,
+    options: SinkOptions | None = None,
     *,
-    dtype: torch.dtype | None = None,
-    scale_groups: int | None = None,
     resume: bool = False,
     progress: Progress = lambda what, done, total: None,
-    file_bytes: int = FILE_BYTES,
-    chunk_bytes: int | None = None,
 ) -> dict[str, Any]:
     """Convert `source` into the folder `output`; returns the report that is also written there.
 
-    dtype None keeps the source's; xAI's quantized weights then become fp32, which is exact.
-    scale_groups: of the row-parallel weights in xAI's format, None for the release's 8. Raises
-    WeightError, and nothing has the name `output`, unless the audit passes.
+    xAI's quantized weights become fp32, which is exact, unless `options` name another dtype.
+    Raises WeightError, and nothing has the name `output`, unless the audit passes.
     """
     reader = Reader(source)
-    sink = make_sink(
-        to,
-        reader,
-        dtype=dtype,
-        scale_groups=scale_groups,
-        file_bytes=file_bytes,
-        chunk_bytes=chunk_bytes,
-    )
+    sink = make_sink(to, reader, options or SinkOptions())
     if resume and (output / JOURNAL).is_file():  # the process died after the folder was renamed
         (output / JOURNAL).unlink()
         finished: dict[str, Any] = read_json(output / REPORT)
@@ -87,7 +75,7 @@ def convert(
         report = make_report(source, sink, journal.written)
         sink.finish(folder, journal.written)
         write_durably(folder / REPORT, json.dumps(report, indent=1) + "\n")
-        seal(sink, folder, journal.written)
+        sink.seal(folder, journal.written)
         flush_folder(folder)
         os.rename(folder, output)
         flush_folder(output.parent)

@@ -1,4 +1,4 @@
-"""Open weights in any of the three formats, with the model configuration that fits them.
+"""Open weights in any format, with the model configuration that fits them.
 
 Megatron's checkpoints are of two kinds, which are told apart by what lies in the folder: their
 users know that they have one of Megatron's, and not always which.
@@ -8,68 +8,58 @@ import shlex
 from pathlib import Path
 
 from ml_models import registry
+from ml_models.architecture import ReleaseFormat
 from ml_models.config import ModelConfig
 from ml_models.errors import ConfigError, WeightError
 from ml_models.files.json_files import read_json
-from ml_models.formats.huggingface import HuggingFaceSource, config_of
+from ml_models.formats.huggingface.config_json import config_of
 from ml_models.formats.huggingface.refusals import explain_folder
+from ml_models.formats.huggingface.source import HuggingFaceSource
 from ml_models.formats.megatron.source import TRACKER, MegatronSource
 from ml_models.formats.megatron_ranks.ranks import find_rank_folders
 from ml_models.formats.megatron_ranks.source import LegacySource
-from ml_models.grok1.config import Grok1Config
-from ml_models.grok1.hf_config import activation_of
-from ml_models.grok1.release.config import CONFIG_NAME, from_xai
-from ml_models.grok1.release.source import XaiSource
 from ml_models.weights.source import Source
 
-FORMATS = ("huggingface", "xai", "megatron")
+_HUGGING_FACE_FILES = ("*.safetensors*", "pytorch_model*.bin*", "adapter_config.json")
+_CONTENTS = {"megatron": "a checkpoint of Megatron's", "huggingface": "Hugging Face's files"}
+
+
+def _releases() -> dict[str, ReleaseFormat]:
+    """Formats of their own that publishers of architectures have, by name."""
+    return {entry.release_format: entry.release() for entry in registry.releases()}
 
 
 def read_model_file(path: Path, variant: str | None = None) -> ModelConfig:
-    """A configuration file of any kind: ours, a config.json, xAI's."""
+    """A configuration file of any kind: ours, a config.json, a publisher's own."""
     values = read_json(path)
     if not isinstance(values, dict):
         raise WeightError(f"{path}: not an object.")
     if "architecture" in values:
-        return with_variant(registry.from_dict(values), variant)
-    if isinstance(values.get("model"), dict):
-        return from_xai(values, str(path), variant)
+        return registry.with_variant(registry.from_dict(values), variant)
+    for release in _releases().values():
+        if release.describes_model(values):
+            return registry.with_variant(release.config_of(values, str(path)), variant)
     return config_of(values, str(path), variant)
 
 
-def with_variant(model: ModelConfig, variant: str | None) -> ModelConfig:
-    """`model` with a named variant's activation."""
-    if variant is None:
-        return model
-    if not isinstance(model, Grok1Config):
-        raise ConfigError(f"--variant is {variant}; {model.architecture} has no variants.")
-    return model.replace(activation=activation_of(variant))
-
-
 def formats_of(folder: Path) -> list[str]:
-    """Which of the three formats a folder looks like, the likeliest first; none: no weights."""
+    """Which formats a folder looks like, the likeliest first; none where it holds no weights."""
     if not folder.is_dir():
         return []
-    seen = {
-        "megatron": (folder / ".metadata").is_file()
+    is_checkpoint = (
+        (folder / ".metadata").is_file()
         or (folder / TRACKER).is_file()
-        or find_rank_folders(folder) is not None,
-        "xai": any(folder.glob("tensor*_000")),
-        "huggingface": any(any(folder.glob(pattern)) for pattern in _HUGGING_FACE),
-    }
-    return [kind for kind, holds in seen.items() if holds]
-
-
-_HUGGING_FACE = ("*.safetensors*", "pytorch_model*.bin*", "adapter_config.json")
-_WORDS = {
-    "megatron": "a checkpoint of Megatron's",
-    "xai": "xAI's files",
-    "huggingface": "Hugging Face's files",
-}
+        or find_rank_folders(folder) is not None
+    )
+    formats = ["megatron"] if is_checkpoint else []
+    formats += [name for name, release in _releases().items() if release.holds_weights(folder)]
+    if any(any(folder.glob(pattern)) for pattern in _HUGGING_FACE_FILES):
+        formats.append("huggingface")
+    return formats
 
 
 def guess_format(folder: Path) -> str:
-    """Which of the three formats a folder holds."""
+    """The format that a folder most likely has. Raises WeightError where it has none."""
     if not folder.is_dir():
         raise WeightError(explain_folder(folder) or f"{folder}: no such folder.")
     if formats := formats_of(folder):
@@ -89,7 +79,8 @@ def convert_command(folder: Path) -> str | None:
     formats = formats_of(folder)
     if not formats:
         return None
-    model = " --model grok1-314b" if formats[0] == "xai" else ""
+    release = _releases().get(formats[0])
+    model = f" --model {release.EXAMPLE_MODEL}" if release is not None else ""
     where = shlex.quote(str(folder))
     return (
         f"ml-models convert --from {formats[0]} --to megatron --input {where}{model} --output NEW"
@@ -109,34 +100,35 @@ def open_source(
         raise ConfigError("--model and --config both name a model; give one.")
     model: ModelConfig | None = None
     if name is not None:
-        model = with_variant(registry.get(name), variant)
+        model = registry.with_variant(registry.get(name), variant)
     elif config is not None:
         model = read_model_file(config, variant)
+    releases = _releases()
     formats = formats_of(folder)
     if formats and kind not in formats:
+        contents = {**_CONTENTS, **{key: release.CONTENT for key, release in releases.items()}}
         raise WeightError(
-            f"{folder}: it holds {_WORDS[formats[0]]}, not {_WORDS.get(kind, kind)}; give "
+            f"{folder}: it holds {contents[formats[0]]}, not {contents.get(kind, kind)}; give "
             f"--from {formats[0]}."
         )
+    if kind in releases:
+        if model is None and (path := releases[kind].find_config(folder)) is not None:
+            model = read_model_file(path, variant)
+        return releases[kind].open_source(folder, model)
     if kind == "huggingface":
         return HuggingFaceSource(folder, model, variant)
-    if kind == "megatron":
-        ranks = find_rank_folders(folder)
-        if ranks is not None:
-            if variant is not None and model is None:
-                raise ConfigError(f"--variant is {variant}; {ranks} says itself what was trained.")
-            return LegacySource(ranks, model)
-        source = MegatronSource(folder, model)
-        source.model = with_variant(source.model, variant)
-        return source
-    if model is None:
-        places = (folder / CONFIG_NAME, folder.parent / CONFIG_NAME)
-        found = [path for path in places if path.is_file()]
-        if found:
-            model = read_model_file(found[0], variant)
-        else:
-            raise WeightError(
-                f"{folder}: xAI's files do not say what model they hold; give --model "
-                "grok1-314b, or --config with its settings."
-            )
-    return XaiSource(folder, model)
+    if kind != "megatron":
+        raise WeightError(f"no format is called {kind!r}; known: {', '.join(registry.formats())}.")
+    return _open_checkpoint(folder, model, variant)
+
+
+def _open_checkpoint(folder: Path, model: ModelConfig | None, variant: str | None) -> Source:
+    """A checkpoint of Megatron's, of either kind."""
+    ranks = find_rank_folders(folder)
+    if ranks is not None:
+        if variant is not None and model is None:
+            raise ConfigError(f"--variant is {variant}; {ranks} says itself what was trained.")
+        return LegacySource(ranks, model)
+    source = MegatronSource(folder, model)
+    source.model = registry.with_variant(source.model, variant)
+    return source

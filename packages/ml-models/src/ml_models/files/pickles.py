@@ -67,6 +67,15 @@ class Span:
     length: int
 
 
+def mapping_of(value: object) -> Mapping[object, object] | None:
+    """A dict, or the inert form of an OrderedDict; None for anything else."""
+    if isinstance(value, Call) and str(value.function) == "collections.OrderedDict":
+        pairs = value.items
+        good = all(isinstance(pair, tuple) and isinstance(pair[0], str) for pair in pairs)
+        return dict(pairs) if good else None
+    return value if isinstance(value, Mapping) else None
+
+
 class Interpreter(pickle._Unpickler):
     """Walks one pickle stream; see the module's text."""
 

@@ -7,6 +7,7 @@ differs in `activation` alone (exact GELU), ModelLink's guide in five.
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from ml_models.architecture import Architecture
 from ml_models.config import ModelConfig
 
 
@@ -111,3 +112,19 @@ def grok1_tiny() -> Grok1Config:
         attention_scale=0.25,
         embedding_multiplier_scale=8.0,
     )
+
+
+ARCHITECTURE = Architecture(
+    name="grok1",
+    config_type=Grok1Config,
+    package="ml_models.grok1",
+    named={
+        "grok1-314b": grok1_314b,
+        "grok1-40b": grok1_40b,
+        "grok1-40b-guide": grok1_40b_guide,
+        "grok1-tiny": grok1_tiny,
+    },
+    # The public programs differ in the activation alone.
+    variants={"xai": {"activation": "gelu_tanh"}, "hpcai": {"activation": "gelu_erf"}},
+    release_format="xai",
+)

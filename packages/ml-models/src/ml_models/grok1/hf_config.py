@@ -17,7 +17,6 @@ from ml_models.formats.huggingface.config_fields import (
 )
 from ml_models.grok1.config import Grok1Config
 
-VARIANTS = {"xai": "gelu_tanh", "hpcai": "gelu_erf"}
 FIELDS = {
     "num_layers": "num_hidden_layers",
     "hidden_size": "hidden_size",
@@ -45,16 +44,7 @@ def recognises(values: Mapping[str, Any]) -> bool:
     return all(key in values for key in TELLING)
 
 
-def activation_of(variant: str | None) -> str:
-    """The activation that a variant's name stands for."""
-    if variant not in (None, *VARIANTS):
-        raise WeightError(f"--variant is {variant!r}; known: {', '.join(VARIANTS)}.")
-    return VARIANTS[variant or "xai"]
-
-
-def from_huggingface(
-    values: Mapping[str, Any], where: str, variant: str | None = None
-) -> Grok1Config:
+def from_huggingface(values: Mapping[str, Any], where: str) -> Grok1Config:
     """hpcai-tech's config.json; `where` names it in errors."""
     missing = [name for name in FIELDS.values() if name not in values]
     if missing:
@@ -63,7 +53,7 @@ def from_huggingface(
     given["kv_channels"] = head_size(values, where)
     given["rotary_base"] = plain_rope_base(values, where, Grok1Config.rotary_base)
     given["untie_embeddings_and_output_weights"] = not ties_output(values, where, default=True)
-    config = Grok1Config(**given, activation=activation_of(variant))  # type: ignore[arg-type]
+    config = Grok1Config(**given)
     own = values.get("ml_models")
     if own is None:
         return config
@@ -72,7 +62,7 @@ def from_huggingface(
         getattr(kept, name) != getattr(config, name) for name in FIELDS if name in given
     ):
         raise WeightError(f"{where}: its own fields and those under ml_models contradict.")
-    return kept if variant is None else kept.replace(activation=activation_of(variant))
+    return kept
 
 
 def to_huggingface(config: Grok1Config, dtype: str) -> dict[str, Any]:

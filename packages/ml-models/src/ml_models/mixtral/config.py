@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ml_models.architecture import Architecture
 from ml_models.config import ModelConfig
 
 
@@ -56,3 +57,11 @@ def mixtral_tiny() -> MixtralConfig:
         vocab_size=131072,
         seq_length=256,
     )
+
+
+ARCHITECTURE = Architecture(
+    name="mixtral",
+    config_type=MixtralConfig,
+    package="ml_models.mixtral",
+    named={"mixtral-8x7b": mixtral_8x7b, "mixtral-tiny": mixtral_tiny},
+)

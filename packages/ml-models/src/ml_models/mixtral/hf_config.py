@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ml_models.errors import ConfigError, WeightError
+from ml_models.errors import WeightError
 from ml_models.formats.huggingface.config_fields import (
     head_size,
     named_architecture,
@@ -34,12 +34,8 @@ def recognises(values: Mapping[str, Any]) -> bool:
     )
 
 
-def from_huggingface(
-    values: Mapping[str, Any], where: str, variant: str | None = None
-) -> MixtralConfig:
+def from_huggingface(values: Mapping[str, Any], where: str) -> MixtralConfig:
     """transformers' config.json; refuses what our Mixtral does not compute."""
-    if variant is not None:
-        raise ConfigError(f"--variant is {variant}; mixtral has no variants.")
     missing = [name for name in FIELDS.values() if name not in values]
     if missing:
         raise WeightError(f"{where}: {', '.join(missing)} missing; it is no Mixtral config.json.")

@@ -24,6 +24,7 @@ from ml_models.weights.maps import (
     box_of,
     volume,
 )
+from ml_models.weights.source import Reader
 
 FILE_BYTES = 4 * 2**30  # a file is closed when it reaches this; a tensor is never divided
 
@@ -110,6 +111,20 @@ def group_by_size(targets: list[Target], limit: int) -> list[list[Target]]:
     return files
 
 
+@dataclass(frozen=True, kw_only=True)
+class SinkOptions:
+    """What the user of a conversion chooses beside the format."""
+
+    dtype: torch.dtype | None = None
+    """Of the result; None keeps the source's."""
+    scale_groups: int | None = None
+    """Groups of rows with scales of their own, in xAI's format; None for the release's 8."""
+    file_bytes: int = FILE_BYTES
+    """A file is closed when it has reached this size."""
+    chunk_bytes: int | None = None
+    """Of one block in memory; None for the format's own choice."""
+
+
 class Sink:
     """Common to all formats: the plan of files, and one file."""
 
@@ -123,16 +138,14 @@ class Sink:
         model: ModelConfig,
         weights: WeightMap,
         dtypes: Mapping[str, torch.dtype],
-        *,
-        file_bytes: int,
-        chunk_bytes: int | None,
+        options: SinkOptions,
     ) -> None:
         self.model, self.weights = model, weights
-        self.chunk_bytes = chunk_bytes or self.CHUNK_BYTES
+        self.chunk_bytes = options.chunk_bytes or self.CHUNK_BYTES
         self.targets = [
             Target(name, shape, dtypes[name]) for name, shape in weights.theirs_shapes.items()
         ]
-        self.files = dict(self._name_files(group_by_size(self.targets, file_bytes)))
+        self.files = dict(self._name_files(group_by_size(self.targets, options.file_bytes)))
         self.notes: list[str] = []
         """What a user of the result must know."""
         self.settings: dict[str, Any] = {}
@@ -158,3 +171,21 @@ class Sink:
     def finish(self, folder: Path, written: Mapping[str, Written]) -> None:
         """Write what needs all files: index, metadata, configuration."""
         raise NotImplementedError
+
+    def seal(self, folder: Path, written: Mapping[str, Written]) -> None:
+        """Mark the finished folder as whole, in formats that have such a mark."""
+
+
+def target_dtypes(
+    reader: Reader, weights: WeightMap, dtype: torch.dtype | None
+) -> dict[str, torch.dtype]:
+    """What each target is to be: `dtype`, or the source's; fp32 where several make up one."""
+
+    def common(names: Iterable[str]) -> torch.dtype:
+        kinds = {reader.dtype(name) for name in names}
+        return kinds.pop() if len(kinds) == 1 else torch.float32
+
+    return {
+        name: dtype or common(piece.ours for piece in weights.theirs[name])
+        for name in weights.theirs_shapes
+    }

@@ -17,6 +17,7 @@ from ml_models.conversion.open import open_source
 from ml_models.formats.megatron.source import MegatronSource
 from ml_models.megatron_core.lines import CORE_LINE
 from ml_models.weights.maps import box_of
+from ml_models.weights.sink import SinkOptions
 
 LAYOUTS = [(2, 1, 2, 1), (1, 1, 1, 1), (1, 2, 2, 1), (2, 2, 1, 2), (2, 1, 1, 2)]
 
@@ -25,9 +26,9 @@ LAYOUTS = [(2, 1, 2, 1), (1, 1, 1, 1), (1, 2, 2, 1), (2, 2, 1, 2), (2, 1, 1, 2)]
 def test_first_loss_equals_the_reference(
     sizes: tuple[int, int, int, int], tmp_path: Path, group4: Group
 ) -> None:
-    small = {"file_bytes": 300_000, "chunk_bytes": 5_000}
+    small = SinkOptions(file_bytes=300_000, chunk_bytes=5_000)
     source = open_source("huggingface", DATA / "hf_c", variant="hpcai")
-    convert(source, "megatron", tmp_path / "out", **small)
+    convert(source, "megatron", tmp_path / "out", small)
     reference = reference_of("hf_c")
     config = config_of("hf_c", "gelu_erf")
     found = group4.run(load_and_step, tmp_path / "out", config, reference["input_ids"], sizes)[0]

@@ -18,6 +18,7 @@ from ml_models.conversion.convert import convert
 from ml_models.conversion.open import guess_format, open_source
 from ml_models.errors import WeightError
 from ml_models.megatron_core.lines import CORE_LINE
+from ml_models.weights.sink import SinkOptions
 
 pytestmark = pytest.mark.skipif(
     CORE_LINE == "0.12", reason="0.12's writer does not know torch 2.13's format"
@@ -44,7 +45,9 @@ def test_a_stock_checkpoint(
     source = open_source(guess_format(tmp_path), tmp_path)
     assert source.model.architecture == "mixtral" and source.model.vocab_size == VOCABULARY
     check_weights(source, ours(whole(post_norm=False)))
-    convert(source, "huggingface", tmp_path / "hf", file_bytes=100_000, chunk_bytes=3_000)
+    convert(
+        source, "huggingface", tmp_path / "hf", SinkOptions(file_bytes=100_000, chunk_bytes=3_000)
+    )
     again = open_source("huggingface", tmp_path / "hf")
     check_weights(again, ours(whole(post_norm=False)))
     if found is not None:

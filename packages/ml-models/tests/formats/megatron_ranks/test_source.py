@@ -26,9 +26,10 @@ from ml_models.formats.megatron.args import check_model, derive_model
 from ml_models.formats.megatron_ranks.layout import Layout, layout_of
 from ml_models.formats.megatron_ranks.source import LegacySource
 from ml_models.weights.maps import box_of
+from ml_models.weights.sink import SinkOptions
 from ml_models.weights.source import Reader
 
-SMALL = {"file_bytes": 100_000, "chunk_bytes": 3_000}
+SMALL = SinkOptions(file_bytes=100_000, chunk_bytes=3_000)
 GUIDE = (4, 2, 2, 1)
 
 
@@ -62,7 +63,7 @@ def test_every_tensor_in_any_layout(sizes: legacy.Sizes, flat: bool, tmp_path: P
         output_multiplier_scale=0.5,
     )
     check_weights(source, ours(whole(post_norm=True)))
-    report = convert(source, "huggingface", tmp_path / "hf", **SMALL)
+    report = convert(source, "huggingface", tmp_path / "hf", SMALL)
     assert any("optimizer and random state were not read" in note for note in report["notes"])
     check_weights(open_source("huggingface", tmp_path / "hf"), ours(whole(post_norm=True)))
 
@@ -79,8 +80,8 @@ def test_to_megatron_and_resumed(tmp_path: Path) -> None:
 
     output = tmp_path / "out"
     with pytest.raises(Stop):
-        convert(open_source("megatron", iteration), "megatron", output, progress=interrupt, **SMALL)
-    report = convert(open_source("megatron", iteration), "megatron", output, resume=True, **SMALL)
+        convert(open_source("megatron", iteration), "megatron", output, SMALL, progress=interrupt)
+    report = convert(open_source("megatron", iteration), "megatron", output, SMALL, resume=True)
     check_weights(open_source("megatron", output), ours(whole(post_norm=True)))
     assert report["from"] == "megatron-legacy"
     assert all(entry["used"] == "once" for entry in report["sources"].values())

@@ -7,6 +7,7 @@ import json
 import pickle
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,9 @@ from ml_models.conversion.convert import convert
 from ml_models.conversion.open import open_source, read_model_file
 from ml_models.errors import MlModelsError, WeightError
 from ml_models.grok1.release.config import widening_factor
+from ml_models.weights.sink import SinkOptions
 
-SMALL = {"file_bytes": 200_000, "chunk_bytes": 3_000}
+SMALL = SinkOptions(file_bytes=200_000, chunk_bytes=3_000)
 GROUPS = {"xai_tiny": 8, "xai_tiny_mesh1": 1}
 ROW_PARALLEL = ("multi_head_attention/linear/w", "moe/linear_1/w")
 
@@ -33,9 +35,11 @@ ROW_PARALLEL = ("multi_head_attention/linear/w", "moe/linear_1/w")
 @pytest.mark.parametrize("through", ["huggingface", "megatron"])
 def test_the_references_come_back_byte_for_byte(name: str, through: str, tmp_path: Path) -> None:
     released = DATA / name / "ckpt-0"
-    convert(open_source("xai", released), through, tmp_path / "between", chunk_bytes=30_000)
+    convert(
+        open_source("xai", released), through, tmp_path / "between", SinkOptions(chunk_bytes=30_000)
+    )
     source = open_source(through, tmp_path / "between")
-    report = convert(source, "xai", tmp_path / "out", scale_groups=GROUPS[name], **SMALL)
+    report = convert(source, "xai", tmp_path / "out", replace(SMALL, scale_groups=GROUPS[name]))
     files = sorted(path.name for path in released.iterdir())
     assert sorted(path.name for path in (tmp_path / "out").glob("tensor*")) == files
     assert filecmp.cmpfiles(released, tmp_path / "out", files, shallow=False)[0] == files
@@ -52,7 +56,7 @@ def test_other_groups_hold_the_same_numbers(groups: int, tmp_path: Path) -> None
     """From 8 groups to 4 or 1 the scales must be new ones; from 1 to 4 nothing is lost."""
     name = "xai_tiny" if groups == 1 else "xai_tiny_mesh1"
     source = open_source("xai", DATA / name / "ckpt-0")
-    report = convert(source, "xai", tmp_path / "out", scale_groups=groups)
+    report = convert(source, "xai", tmp_path / "out", SinkOptions(scale_groups=groups))
     lossy = {key for key, entry in report["targets"].items() if entry["rounded_elements"]}
     regrouped = {key for key in report["targets"] if key.endswith(ROW_PARALLEL)}
     assert lossy == (regrouped if groups == 1 else set())
@@ -100,7 +104,7 @@ def read(path: Path) -> object:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_random_weights_are_off_by_half_a_scale_at_most(dtype: torch.dtype, tmp_path: Path) -> None:
     tensors = random_folder(tmp_path / "in", dtype)
-    report = convert(open_source("huggingface", tmp_path / "in"), "xai", tmp_path / "out", **SMALL)
+    report = convert(open_source("huggingface", tmp_path / "in"), "xai", tmp_path / "out", SMALL)
     layer = "transformer/decoder_layer_1/"
     attention = "model.layers.1.attn."
     parts = {"key": "k_proj", "linear": "o_proj", "query": "q_proj", "value": "v_proj"}
@@ -191,7 +195,7 @@ def test_what_the_format_cannot_hold(
     source = open_source("huggingface", DATA / "hf_a")
     source.model = source.model.replace(**changes)
     with pytest.raises(MlModelsError, match=says) as error:
-        convert(source, "xai", tmp_path / "out", **options)
+        convert(source, "xai", tmp_path / "out", SinkOptions(**options))
     assert "\n" not in str(error.value) and str(error.value).endswith(".")
     assert not list(tmp_path.iterdir())
 
@@ -199,7 +203,7 @@ def test_what_the_format_cannot_hold(
 def test_refusals_that_need_another_source(tmp_path: Path) -> None:
     hf_a = open_source("huggingface", DATA / "hf_a")
     with pytest.raises(WeightError, match="belongs to --to xai"):
-        convert(hf_a, "megatron", tmp_path / "out", scale_groups=8)
+        convert(hf_a, "megatron", tmp_path / "out", SinkOptions(scale_groups=8))
     hf_a.model = registry.get("mixtral-tiny")
     with pytest.raises(WeightError, match="holds Grok-1, not mixtral"):
         convert(hf_a, "xai", tmp_path / "out")
@@ -217,7 +221,7 @@ def test_what_xais_code_cannot_compute_is_said(tmp_path: Path) -> None:
     source.model = source.model.replace(
         activation="silu", attention_logit_cap=None, renormalize_topk=True, norm_epsilon=1e-6
     )
-    report = convert(source, "xai", tmp_path / "out", scale_groups=2)
+    report = convert(source, "xai", tmp_path / "out", SinkOptions(scale_groups=2))
     mesh, numbers, experts = report["notes"][-3:]
     assert "(1, 2)" in mesh and "runs with 8 experts only" in experts
     for part in ("activation is silu (there gelu_tanh)", "cap is none", "renormalize_topk is True"):
@@ -251,9 +255,9 @@ def test_a_resumed_conversion_needs_the_same_groups(tmp_path: Path) -> None:
 
     source = open_source("huggingface", DATA / "hf_a")
     with pytest.raises(Stop):
-        convert(source, "xai", tmp_path / "out", progress=interrupt, **SMALL)
+        convert(source, "xai", tmp_path / "out", SMALL, progress=interrupt)
     with pytest.raises(WeightError, match="begun with another"):
-        convert(source, "xai", tmp_path / "out", resume=True, scale_groups=4, **SMALL)
+        convert(source, "xai", tmp_path / "out", replace(SMALL, scale_groups=4), resume=True)
     kept = tmp_path / "out.partial" / "tensor00004_000"
     before = kept.stat().st_mtime_ns
     seen: list[tuple[int, int]] = []
@@ -261,9 +265,9 @@ def test_a_resumed_conversion_needs_the_same_groups(tmp_path: Path) -> None:
         source,
         "xai",
         tmp_path / "out",
+        SMALL,
         resume=True,
         progress=lambda what, done, total: seen.append((done, total)),
-        **SMALL,
     )
     assert (tmp_path / "out" / kept.name).stat().st_mtime_ns == before
     assert seen == sorted(seen) and seen[-1][0] == seen[-1][1]

@@ -32,8 +32,8 @@ def config_of(values: Mapping[str, Any], where: str, variant: str | None) -> Mod
     for entry in registry.architectures():
         hf_config = entry.hf_config()
         if hf_config.recognises(values):
-            model: ModelConfig = hf_config.from_huggingface(values, where, variant)
-            return model
+            model = hf_config.from_huggingface(values, where)
+            return registry.with_variant(model, variant)
     known = ", ".join(entry.name for entry in registry.architectures())
     named = named_architecture(values) or values.get("model_type")
     if not named:

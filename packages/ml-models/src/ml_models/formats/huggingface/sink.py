@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from ml_models import registry
 from ml_models.config import ModelConfig
@@ -12,15 +11,18 @@ from ml_models.files.durable import write_durably
 from ml_models.files.hashes import HashingStream
 from ml_models.formats.huggingface.safetensors_files import header_bytes
 from ml_models.weights.arrays import bytes_of
-from ml_models.weights.maps import box_of, volume
+from ml_models.weights.maps import box_of, build_map, volume
 from ml_models.weights.sink import (
     Blocks,
     Sink,
+    SinkOptions,
     Target,
     Written,
     chunk_boxes,
     read_ahead,
+    target_dtypes,
 )
+from ml_models.weights.source import Reader
 
 
 class HuggingFaceSink(Sink):
@@ -64,7 +66,20 @@ class HuggingFaceSink(Sink):
         write_durably(folder / "model.safetensors.index.json", json.dumps(index, indent=2) + "\n")
 
 
-def huggingface_config(model: ModelConfig, dtype: str) -> dict[str, Any]:
+def huggingface_config(model: ModelConfig, dtype: str) -> dict[str, object]:
     """config.json of a model; WeightError for what the format cannot say."""
-    values: dict[str, Any] = registry.architecture(model).hf_config().to_huggingface(model, dtype)
-    return values
+    return registry.architecture(model).hf_config().to_huggingface(model, dtype)
+
+
+def make_sink(reader: Reader, options: SinkOptions) -> HuggingFaceSink:
+    """A sink for the model that `reader` reads. Raises WeightError for what has no place."""
+    model = reader.source.model
+    architecture = registry.architecture(model)
+    huggingface_config(model, "float32")
+    tables = architecture.weights()
+    weights = build_map(tables.huggingface_rows(model), tables.shapes(model), model)
+    dtypes = target_dtypes(reader, weights, options.dtype)
+    sink = HuggingFaceSink(model, weights, dtypes, options)
+    notes = getattr(architecture.hf_config(), "notes", None)
+    sink.notes = list(notes(model)) if notes is not None else []
+    return sink

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ml_models.errors import WeightError
-from ml_models.files.pickles import Call, inspect_torch_zip
+from ml_models.files.pickles import Call, inspect_torch_zip, mapping_of
 from ml_models.files.placeholders import placeholder
 from ml_models.formats.huggingface.tensors import NAMES, ListedTensor
-from ml_models.formats.megatron.args import mapping_of
 from ml_models.weights.archives import TensorPlaces
 
 WRAPPED_IN = ("state_dict", "module", "model")

@@ -1,23 +1,20 @@
-"""The args that Megatron keeps in a checkpoint: facts that must be those of the model.
+"""The arguments of a run that Megatron keeps in a checkpoint: they must describe the same model.
 
-A setting that is absent has Megatron's default: the flag came later than the run. What changes the
-model and has no counterpart here must be off. Settings that only change how it was trained, or
-numerics within rounding (fused kernels), are not looked at.
+An argument that is absent has Megatron's default, as its flag came later than the run. Arguments
+that would make another model must be off. Arguments that only change how the model was trained, or
+numbers within rounding (fused kernels), are not compared.
 """
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
 
+from ml_models import registry
+from ml_models.architecture import Settings
 from ml_models.config import ModelConfig
 from ml_models.errors import WeightError
 from ml_models.files.pickles import Call
-from ml_models.grok1.config import Grok1Config, grok1_40b_guide
-from ml_models.mixtral.config import MixtralConfig
 
-Settings = Mapping[str, Any]
-
-# What would make it another model; Megatron's and ModelLink's names.
+# Settings that make another model and have no counterpart here; Megatron's and ModelLink's names.
 OTHER_MODELS = (
     *("add_qkv_bias", "add_dense_bias", "embed_layernorm", "qk_layernorm", "input_embeds_norm"),
     *("geglu", "gelu_tanh", "openai_gelu", "squared_relu", "quick_geglu", "add_rmsnorm_offset"),
@@ -30,8 +27,8 @@ OTHER_MODELS = (
     *("first_k_dense_replace", "moe_router_enable_expert_bias", "moe_router_num_groups"),
     *("moe_router_topk_scaling_factor", "mtp_num_layers", "window_size", "lora_target_modules"),
 )
-# setting -> what it must be where it is said at all
-FIXED: Mapping[str, Any] = {
+# Setting -> the value that it must have where it has one.
+FIXED: Mapping[str, object] = {
     "add_bias_linear": False,
     "normalization": "RMSNorm",
     "position_embedding_type": "rope",
@@ -41,19 +38,23 @@ FIXED: Mapping[str, Any] = {
     "moe_router_score_function": "softmax",
 }
 SELECT_THEN_SOFTMAX = ("aux_loss", "none", "seq_aux_loss")
+SIZES = (
+    *("num_layers", "hidden_size", "num_attention_heads", "kv_channels", "num_experts"),
+    *("moe_router_topk", "vocab_size", "norm_epsilon", "untie_embeddings_and_output_weights"),
+)
+"""Fields of ModelConfig that are arguments of Megatron's by the same name."""
+NEEDED = (
+    *(name for name in SIZES if name not in ("num_experts", "moe_router_topk")),
+    *("ffn_hidden_size", "group_query_attention", "num_query_groups", "max_position_embeddings"),
+    *("init_method_std", "swiglu", "normalization", "position_embedding_type", "add_bias_linear"),
+)
+"""Arguments without which no model can be derived."""
+NEEDED_WITH_EXPERTS = ("num_experts", "moe_router_topk", "moe_router_load_balancing_type")
+"""Those that a mixture of experts needs besides."""
 
 
-def mapping_of(value: Any) -> Mapping[Any, Any] | None:
-    """A dict, or the inert form of an OrderedDict; None for anything else."""
-    if isinstance(value, Call) and str(value.function) == "collections.OrderedDict":
-        pairs = value.items
-        good = all(isinstance(pair, tuple) and isinstance(pair[0], str) for pair in pairs)
-        return dict(pairs) if good else None
-    return value if isinstance(value, Mapping) else None
-
-
-def settings_of(args: Any, where: object) -> Settings:
-    """An inert Namespace's settings."""
+def settings_of(args: object, where: object) -> Settings:
+    """The settings of an argparse.Namespace that was interpreted and never unpickled."""
     state = args.state if isinstance(args, Call) else args
     if not isinstance(state, Mapping):
         raise WeightError(f"{where}: its args are no Namespace.")
@@ -67,109 +68,108 @@ def check_model(settings: Settings, model: ModelConfig, where: object) -> None:
             raise WeightError(
                 f"{where}: {name} is {settings[name]!r} in its args; no model here has it."
             )
-    for name, value in FIXED.items():
-        said = settings.get(name)
-        if isinstance(said, list) and said:  # one per layer
-            said = value if all(one == value for one in said) else said
-        if said not in (None, value):
+    for name, required in FIXED.items():
+        value = settings.get(name)
+        per_layer = value if isinstance(value, list) and value else [value]
+        if value is not None and any(entry != required for entry in per_layer):
             raise WeightError(
-                f"{where}: {name} is {settings[name]!r} in its args; it must be {value!r}."
+                f"{where}: {name} is {settings[name]!r} in its args; it must be {required!r}."
             )
-    for name, said, wanted in _facts(settings, model):
-        same = said == wanted
-        if isinstance(said, float) and isinstance(wanted, float):
-            same = math.isclose(said, wanted, rel_tol=1e-6)
-        if not same:
-            raise WeightError(
-                f"{where}: its args say {name} {said!r}, the model has {wanted!r}; name the model "
-                "that was trained with --model or --config."
-            )
-
-
-def _facts(settings: Settings, model: ModelConfig) -> Iterator[tuple[str, Any, Any]]:
-    """(name, what the args say, what the model has), for all that the args say."""
-    ffn = settings.get("moe_ffn_hidden_size") or settings.get("ffn_hidden_size")
-    groups = settings.get("num_query_groups")
-    if settings.get("group_query_attention") is False:
-        groups = settings.get("num_attention_heads")
-    said: dict[str, Any] = {
-        **{name: settings.get(name) for name in _SIZES},
-        "ffn_hidden_size": ffn,
-        "num_query_groups": groups,
-        "rotary_base": float(settings.get("rotary_base") or 10000.0),
-    }
+    hooks = registry.architecture(model).megatron_args()
+    features = hooks.features(model) if hooks is not None else {}
+    sizes = _sizes(settings, where)
     if model.num_experts == 1:
-        del said["moe_router_topk"]
-    for name, value in said.items():
-        if value is not None:
-            yield name, value, getattr(model, name)
-    if not isinstance(model, (Grok1Config, MixtralConfig)):
-        return
-    activation = getattr(model, "activation", "silu")
+        sizes.pop("moe_router_topk", None)  # no router chooses among one expert
+    compared = [(name, value, getattr(model, name)) for name, value in sizes.items()]
+    compared += [
+        (name, value, features[name])
+        for name, value in _computation(settings, model, where).items()
+        if name in features
+    ]
+    for name, value, expected in compared:
+        if not _equal(value, expected):
+            raise WeightError(
+                f"{where}: its args say {name} {value!r}, the model has {expected!r}; name the "
+                "model that was trained with --model or --config."
+            )
+
+
+def _equal(value: object, expected: object) -> bool:
+    if isinstance(value, float) and isinstance(expected, float):
+        return math.isclose(value, expected, rel_tol=1e-6)
+    return value == expected
+
+
+def _sizes(settings: Settings, where: object) -> dict[str, object]:
+    """Fields that every ModelConfig has, by the args; those that they leave open are left out."""
+    groups = "num_query_groups"
+    if settings.get("group_query_attention") is False:
+        groups = "num_attention_heads"
+    sizes = {
+        **{name: settings.get(name) for name in SIZES},
+        "ffn_hidden_size": settings.get("moe_ffn_hidden_size") or settings.get("ffn_hidden_size"),
+        "num_query_groups": settings.get(groups),
+        "rotary_base": number_of(settings, "rotary_base", 10000.0, where),
+    }
+    return {name: value for name, value in sizes.items() if value is not None}
+
+
+def _computation(settings: Settings, model: ModelConfig, where: object) -> dict[str, object]:
+    """What the args say about the computation, by the names that an architecture's features have.
+
+    Megatron divides the scores by the square root of the head size and has no argument for it.
+    """
+    facts: dict[str, object] = {}
     if "swiglu" in settings:
-        yield "activation", "silu" if settings["swiglu"] else "gelu", activation
-    yield "post_norms", bool(settings.get("post_norm")), getattr(model, "post_norms", False)
-    yield (
-        "attention_logit_cap",
-        settings.get("attn_logit_softcapping") or None,
-        getattr(model, "attention_logit_cap", None),
-    )
-    scale = model.kv_channels**-0.5
-    yield "attention_scale", scale, getattr(model, "attention_scale", scale)
+        facts["activation"] = "silu" if settings["swiglu"] else "gelu"
+    facts["post_norms"] = bool(settings.get("post_norm"))
+    facts["attention_logit_cap"] = settings.get("attn_logit_softcapping") or None
+    facts["attention_scale"] = model.kv_channels**-0.5
     if settings.get("moe_router_load_balancing_type") is not None:
-        yield "renormalize_topk", _renormalises(settings), getattr(model, "renormalize_topk", True)
+        facts["renormalize_topk"] = renormalizes(settings)
     for name in ("embedding_multiplier_scale", "output_multiplier_scale"):
-        yield name, float(settings.get(name) or 1.0), float(getattr(model, name, 1.0))
+        facts[name] = number_of(settings, name, 1.0, where)
+    return facts
 
 
-def _renormalises(settings: Settings) -> Any:
-    """Whether the gates are a softmax over the chosen experts; what is said, if that is unknown."""
+def number_of(settings: Settings, name: str, default: float, where: object) -> float:
+    """A setting as a float; absent, None and 0 stand for Megatron's default."""
+    value = settings.get(name) or default
+    if not isinstance(value, (int, float)):
+        raise WeightError(f"{where}: {name} is {value!r} in its args; it must be a number.")
+    return float(value)
+
+
+def renormalizes(settings: Settings) -> object:
+    """Whether the gates are a softmax over the chosen experts alone.
+
+    A kind of routing that is not known here is returned by its name, which equals no model's.
+    """
     routing = settings["moe_router_load_balancing_type"]
     if settings.get("moe_router_pre_softmax") or routing == "softmax_topk":
         return False
     return True if routing in SELECT_THEN_SOFTMAX else routing
 
 
-_SIZES = (
-    *("num_layers", "hidden_size", "num_attention_heads", "kv_channels", "num_experts"),
-    *("moe_router_topk", "vocab_size", "norm_epsilon", "untie_embeddings_and_output_weights"),
-)
-_NEEDED = (
-    *_SIZES,
-    *("ffn_hidden_size", "group_query_attention", "num_query_groups", "max_position_embeddings"),
-    *("init_method_std", "swiglu", "normalization", "position_embedding_type", "add_bias_linear"),
-    *("moe_router_load_balancing_type",),
-)
-
-
 def derive_model(settings: Settings, where: object) -> ModelConfig:
-    """The model that the args describe: the guide's Grok-1 (--post-norm) or Mixtral.
+    """The model that the args describe, if they say everything that it takes.
 
-    Only if they say everything; `check_model` then holds them against the result.
+    The last architecture that recognises them decides: an installed one comes after ours, so that
+    it can claim args that ours would take too. `check_model` compares them with the result.
     """
-    lacking = [name for name in _NEEDED if settings.get(name) is None]
-    if lacking:
-        raise WeightError(
-            f"{where}: its args do not say {', '.join(lacking)}; name the model with --model or "
-            "--config."
-        )
-    fields = {name: settings[name] for name in (*_SIZES, "init_method_std")}
-    fields["ffn_hidden_size"] = settings.get("moe_ffn_hidden_size") or settings["ffn_hidden_size"]
-    fields["num_query_groups"] = settings[
-        "num_query_groups" if settings["group_query_attention"] else "num_attention_heads"
+    candidates = [
+        hooks
+        for entry in registry.architectures()
+        if (hooks := entry.megatron_args()) is not None and hooks.describes(settings)
     ]
-    fields["seq_length"] = settings["max_position_embeddings"]
-    fields["rotary_base"] = float(settings.get("rotary_base") or 10000.0)
-    if not settings.get("post_norm"):
-        return MixtralConfig(**fields)
-    guide = grok1_40b_guide()
-    scales = {
-        name: float(settings.get(name) or 1.0)
-        for name in ("embedding_multiplier_scale", "output_multiplier_scale")
+    needed = (*NEEDED, *(candidates[-1].NEEDED if candidates else ()))
+    lacking = [name for name in needed if settings.get(name) is None]
+    if lacking or not candidates:
+        missing = f"do not say {', '.join(lacking)}" if lacking else "describe no known model"
+        raise WeightError(f"{where}: its args {missing}; name the model with --model or --config.")
+    sizes = {
+        **_sizes(settings, where),
+        "init_method_std": settings["init_method_std"],
+        "seq_length": settings["max_position_embeddings"],
     }
-    return guide.replace(
-        **fields,
-        **scales,
-        attention_scale=fields["kv_channels"] ** -0.5,
-        renormalize_topk=_renormalises(settings) is True,
-    )
+    return candidates[-1].derive(settings, sizes)

@@ -6,19 +6,24 @@ from pathlib import Path
 
 import torch
 
+from ml_models import registry
 from ml_models.files.hashes import HashingStream
 from ml_models.files.integrity import write_integrity
 from ml_models.formats.megatron.model_config import write_model_config
 from ml_models.formats.megatron.source import MetadataBuilder
 from ml_models.weights.arrays import bytes_of
+from ml_models.weights.maps import identity_map
 from ml_models.weights.sink import (
     Blocks,
     Sink,
+    SinkOptions,
     Target,
     Written,
     chunk_boxes,
     read_ahead,
+    target_dtypes,
 )
+from ml_models.weights.source import Reader
 
 
 class MegatronSink(Sink):
@@ -59,8 +64,13 @@ class MegatronSink(Sink):
         builder.write(folder)
         write_model_config(folder, self.model)
 
-
-def seal(sink: Sink, folder: Path, written: Mapping[str, Written]) -> None:
-    """integrity.json and COMPLETE for a distributed checkpoint."""
-    if sink.format == "megatron":
+    def seal(self, folder: Path, written: Mapping[str, Written]) -> None:
+        """integrity.json and COMPLETE."""
         write_integrity(folder, {name: done.sha256 for name, done in written.items()})
+
+
+def make_sink(reader: Reader, options: SinkOptions) -> MegatronSink:
+    """A sink for the model that `reader` reads."""
+    model = reader.source.model
+    weights = identity_map(registry.architecture(model).weights().shapes(model))
+    return MegatronSink(model, weights, target_dtypes(reader, weights, options.dtype), options)

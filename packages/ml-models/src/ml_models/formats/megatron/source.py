@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from ml_models import registry
+from ml_models.architecture import Settings
 from ml_models.config import ModelConfig
 from ml_models.errors import WeightError
 from ml_models.files.pickles import (
@@ -30,15 +31,10 @@ from ml_models.files.pickles import (
     check_distributed_checkpoint,
     inspect_torch_zip,
     load_metadata,
+    mapping_of,
     open_slice,
 )
-from ml_models.formats.megatron.args import (
-    Settings,
-    check_model,
-    derive_model,
-    mapping_of,
-    settings_of,
-)
+from ml_models.formats.megatron.args import check_model, derive_model, settings_of
 from ml_models.formats.megatron.model_config import MODEL_CONFIG, read_model_config
 from ml_models.formats.megatron.names import is_stock, stock_map
 from ml_models.weights.archives import TensorPlaces

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from ml_models.architecture import Settings
 from ml_models.errors import WeightError
-from ml_models.formats.megatron.args import Settings
 
 # Layouts in which a layer or an expert is not where the plain rule puts it.
 ODD_LAYOUTS = (

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ml_models.errors import WeightError
-from ml_models.files.pickles import RANK_FILE, inspect_torch_zip
-from ml_models.formats.megatron.args import mapping_of, settings_of
+from ml_models.files.pickles import RANK_FILE, inspect_torch_zip, mapping_of
+from ml_models.formats.megatron.args import settings_of
 from ml_models.formats.megatron.source import TRACKER
 from ml_models.formats.megatron_ranks.layout import Layout, layout_of
 from ml_models.weights.archives import TensorPlaces

@@ -10,7 +10,6 @@ from typing import Any
 from ml_models import registry
 from ml_models.errors import WeightError
 from ml_models.grok1.config import Grok1Config, ffn_hidden_size
-from ml_models.grok1.hf_config import activation_of
 
 CONFIG_NAME = "xai_config.json"
 MODEL_FIELDS = {
@@ -40,7 +39,7 @@ IN_CODE = {
 NUM_EXPERTS_IN_CODE = 8
 
 
-def from_xai(values: Mapping[str, Any], where: str, variant: str | None = None) -> Grok1Config:
+def from_xai(values: Mapping[str, Any], where: str) -> Grok1Config:
     """A model from {"vocab_size", "sequence_len", "model": {...}, ...}."""
     try:
         model = values["model"]
@@ -54,7 +53,6 @@ def from_xai(values: Mapping[str, Any], where: str, variant: str | None = None) 
             **{ours: model[theirs] for ours, theirs in MODEL_FIELDS.items()},
             **{ours: values[theirs] for ours, theirs in FIELDS.items()},
             ffn_hidden_size=ffn,
-            activation=activation_of(variant),  # type: ignore[arg-type]
         )
     except (KeyError, TypeError) as error:
         raise WeightError(f"{where}: no configuration of xAI's kind ({error}).") from error
@@ -67,7 +65,7 @@ def from_xai(values: Mapping[str, Any], where: str, variant: str | None = None) 
         getattr(kept, name) != getattr(config, name) for name in same
     ):
         raise WeightError(f"{where}: its own fields and those under ml_models contradict.")
-    return kept if variant is None else kept.replace(activation=activation_of(variant))
+    return kept
 
 
 def to_xai(config: Grok1Config, model_axis: int) -> dict[str, Any]:

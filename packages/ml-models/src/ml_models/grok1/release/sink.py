@@ -39,6 +39,7 @@ from ml_models.weights.maps import Box, Shape, WeightMap
 from ml_models.weights.sink import (
     Blocks,
     Sink,
+    SinkOptions,
     Target,
     Written,
     chunk_boxes,
@@ -81,17 +82,14 @@ class XaiSink(Sink):
         model: Grok1Config,
         weights: WeightMap,
         dtypes: Mapping[str, torch.dtype],
-        *,
-        scale_groups: int | None,
-        file_bytes: int,
-        chunk_bytes: int | None,
+        options: SinkOptions,
     ) -> None:
-        self.scale_groups = SCALE_GROUPS if scale_groups is None else scale_groups
+        self.scale_groups = SCALE_GROUPS if options.scale_groups is None else options.scale_groups
         check_scale_groups(model, self.scale_groups)
         self._given = dict(dtypes)
         self._grok1 = model
         stored = {name: torch.int8 if maps.is_quantized(name) else torch.float32 for name in dtypes}
-        super().__init__(model, weights, stored, file_bytes=file_bytes, chunk_bytes=chunk_bytes)
+        super().__init__(model, weights, stored, options)
         self.settings = {"scale_groups": self.scale_groups}
         self.notes = warnings(model, self.scale_groups)
 
