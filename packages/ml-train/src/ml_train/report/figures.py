@@ -4,11 +4,18 @@ import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
+import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.ticker import MaxNLocator
 
 from ml_train.report.records import RunRecords
+
+Draw = Callable[[RunRecords, Axes], None]
 
 BLUE, ORANGE, GREEN, GREY = "#2f6db3", "#d9742b", "#3f8f5b", "#7a8190"
 _PHASES = {
@@ -39,24 +46,26 @@ _STYLE = {
     "svg.fonttype": "path",
 }
 _WIDE, _HALF = (10.0, 4.2), (5.4, 3.1)
+"""Width and height in inches."""
+_MARKED_POINTS = 40
+"""A curve of fewer points has a marker on each, so that a short run shows its steps."""
+_LABELLED_CELLS = 96
+"""A heat map of more cells has no room for a number in each."""
 
 
 @contextmanager
-def _figure(size: tuple[float, float]) -> Iterator[tuple[Any, Any]]:
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+def _figure(size: tuple[float, float]) -> Iterator[tuple[Figure, Axes]]:
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
         yield figure, figure.add_subplot()
 
 
-def _svg(figure: Any) -> str:
-    out = io.StringIO()
-    figure.savefig(out, format="svg", metadata={"Date": None})
-    return out.getvalue()
+def _svg(figure: Figure) -> str:
+    stream = io.StringIO()
+    # Without its date a picture of the same run has the same bytes.
+    figure.savefig(stream, format="svg", metadata={"Date": None})
+    return stream.getvalue()
 
 
 def save_loss_curve(run: RunRecords, path: Path) -> None:
@@ -68,37 +77,35 @@ def save_loss_curve(run: RunRecords, path: Path) -> None:
 
 
 def all_figures(run: RunRecords) -> dict[str, str]:
-    """name -> SVG, only those that the run has figures for."""
-    made = {"loss": _drawn(_WIDE, run, _draw_loss)}
+    """Name -> SVG, of those figures that the run has numbers for."""
+    pictures = {"loss": _draw_svg(_WIDE, run, _draw_loss)}
     for name, draw in _HALVES.items():
         if draw is _draw_phases:
-            there = any(r.get("phase_seconds") for r in run.reports)
+            has_numbers = any(report.get("phase_seconds") for report in run.reports)
         else:
-            there = bool(run.series(_SERIES[name])[0])
-        if there:
-            made[name] = _drawn(_HALF, run, draw)
+            has_numbers = bool(run.series(_SERIES[name])[0])
+        if has_numbers:
+            pictures[name] = _draw_svg(_HALF, run, draw)
     if run.reports[-1].get("expert_load"):
-        made["expert_load"] = _drawn(_load_size(run), run, _draw_load)
-        made["imbalance"] = _drawn(_load_size(run), run, _draw_imbalance)
-    return made
+        pictures["expert_load"] = _draw_svg(_load_size(run), run, _draw_load)
+        pictures["imbalance"] = _draw_svg(_load_size(run), run, _draw_imbalance)
+    return pictures
 
 
-def _drawn(
-    size: tuple[float, float], run: RunRecords, draw: Callable[[RunRecords, Any], None]
-) -> str:
+def _draw_svg(size: tuple[float, float], run: RunRecords, draw: Draw) -> str:
     with _figure(size) as (figure, axes):
         draw(run, axes)
         return _svg(figure)
 
 
-def _draw_loss(run: RunRecords, axes: Any) -> None:
+def _draw_loss(run: RunRecords, axes: Axes) -> None:
     steps, losses = run.series("loss")
-    marker = "o" if len(steps) < 40 else None
+    marker = "o" if len(steps) < _MARKED_POINTS else None
     axes.plot(steps, losses, color=BLUE, lw=1.8, marker=marker, ms=3.5, label="training")
-    points = [(v["iteration"], next(iter(v["losses"].values()))) for v in run.validations]
-    if points:
-        at, values = zip(*points, strict=True)
-        axes.plot(at, values, color=ORANGE, lw=0, marker="D", ms=6, label="validation")
+    if run.validations:
+        validated = [record["iteration"] for record in run.validations]
+        values = [next(iter(record["losses"].values())) for record in run.validations]
+        axes.plot(validated, values, color=ORANGE, lw=0, marker="D", ms=6, label="validation")
     for number, step in enumerate(sorted(set(run.resumed_at))):
         label = "resumed from a checkpoint" if number == 0 else None
         axes.axvline(step, color=GREY, lw=1.1, ls=(0, (4, 3)), label=label)
@@ -118,10 +125,10 @@ def _draw_loss(run: RunRecords, axes: Any) -> None:
     axes.legend(loc="upper right")
 
 
-def _line(name: str, title: str, unit: str, color: str) -> Callable[[RunRecords, Any], None]:
-    def draw(run: RunRecords, axes: Any) -> None:
+def _line(name: str, title: str, unit: str, color: str) -> Draw:
+    def draw(run: RunRecords, axes: Axes) -> None:
         steps, values = run.series(name)
-        marker = "o" if len(steps) < 40 else None
+        marker = "o" if len(steps) < _MARKED_POINTS else None
         axes.plot(steps, values, color=color, lw=1.6, marker=marker, ms=3)
         axes.set(title=title, xlabel="step", ylabel=unit)
         if name not in ("loss", "aux_loss", "router_entropy") and min(values) >= 0:
@@ -132,8 +139,8 @@ def _line(name: str, title: str, unit: str, color: str) -> Callable[[RunRecords,
     return draw
 
 
-def _draw_entropy(run: RunRecords, axes: Any) -> None:
-    steps, rows = run.series("router_entropy")
+def _draw_entropy(run: RunRecords, axes: Axes) -> None:
+    steps, rows = run.router_entropy()
     table = np.array(rows)
     axes.fill_between(steps, table.min(axis=1), table.max(axis=1), color=GREEN, alpha=0.2, lw=0)
     axes.plot(steps, table.mean(axis=1), color=GREEN, lw=1.6, label="mean over layers")
@@ -146,22 +153,27 @@ def _draw_entropy(run: RunRecords, axes: Any) -> None:
     axes.legend(loc="best")
 
 
-def _draw_memory(run: RunRecords, axes: Any) -> None:
+def _draw_memory(run: RunRecords, axes: Axes) -> None:
     steps, values = run.series("memory_bytes")
-    axes.plot(steps, [v / 2**30 for v in values], color=GREY, lw=1.6)
+    axes.plot(steps, [value / 2**30 for value in values], color=GREY, lw=1.6)
     axes.set(title="Peak memory of rank 0", xlabel="step", ylabel="GiB")
     axes.set_ylim(0, 1.15 * max(values) / 2**30 or 1)
     axes.margins(x=0.02)
     _whole_steps(axes)
 
 
-def _draw_phases(run: RunRecords, axes: Any) -> None:
-    reports = [r for r in run.reports if r.get("phase_seconds")]
-    steps = [r["iteration"] for r in reports]
-    parts = {n: [r["phase_seconds"].get(n, 0.0) for r in reports] for n in _PHASES if n != "other"}
-    total = [r["step_seconds"] for r in reports]
-    known = [sum(column) for column in zip(*parts.values(), strict=True)]
-    parts["other"] = [max(0.0, t - k) for t, k in zip(total, known, strict=True)]
+def _draw_phases(run: RunRecords, axes: Axes) -> None:
+    reports = [report for report in run.reports if report.get("phase_seconds")]
+    steps = [report["iteration"] for report in reports]
+    parts = {
+        name: [report["phase_seconds"].get(name, 0.0) for report in reports]
+        for name in _PHASES
+        if name != "other"
+    }
+    totals = [report["step_seconds"] for report in reports]
+    timed = [sum(column) for column in zip(*parts.values(), strict=True)]
+    # Clocks of the phases may add up to a little more than the step's own.
+    parts["other"] = [max(0.0, total - sums) for total, sums in zip(totals, timed, strict=True)]
     shown = {name: values for name, values in parts.items() if max(values) > 0}
     colors = [_PHASES[name] for name in shown]
     axes.stackplot(steps, *shown.values(), labels=list(shown), colors=colors, lw=0)
@@ -178,12 +190,14 @@ def _load_size(run: RunRecords) -> tuple[float, float]:
     return 5.4, min(8.0, max(2.6, 1.5 + 0.28 * layers))
 
 
-def _draw_load(run: RunRecords, axes: Any) -> None:
-    rows = [r["expert_load"] for r in run.reports if r.get("expert_load")]
+def _draw_load(run: RunRecords, axes: Axes) -> None:
+    rows = [report["expert_load"] for report in run.reports if report.get("expert_load")]
     table = np.array(rows[-max(1, len(rows) // 5) :]).mean(axis=0)
     layers, experts = table.shape
-    image = _heat(axes, table * experts)
-    if layers * experts <= 96:
+    image = axes.imshow(
+        table * experts, aspect="auto", cmap="RdBu_r", vmin=0, vmax=2, interpolation="nearest"
+    )
+    if layers * experts <= _LABELLED_CELLS:
         for layer in range(layers):
             for expert in range(experts):
                 share = table[layer, expert]
@@ -192,17 +206,15 @@ def _draw_load(run: RunRecords, axes: Any) -> None:
                 text = f"{100 * share:.0f}"
                 axes.text(expert, layer, text, ha="center", va="center", color=ink, size=8)
     axes.set(title="Share of tokens per expert, %, last fifth", xlabel="expert", ylabel="layer")
-    axes.grid(visible=False)
-    _whole_steps(axes)
-    axes.yaxis.get_major_locator().set_params(integer=True)
-    axes.figure.colorbar(image, ax=axes, label="x fair share", shrink=0.9)
+    _finish_map(axes, image)
 
 
-def _draw_imbalance(run: RunRecords, axes: Any) -> None:
-    reports = [r for r in run.reports if r.get("expert_load")]
-    table = np.array([r["expert_load"] for r in reports])
+def _draw_imbalance(run: RunRecords, axes: Axes) -> None:
+    reports = [report for report in run.reports if report.get("expert_load")]
+    table = np.array([report["expert_load"] for report in reports])
     busiest = (table.max(axis=2) * table.shape[2]).T
-    steps = [r["iteration"] for r in reports]
+    steps = [report["iteration"] for report in reports]
+    # A map of one step would have no width.
     low, high = steps[0], steps[-1] if len(steps) > 1 else steps[0] + 1
     image = axes.imshow(
         busiest,
@@ -214,19 +226,17 @@ def _draw_imbalance(run: RunRecords, axes: Any) -> None:
         interpolation="nearest",
     )
     axes.set(title="Load of each layer's busiest expert", xlabel="step", ylabel="layer")
+    _finish_map(axes, image)
+
+
+def _finish_map(axes: Axes, image: AxesImage) -> None:
     axes.grid(visible=False)
     _whole_steps(axes)
-    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins="auto", integer=True))
     axes.figure.colorbar(image, ax=axes, label="x fair share", shrink=0.9)
 
 
-def _heat(axes: Any, table: Any) -> Any:
-    return axes.imshow(table, aspect="auto", cmap="RdBu_r", vmin=0, vmax=2, interpolation="nearest")
-
-
-def _whole_steps(axes: Any) -> None:
-    from matplotlib.ticker import MaxNLocator
-
+def _whole_steps(axes: Axes) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
 
 
@@ -240,7 +250,7 @@ _SERIES = {
     "memory": "memory_bytes",
     "router_entropy": "router_entropy",
 }
-_HALVES: dict[str, Callable[[RunRecords, Any], None]] = {
+_HALVES: dict[str, Draw] = {
     "learning_rate": _line("learning_rate", "Learning rate", "", GREEN),
     "grad_norm": _line("grad_norm", "Gradient norm before clipping", "", BLUE),
     "aux_loss": _line("aux_loss", "Load-balancing loss (1 is balanced)", "", ORANGE),

@@ -1,21 +1,26 @@
 """What a reader of the report should know before believing its curves."""
 
 import math
-from typing import Any
 
-from ml_train.report.records import RunRecords
+from ml_train.report.records import RunRecords, StepsRecord
 
 STARVING_SHARE = 0.1
-"""An expert with less than this part of its fair share is named."""
+"""An expert is named whose share of tokens is less than this part of its fair share."""
 SLOW_DATA = 0.1
-"""Waiting for data for more than this part of a step is named."""
+"""The share of a step's time that may go by waiting for data."""
+SPIKE, SPIKE_HISTORY = 5, 5
+"""A gradient norm of this many times the median before it is named, once there are as many norms:
+the first updates of a run have large ones."""
 
 
 def findings(run: RunRecords) -> list[str]:
-    """One sentence each; none means that nothing stood out."""
+    """A sentence per finding; an empty list means that nothing stood out."""
     return [
         *_lines(run),
-        *(f"Step {e['iteration']}: the run stopped. {e.get('text', '')}" for e in run.errors),
+        *(
+            f"Step {error['iteration']}: the run stopped. {error.get('text', '')}"
+            for error in run.errors
+        ),
         *_events(run),
         *(run.starts[-1].get("warnings", []) if run.starts else []),
         *_losses(run),
@@ -25,50 +30,52 @@ def findings(run: RunRecords) -> list[str]:
 
 
 def _lines(run: RunRecords) -> list[str]:
-    found = []
+    sentences = []
     if run.broken_lines:
-        found.append(f"{run.broken_lines} unreadable lines of {run.path.name} were passed over.")
+        sentences.append(
+            f"{run.broken_lines} unreadable lines of {run.path.name} were passed over."
+        )
     if len(run.starts) > 1:
         steps = ", ".join(str(start["iteration"]) for start in run.starts[1:])
         times = len(run.starts) - 1
         often = "once" if times == 1 else f"{times} times"
-        found.append(f"The run was started again {often}: after step {steps}.")
-    return found
+        sentences.append(f"The run was started again {often}: after step {steps}.")
+    return sentences
 
 
 def _events(run: RunRecords) -> list[str]:
-    """The first few of each kind, and how many more there were."""
-    found = []
+    """The first three of each kind, and how many more there were."""
+    sentences = []
     for kind, what in (("skipped", "skipped updates"), ("rollback", "rollbacks")):
         events = [event for event in run.events if event["kind"] == kind]
-        found += [f"{kind.capitalize()}: {event.get('text', '')}" for event in events[:3]]
+        sentences += [f"{kind.capitalize()}: {event.get('text', '')}" for event in events[:3]]
         if len(events) > 3:
-            found.append(f"There were {len(events) - 3} more {what}.")
-    return found
+            sentences.append(f"There were {len(events) - 3} more {what}.")
+    return sentences
 
 
 def _losses(run: RunRecords) -> list[str]:
-    found = []
-    bad = [r["iteration"] for r in run.reports if not math.isfinite(r["loss"])]
+    sentences = []
+    bad = [report["iteration"] for report in run.reports if not math.isfinite(report["loss"])]
     if bad:
-        found.append(f"The loss is not a finite number at step {_some(bad)}.")
-    skipped = sum(r.get("skipped_steps", 0) for r in run.reports)
+        sentences.append(f"The loss is not a finite number at step {_some(bad)}.")
+    skipped = sum(report.get("skipped_steps", 0) for report in run.reports)
     if skipped:
-        found.append(f"{skipped} updates were skipped.")
+        sentences.append(f"{skipped} updates were skipped.")
     steps, norms = run.series("grad_norm")
     spikes = [
         step
         for index, (step, norm) in enumerate(zip(steps, norms, strict=True))
-        if index >= 5 and norm > 5 * sorted(norms[:index])[index // 2]
+        if index >= SPIKE_HISTORY and norm > SPIKE * sorted(norms[:index])[index // 2]
     ]
     if spikes:
-        found.append(
-            f"The gradient norm is over 5 times its median so far at step {_some(spikes)}."
+        sentences.append(
+            f"The gradient norm is over {SPIKE} times its median so far at step {_some(spikes)}."
         )
-    return found
+    return sentences
 
 
-def _experts(report: dict[str, Any]) -> list[str]:
+def _experts(report: StepsRecord) -> list[str]:
     hungry = [
         (layer, expert)
         for layer, shares in enumerate(report.get("expert_load") or [])
@@ -83,9 +90,11 @@ def _experts(report: dict[str, Any]) -> list[str]:
 
 
 def _data(run: RunRecords) -> list[str]:
-    steps = [r for r in run.reports if r.get("phase_seconds")]
-    waited = sum(r["phase_seconds"].get("data", 0.0) * r.get("num_steps", 1) for r in steps)
-    total = sum(r["step_seconds"] * r.get("num_steps", 1) for r in steps)
+    timed = [report for report in run.reports if report.get("phase_seconds")]
+    waited = sum(
+        report["phase_seconds"].get("data", 0.0) * report.get("num_steps", 1) for report in timed
+    )
+    total = sum(report["step_seconds"] * report.get("num_steps", 1) for report in timed)
     if total and waited / total > SLOW_DATA:
         share = waited / total
         return [f"Steps waited for data for {share:.0%} of their time: raise --num-workers."]

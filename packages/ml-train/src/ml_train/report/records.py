@@ -1,14 +1,14 @@
 """Read metrics.jsonl: one run out of the lines of all its starts.
 
 A start at step k, or a rollback to it, makes void what was written beyond k before: those steps
-were done again.
-Half a line, as a killed process leaves it, is counted and passed over.
+were done again. Half a line, as a killed process leaves it, is counted and left out.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 from ml_train.errors import MlTrainError
 
@@ -20,19 +20,66 @@ class ReportError(MlTrainError):
     """A run whose metrics cannot be shown."""
 
 
+class StartRecord(TypedDict, total=False):
+    """A start of the run: ml_train.training.callbacks.files.run_facts."""
+
+    time: str
+    iteration: int
+    """The step that the start went on after; 0 for the first."""
+    config: dict[str, dict[str, object]]
+    """Section -> setting -> value."""
+    model: dict[str, object]
+    num_devices: int
+    versions: dict[str, str]
+    warnings: list[str]
+
+
+class StepsRecord(TypedDict, total=False):
+    """An interval of steps: ml_train.training.callbacks.reporter.Report."""
+
+    time: str
+    iteration: int
+    num_steps: int
+    train_iters: int
+    loss: float
+    tokens_per_second_per_device: float
+    model_tflops_per_device: float
+    mfu: float | None
+    memory_bytes: int
+    step_seconds: float
+    phase_seconds: dict[str, float]
+    expert_load: list[list[float]]
+    skipped_steps: int
+
+
+class ValidationRecord(TypedDict):
+    """Validation losses by name."""
+
+    iteration: int
+    losses: dict[str, float]
+
+
+class EventRecord(TypedDict, total=False):
+    """A skipped update, a rollback, a save or an error."""
+
+    kind: str
+    iteration: int
+    text: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunRecords:
     """What is left after merging, in order of steps."""
 
     path: Path
-    starts: list[dict[str, Any]] = field(default_factory=list)
-    """All starts, void ones included: they say how often and where the run was resumed."""
-    reports: list[dict[str, Any]] = field(default_factory=list)
-    validations: list[dict[str, Any]] = field(default_factory=list)
-    saves: list[dict[str, Any]] = field(default_factory=list)
-    errors: list[dict[str, Any]] = field(default_factory=list)
+    starts: list[StartRecord] = field(default_factory=list)
+    """All starts, void ones included: they tell how often and where the run was resumed."""
+    reports: list[StepsRecord] = field(default_factory=list)
+    validations: list[ValidationRecord] = field(default_factory=list)
+    saves: list[EventRecord] = field(default_factory=list)
+    errors: list[EventRecord] = field(default_factory=list)
     """All errors, of replaced steps as well."""
-    events: list[dict[str, Any]] = field(default_factory=list)
+    events: list[EventRecord] = field(default_factory=list)
     """Skipped updates and rollbacks."""
     broken_lines: int = 0
 
@@ -42,9 +89,19 @@ class RunRecords:
         return [start["iteration"] for start in self.starts if start["iteration"] > 0]
 
     def series(self, name: str) -> tuple[list[int], list[float]]:
-        """(steps, values) of one figure of the reports, where it is there."""
-        found = [(r["iteration"], r[name]) for r in self.reports if r.get(name) is not None]
-        return [step for step, _ in found], [value for _, value in found]
+        """(steps, values) of a figure of the reports, from the reports that have it."""
+        rows: list[Mapping[str, object]] = [
+            report for report in self.reports if report.get(name) is not None
+        ]
+        return (
+            [cast("int", row["iteration"]) for row in rows],
+            [cast("float", row[name]) for row in rows],
+        )
+
+    def router_entropy(self) -> tuple[list[int], list[list[float]]]:
+        """(steps, a row of entropies per layer for each step)."""
+        steps, rows = self.series("router_entropy")
+        return steps, cast("list[list[float]]", rows)
 
 
 def read_run(run: Path) -> RunRecords:
@@ -57,35 +114,46 @@ def read_run(run: Path) -> RunRecords:
             f"{path} cannot be read: {error.strerror}. RUN is the --save directory of a run, or "
             "its --metrics-file."
         ) from error
-    kept: dict[str, list[dict[str, Any]]] = {
-        kind: []
-        for kind in ("start", "report", "validation", "saved", "error", "skipped", "rollback")
-    }
+    kept, broken = _merge(lines)
+    if not kept["report"]:
+        raise ReportError(f"{path} holds no report of a step yet.")
+    events = cast("list[EventRecord]", kept["skipped"] + kept["rollback"])
+    return RunRecords(
+        path=path,
+        starts=cast("list[StartRecord]", kept["start"]),
+        reports=cast("list[StepsRecord]", kept["report"]),
+        validations=cast("list[ValidationRecord]", kept["validation"]),
+        saves=cast("list[EventRecord]", kept["saved"]),
+        errors=cast("list[EventRecord]", kept["error"]),
+        events=sorted(events, key=lambda event: event["iteration"]),
+        broken_lines=broken,
+    )
+
+
+def _merge(lines: list[str]) -> tuple[dict[str, list[dict[str, object]]], int]:
+    """(records by kind without those that a later start makes void, number of broken lines)."""
+    kinds = ("start", "report", "validation", "saved", "error", "skipped", "rollback")
+    kept: dict[str, list[dict[str, object]]] = {kind: [] for kind in kinds}
     broken = 0
     for line in filter(str.strip, lines):
         record = _parse(line)
         if record is None:
             broken += 1
             continue
-        if record["kind"] in ("start", "resumed"):
-            for kind in ("report", "validation", "saved"):
-                kept[kind] = [r for r in kept[kind] if r["iteration"] <= record["iteration"]]
-        kept.setdefault(record["kind"], []).append(record)
-    if not kept["report"]:
-        raise ReportError(f"{path} holds no report of a step yet.")
-    return RunRecords(
-        path=path,
-        starts=kept["start"],
-        reports=kept["report"],
-        validations=kept["validation"],
-        saves=kept["saved"],
-        errors=kept["error"],
-        events=sorted(kept["skipped"] + kept["rollback"], key=lambda event: event["iteration"]),
-        broken_lines=broken,
-    )
+        kind, step = str(record["kind"]), _step(record)
+        if kind in ("start", "resumed"):
+            for void in ("report", "validation", "saved"):
+                kept[void] = [earlier for earlier in kept[void] if _step(earlier) <= step]
+        kept.setdefault(kind, []).append(record)
+    return kept, broken
 
 
-def _parse(line: str) -> dict[str, Any] | None:
+def _step(record: Mapping[str, object]) -> int:
+    return cast("int", record["iteration"])
+
+
+def _parse(line: str) -> dict[str, object] | None:
+    """The record of a line; None for a line that is none."""
     try:
         record = json.loads(line)
     except ValueError:

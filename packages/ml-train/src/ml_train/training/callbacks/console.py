@@ -2,7 +2,7 @@
 
 from typing import Any, TextIO
 
-from ml_train import terminal
+from ml_train import tables, terminal
 from ml_train.training.callbacks.base import TrainerView
 from ml_train.training.callbacks.reporter import Report, Sink
 
@@ -41,7 +41,7 @@ class ConsoleSink(Sink):
 
     def validation(self, iteration: int, losses: dict[str, float]) -> None:
         """One line."""
-        parts = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
+        parts = "  ".join(f"{name} {tables.loss(value)}" for name, value in losses.items())
         self.write(f"validation at step {iteration}: {parts}")
 
     def event(self, iteration: int, kind: str, text: str) -> None:
@@ -95,7 +95,8 @@ class TerminalSink(ConsoleSink):
     def report(self, report: Report) -> None:
         """The line, and the figures beside the bar."""
         super().report(report)
-        text = f"loss {report.loss:.4f}  {report.tokens_per_second_per_device:,.0f} tokens/s/device"
+        speed = tables.per_second(report.tokens_per_second_per_device)
+        text = f"loss {tables.loss(report.loss)}  {speed} tokens/s/device"
         self._progress.update(self._task, text=text)
 
     def close(self) -> None:
@@ -113,19 +114,19 @@ def console_sink(*, tells_of_saves: bool = True) -> ConsoleSink:
 
 def report_line(report: Report) -> str:
     """step 10/60  loss 8.1234  aux 1.0023  ...  experts 12 13 12 ... %"""
-    parts = [f"step {report.iteration}/{report.train_iters}", f"loss {report.loss:.4f}"]
+    parts = [f"step {report.iteration}/{report.train_iters}", f"loss {tables.loss(report.loss)}"]
     if report.aux_loss is not None:
-        parts.append(f"aux {report.aux_loss:.4f}")
+        parts.append(f"aux {tables.loss(report.aux_loss)}")
     if report.z_loss is not None:
-        parts.append(f"z {report.z_loss:.4f}")
+        parts.append(f"z {tables.loss(report.z_loss)}")
     parts.append(f"lr {report.learning_rate:.3e}")
     if report.grad_norm is not None:
         parts.append(f"grad norm {report.grad_norm:.3f}")
-    parts.append(f"{report.tokens_per_second_per_device:,.0f} tokens/s/device")
-    parts.append(f"{_significant(report.model_tflops_per_device)} TFLOP/s/device")
+    parts.append(f"{tables.per_second(report.tokens_per_second_per_device)} tokens/s/device")
+    parts.append(f"{tables.tflops(report.model_tflops_per_device)} TFLOP/s/device")
     if report.mfu is not None:
-        parts.append(f"MFU {report.mfu:.1%}")
-    parts.append(f"{report.memory_bytes / 2**30:.2f} GiB")
+        parts.append(f"MFU {tables.percent(report.mfu)}")
+    parts.append(tables.gibibytes(report.memory_bytes))
     if report.expert_load:
         parts.append(f"experts {expert_text(report.expert_load)}")
     if report.skipped_steps:
@@ -141,7 +142,3 @@ def expert_text(load: list[list[float]]) -> str:
         return f"{shares} %"
     every = [100 * share for row in load for share in row]
     return f"{min(every):.1f}-{max(every):.1f} %"
-
-
-def _significant(value: float) -> str:
-    return f"{value:.1f}" if value >= 10 else f"{value:.3g}"
