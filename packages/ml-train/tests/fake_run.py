@@ -1,7 +1,8 @@
-"""A run's metrics.jsonl as the callbacks write it, without training."""
+"""Steps, a trainer and a run's metrics.jsonl as callbacks see and write them, without training."""
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from dataclasses import replace
@@ -10,9 +11,10 @@ from types import SimpleNamespace
 
 from ml_models import registry
 from ml_train.config.recipes import grok1_tiny
+from ml_train.config.run import RunConfig
 from ml_train.config.sections.checkpoint import CheckpointSection
 from ml_train.training.callbacks.files import JsonLinesSink
-from ml_train.training.callbacks.reporter import Reporter
+from ml_train.training.callbacks.reporter import Reporter, Sink
 from ml_train.training.metrics import StepMetrics
 
 
@@ -68,3 +70,49 @@ def write_run(path: Path, *parts: range, total: int = 60) -> Path:
                 reporter.on_save(view, path.parent / f"iter_{iteration:07}")
         reporter.on_train_end(view)
     return path
+
+
+def make_step(iteration: int, **changes) -> StepMetrics:
+    values = {
+        "iteration": iteration, "loss": 8.0 - iteration, "aux_loss": 1.5, "learning_rate": 1e-3,
+        "grad_norm": 2.0, "tokens_per_second_per_device": 1000.0, "model_tflops_per_device": 0.01,
+        "memory_bytes": 2**30, "expert_load": [[0.25, 0.75], [0.5, 0.5]], "step_seconds": 1.0,
+        "router_entropy": [0.6, 0.7], "phase_seconds": {"forward": 0.4, "backward": 0.5},
+        "consumed_samples": 8 * iteration,
+    }  # fmt: skip
+    return StepMetrics(**{**values, **changes})
+
+
+def make_trainer(config: RunConfig | None = None, iteration: int = 0) -> SimpleNamespace:
+    module = SimpleNamespace(model_config=registry.get("grok1-tiny"))
+    return SimpleNamespace(
+        config=config or grok1_tiny(), train_module=module, iteration=iteration, callbacks=[]
+    )
+
+
+def run_steps(callback, view, iterations, **changes) -> None:
+    callback.on_train_start(view)
+    for iteration in iterations:
+        callback.on_step_start(view)
+        view.iteration = iteration
+        callback.on_step_end(view, make_step(iteration, **changes))
+
+
+class Collect(Sink):
+    def __init__(self) -> None:
+        self.calls: list = []
+
+    def report(self, report) -> None:
+        self.calls.append((report.iteration, report.num_steps))
+
+    def event(self, iteration, kind, text) -> None:
+        self.calls.append((kind, text))
+
+    def close(self) -> None:
+        self.calls.append("closed")
+
+
+def append(run: Path, **record) -> None:
+    """Write a line to the metrics file of a run's folder."""
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(record) + "\n")

@@ -1,10 +1,17 @@
-"""What routers report does not depend on the layout, nor on recomputation."""
+"""What routers report: by hand, and that it depends neither on the layout nor on recomputation."""
 
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from megatron.core import parallel_state
 from tiny_runs import MODEL, done, records, tokens, train
+
+from ml_train.training import metrics
+from ml_train.training.metrics import RouterMeter
 
 FIGURES = ("loss", "aux_loss", "z_loss", "router_entropy", "expert_load")
 WORDS = ("--moe-aux-loss-coeff", "0.01", "--moe-z-loss-coeff", "0.001", "--exit-interval", "3")
@@ -61,3 +68,39 @@ def test_recomputation_counts_nothing_twice(alone: Any, words: Any, tmp_path: Pa
     for ours, theirs in zip(records(tmp_path, "report"), wanted, strict=True):
         for figure in (*FIGURES, "grad_norm"):
             assert ours[figure] == theirs[figure], figure
+
+
+class Router(torch.nn.Module):
+    def __init__(self, layer_number: int):
+        super().__init__()
+        self.layer_number = layer_number
+        self.observers: list[Callable[[torch.Tensor], None]] = []
+        self.token_counts: torch.Tensor | None = None
+
+    def see(self, logits: torch.Tensor) -> None:
+        for observe in self.observers:
+            observe(logits)
+
+
+def test_router_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = SimpleNamespace(size=lambda: 1)
+    for name in ("get_tensor_and_data_parallel_group", "get_pipeline_model_parallel_group"):
+        monkeypatch.setattr(parallel_state, name, lambda: alone)
+    values = torch.tensor([2.0, 4.0])
+    tracker = {"load_balancing_loss": {"values": values, "reduce_group": alone}}
+    monkeypatch.setattr(metrics, "_tracker", lambda: tracker)
+    chunk = torch.nn.ModuleList([Router(1), Router(2)])
+    meter = RouterMeter([chunk], num_layers=2, num_experts=4)
+    chunk[0].token_counts = torch.tensor([6.0, 2.0, 0.0, 0.0])
+    chunk[1].token_counts = torch.tensor([1.0, 1.0, 1.0, 1.0])
+    chunk[0].see(torch.zeros(3, 4))
+    chunk[0].see(torch.tensor([[100.0, 0, 0, 0]]))
+    chunk.eval()
+    chunk[1].see(torch.zeros(3, 4))
+    got = meter.collect(num_microbatches=2, device=torch.device("cpu"))
+    assert got.expert_load == [[0.75, 0.25, 0, 0], [0.25] * 4]
+    assert got.router_entropy == pytest.approx([0.75 * 1.3862943, 0.0])
+    assert got.aux_loss == 1.5 and got.z_loss is None
+    assert values.tolist() == [0.0, 0.0] and chunk[0].token_counts is None
+    again = meter.collect(num_microbatches=2, device=torch.device("cpu"))
+    assert again.expert_load == [[0.0] * 4] * 2 and again.aux_loss is None
