@@ -67,7 +67,7 @@ def test_the_verify_commands_use_the_same_tokens() -> None:
 
     with pytest.raises(ConfigError, match="enough"):
         verify_resume.verify_resume(
-            config, steps=1, num_processes=8, folder=Path("unused"), start=start
+            config, steps=1, num_processes=8, folder=Path("unused"), start_run=start
         )
     assert "--mock-data" in started[0]
     plans, _ = layouts.plan(config, config.model.resolve(), ["tp2"], skip_illegal=False)

@@ -57,7 +57,7 @@ def test_a_difference_is_found() -> None:
     assert verdict(small)
     assert not verdict(small, large)  # 0.1 of the learning rate in one element
     assert not verdict(small, gone)
-    assert verify_layouts.relative(1.0, float("nan")) > verify_layouts.TOLERANCE
+    assert verify_layouts.relative_difference(1.0, float("nan")) > verify_layouts.TOLERANCE
 
 
 def run(words: list[str], capfd: pytest.CaptureFixture[str]) -> list[dict[str, object]]:

@@ -9,14 +9,15 @@ from ml_train import cli
 from ml_train.checkpoint.compare import Comparison
 from ml_train.config import flags
 from ml_train.config.load import load_config
-from ml_train.diagnosis import runs, verify_resume
+from ml_train.config.run import RunConfig
+from ml_train.diagnosis import resumed_runs, runs
 from ml_train.errors import ConfigError
 
 ROOT = Path(__file__).parents[4]
 SAMPLE = ROOT / "packages/ml-data/tests/data/alpaca_sample_text_document"
 
 
-def load(*words: str) -> verify_resume.RunConfig:
+def load(*words: str) -> RunConfig:
     return load_config(flags.parse(words)).config
 
 
@@ -37,11 +38,11 @@ def test_smallest_world() -> None:
 def test_half_runs_are_refused() -> None:
     config = load("--recipe", "grok1-tiny", "--load", "x")
     with pytest.raises(ConfigError, match="drop --load"):
-        verify_resume.check(config)
+        resumed_runs.check(config, "verify-resume")
 
 
 def test_differences_are_counted_by_kind() -> None:
-    rows = verify_resume.grouped(
+    rows = resumed_runs.grouped(
         [
             Comparison(key="a.weight", equal=True, elements=10),
             Comparison(key="b.weight", equal=False, elements=5, differing=2, max_difference=0.5),
@@ -51,7 +52,7 @@ def test_differences_are_counted_by_kind() -> None:
     )
     assert [(row.compared, row.differing) for row in rows] == [(15, 2), (10, 0), (1, 1)]
     assert "b.weight" in rows[0].note
-    assert "random states" in verify_resume.table(rows)
+    assert "random states" in resumed_runs.table(rows)
 
 
 @pytest.mark.slow

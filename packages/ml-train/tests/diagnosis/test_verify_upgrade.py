@@ -14,7 +14,7 @@ import pytest
 
 from ml_train import cli
 from ml_train.checkpoint.compare import Comparison
-from ml_train.diagnosis.verify_resume import Row
+from ml_train.diagnosis.resumed_runs import Row
 from ml_train.diagnosis.verify_upgrade import Result, differences
 
 OTHER = os.environ.get("ML_TRAIN_OTHER_PYTHON")

@@ -125,7 +125,7 @@ def test_experts_do_starve_and_tokens_are_dropped(runs: Runs) -> None:
     result = runs.compare("plain", "one process", "one process")
     assert result.identical
     losses = [
-        verify_layouts.numbers(runs.folder / family / "one-process.jsonl")[1][0]
+        verify_layouts.read_step_numbers(runs.folder / family / "one-process.jsonl")[1][0]
         for family in ("plain", "drop")
     ]
     assert abs(losses[0] - losses[1]) > 1e-5

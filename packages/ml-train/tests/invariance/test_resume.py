@@ -13,7 +13,7 @@ from forks import Forks
 from test_invariance import config_of
 
 from ml_models.megatron_core.lines import CORE_LINE
-from ml_train.diagnosis import layouts, verify_resume
+from ml_train.diagnosis import layouts, resumed_runs, verify_resume
 from ml_train.errors import ConfigError
 from ml_train.pretrain import refuse_for_the_core_line
 
@@ -58,9 +58,9 @@ def test_a_resumed_run(layout: str, bf16: bool, tmp_path: Path, forks: Forks) ->
         steps=2,
         num_processes=plan.num_processes,
         folder=tmp_path,
-        start=forks.start,
+        start_run=forks.start,
     )
     kinds = {row.what.split(" (")[0]: row for row in rows}
     assert {"parameters", "first moments", "second moments", "random states"} <= set(kinds)
-    assert all(row.differing == 0 for row in rows), verify_resume.table(rows)
+    assert all(row.differing == 0 for row in rows), resumed_runs.table(rows)
     assert kinds["parameters"].compared > 30_000

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     check_number("--verify-steps", args.verify_steps, COUNT)
     check_number("--num-processes", args.num_processes, COUNT)
     loaded = load_config(given_flags(args))
-    from ml_train.diagnosis import runs, verify_resume
+    from ml_train.diagnosis import resumed_runs, runs, verify_resume
     from ml_train.diagnosis.work_folder import work_folder
 
     with work_folder(args.work_dir, "verify-resume-") as folder:
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
             num_processes=args.num_processes or runs.smallest_world(loaded.config),
             folder=folder,
         )
-    terminal.result(verify_resume.table(rows))
+    terminal.result(resumed_runs.table(rows))
     differing = [row.what for row in rows if row.differing]
     if differing:
         terminal.result(f"DIFFERENT: {', '.join(differing)}")

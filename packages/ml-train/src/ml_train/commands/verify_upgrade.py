@@ -79,10 +79,10 @@ def run(args: argparse.Namespace) -> int:
         terminal.notice(str(environment))
     if first.versions == second.versions:
         terminal.notice("both have the same versions: what follows shows the way, and no upgrade")
-    from ml_train.diagnosis import runs, verify_resume, verify_upgrade
+    from ml_train.diagnosis import resumed_runs, runs, verify_upgrade
     from ml_train.diagnosis.work_folder import work_folder
 
-    verify_resume.check(loaded.config, "verify-upgrade")
+    resumed_runs.check(loaded.config, "verify-upgrade")
     with work_folder(args.work_dir, "verify-upgrade-") as folder:
         result = verify_upgrade.verify_upgrade(
             loaded.config,
@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         terminal.result(json.dumps(result.to_dict(args.tolerance), indent=2))
     else:
-        terminal.result(verify_resume.table(result.rows))
+        terminal.result(resumed_runs.table(result.rows))
         if details := verify_upgrade.differences(result):
             terminal.result(f"\n{details}\n")
     terminal.notice(_verdict(result.identical, faults, args.tolerance))

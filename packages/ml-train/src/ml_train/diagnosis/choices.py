@@ -6,14 +6,17 @@ the logits in question are closer than the rounding of the arithmetic before the
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ml_train.errors import MlTrainError
 
 CLOSE = 1e-5
-"""A choice may differ where the competing logits differ by less."""
+"""A choice may differ where the competing logits differ by less: float32 keeps seven digits, and
+the sums before a router lose about two of them."""
+
+Logits = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +30,7 @@ class Choices:
     """Between the competing logits of the first run, over the tokens that differ."""
 
 
-def read_logits(folder: Path, step: int) -> np.ndarray:
+def read_logits(folder: Path, step: int) -> Logits:
     """[layers, sequences of the global batch, positions, experts], from the files of all ranks."""
     ranks = [np.load(path) for path in sorted(folder.glob(f"step{step:07}_rank*.npz"))]
     if not ranks:
@@ -37,16 +40,19 @@ def read_logits(folder: Path, step: int) -> np.ndarray:
     data, tensor = int(ranks[0]["data"][1]), int(ranks[0]["tensor"][1])
     layers = 1 + max(int(rank["layers"].max()) for rank in ranks)
     _, batches, tokens, experts = first.shape
-    here = tokens // micro
-    # Sequences by micro batch, data rank and place in the micro batch: ml_train.data.loaders.
-    shape = (layers, batches, data, micro, tensor, here, experts)
-    found = np.full(shape, np.nan, dtype=np.float32)
+    positions = tokens // micro
+    # A global batch holds its sequences by micro batch, data rank and row of the micro batch
+    # (ml_train.data.loaders); a tensor rank has a part of the positions of each (sequence
+    # parallelism), ordered by position and then by sequence.
+    shape = (layers, batches, data, micro, tensor, positions, experts)
+    logits = np.full(shape, np.nan, dtype=np.float32)
     for rank in ranks:
-        part = rank["logits"].reshape(-1, batches, here, micro, experts).transpose(0, 1, 3, 2, 4)
-        found[rank["layers"], :, rank["data"][0], :, rank["tensor"][0]] = part
-    if np.isnan(found).any():
+        part = rank["logits"].reshape(-1, batches, positions, micro, experts)
+        data_rank, tensor_rank = rank["data"][0], rank["tensor"][0]
+        logits[rank["layers"], :, data_rank, :, tensor_rank] = part.transpose(0, 1, 3, 2, 4)
+    if np.isnan(logits).any():
         raise MlTrainError(f"{folder}: the ranks' files of step {step} do not make up the batch.")
-    return found.reshape(layers, batches * data * micro, tensor * here, experts)
+    return logits.reshape(layers, batches * data * micro, tensor * positions, experts)
 
 
 def compare_choices(first: Path, second: Path, *, steps: int, topk: int) -> Choices:
@@ -54,23 +60,24 @@ def compare_choices(first: Path, second: Path, *, steps: int, topk: int) -> Choi
     compared = differing = 0
     margin = 0.0
     for step in range(1, steps + 1):
-        ours, theirs = read_logits(first, step), read_logits(second, step)
-        if ours.shape != theirs.shape:
-            raise MlTrainError(f"{first} and {second}: {ours.shape} and {theirs.shape} logits.")
-        chosen = [_chosen(each, topk) for each in (ours, theirs)]
-        compared += chosen[0][..., 0].size
-        left, joined = chosen[0] & ~chosen[1], chosen[1] & ~chosen[0]
+        logits, others = read_logits(first, step), read_logits(second, step)
+        if logits.shape != others.shape:
+            raise MlTrainError(f"{first} and {second}: {logits.shape} and {others.shape} logits.")
+        chosen, others_chosen = _chosen(logits, topk), _chosen(others, topk)
+        compared += chosen[..., 0].size
+        left, joined = chosen & ~others_chosen, others_chosen & ~chosen
         moved = left.any(axis=-1)
         differing += int(moved.sum())
         if moved.any():
-            highest = np.where(left, ours, -np.inf).max(axis=-1)[moved]
-            lowest = np.where(joined, ours, np.inf).min(axis=-1)[moved]
+            # By the first run's logits: how much better the expert was that a token left.
+            highest = np.where(left, logits, -np.inf).max(axis=-1)[moved]
+            lowest = np.where(joined, logits, np.inf).min(axis=-1)[moved]
             margin = max(margin, float((highest - lowest).max()))
     return Choices(compared=compared, differing=differing, largest_margin=margin)
 
 
-def _chosen(logits: np.ndarray, topk: int) -> Any:
-    """Mask of the topk largest."""
+def _chosen(logits: Logits, topk: int) -> npt.NDArray[np.bool_]:
+    """Mask of the topk largest logits of each token; of equal ones the first."""
     mask = np.zeros(logits.shape, dtype=bool)
     np.put_along_axis(mask, np.argsort(-logits, axis=-1, kind="stable")[..., :topk], True, axis=-1)
     return mask

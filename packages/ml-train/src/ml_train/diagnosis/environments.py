@@ -1,7 +1,7 @@
 """A Python environment that the user names: where its Python is, and what is installed in it.
 
-It is asked by running its own Python, as nothing else knows what an import there would give. All
-that can be wrong with it is one sentence that says how to mend it.
+Its own Python is run and asked, as only that Python knows what an import there gives. Whatever is
+wrong with an environment is told in one sentence that says how to mend it.
 """
 
 import json
@@ -11,14 +11,15 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from ml_train.errors import ConfigError
 
 _PYTHONS = ("bin/python", "bin/python3", "Scripts/python.exe")
 _ANSWER_SECONDS = 600
-"""An import of torch from a slow shared disk takes minutes; a Python that hangs takes longer."""
+"""Bounds a Python that hangs; an import of torch from a slow shared disk may take minutes."""
 _MARK = "ml-train environment: "
+"""Marks the line of the answer: libraries may print lines of their own while they are imported."""
 _INSTALLED = ("ml-train", "ml-models", "ml-data", "megatron-core", "torch")
 _QUESTION = f"""
 import json, sys
@@ -36,7 +37,7 @@ for name in ("torch", "megatron.core", "ml_models.platforms", "ml_train.cli"):
         facts["errors"][name] = type(error).__name__ + ": " + str(error)
 print({_MARK!r} + json.dumps(facts))
 """
-_OF_ANOTHER_PYTHON = ("PYTHONHOME", "__PYVENV_LAUNCHER__")
+_BOUND_TO_A_PYTHON = ("PYTHONHOME", "__PYVENV_LAUNCHER__")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +57,7 @@ class Environment:
 
 def own_variables() -> dict[str, str]:
     """This process's environment variables without those that bind a Python to its folder."""
-    return {name: value for name, value in os.environ.items() if name not in _OF_ANOTHER_PYTHON}
+    return {name: value for name, value in os.environ.items() if name not in _BOUND_TO_A_PYTHON}
 
 
 def open_environment(flag: str, given: str) -> Environment:
@@ -69,7 +70,7 @@ def open_environment(flag: str, given: str) -> Environment:
             f"{name}: ml-train is not installed there; install it with {python} -m pip install "
             "ml-train."
         )
-    for module, error in facts["errors"].items():
+    for module, error in cast("dict[str, str]", facts["errors"]).items():
         raise ConfigError(f"{name}: {module} cannot be imported there ({_first_line(error)}).")
     versions = {key: str(facts[key]) for key in ("python", *_INSTALLED)}
     return Environment(name=name, python=python, versions=versions)
@@ -112,7 +113,7 @@ def _python_of(name: str, given: str) -> Path:
     raise ConfigError(f"{name}: there is no such folder or Python.")
 
 
-def _ask(name: str, python: Path) -> dict[str, Any]:
+def _ask(name: str, python: Path) -> dict[str, object]:
     """Versions and what fails to import, by the environment's own Python."""
     try:
         done = subprocess.run(
@@ -133,7 +134,7 @@ def _ask(name: str, python: Path) -> dict[str, Any]:
     for line in done.stdout.splitlines():
         if line.startswith(_MARK):
             try:
-                facts: dict[str, Any] = json.loads(line.removeprefix(_MARK))
+                facts: dict[str, object] = json.loads(line.removeprefix(_MARK))
             except ValueError:
                 break
             return facts

@@ -1,4 +1,4 @@
-"""A layout by its name: which sizes and switches it sets, and the run that shows it.
+"""A layout by its name: which sizes and switches it sets, and the run that tries it.
 
     tp2 pp2 vpp2 ep2 etp2 dp2   sizes; vpp counts virtual stages per process, dp is that of the
                                 dense layers (EP is part of it, as in Megatron)
@@ -12,9 +12,10 @@
 Words are joined by hyphens: tp2-etp1, pp2-vpp2, ep2-dp4-distopt. Without dp, as few processes as
 the layout needs.
 
-Adam's epsilon is at least 1e-6 in these runs. Its first update is the gradient's sign, times the
-learning rate; with 1e-8 an element whose gradient happens to be smaller than that, one in some ten
-thousand, moves by its rounding error, which differs between any two orders of summation.
+Adam's epsilon is at least 1e-6 in these runs. Adam's first update of an element is the learning
+rate times g / (|g| + epsilon). About one element in ten thousand has a gradient g that is no more
+than rounding error, some 1e-8. With an epsilon of 1e-8 it would move by much of the learning rate,
+in a direction that depends on the order of summation; with 1e-6 it hardly moves.
 """
 
 import dataclasses
@@ -48,7 +49,7 @@ _WORD = re.compile(rf"^({'|'.join(_SIZES)})([1-9]\d*)$")
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A legal layout and the run that shows it."""
+    """A legal layout and the run that tries it."""
 
     name: str
     num_processes: int
@@ -65,12 +66,13 @@ def plan(
     Raises LayoutError or ConfigError for a layout that is not legal, before anything runs.
     """
     sizes = {name: parse(name) for name in names}
-    tensor = math.lcm(*(each.get("tp", 1) for each in sizes.values()))
+    # Any TP size of these divides it, so that the vocabulary can be padded alike in all layouts.
+    common_tp = math.lcm(*(size.get("tp", 1) for size in sizes.values()))
     batch = config.training.global_batch_size or 4 * config.training.micro_batch_size
     plans, left_out = [], []
     for name, size in {"one process": {"dp": 1}, **sizes}.items():
         try:
-            plans.append(_plan(name, size, config, model, batch, tensor))
+            plans.append(_plan(name, size, config, model, batch, common_tp))
         except (LayoutError, ConfigError) as error:
             if not skip_illegal:
                 raise LayoutError(f"Layout {name}: {error}") from error
@@ -80,18 +82,18 @@ def plan(
 
 def parse(name: str) -> dict[str, int]:
     """Sizes and switches of a layout's name. Raises ConfigError."""
-    found: dict[str, int] = {}
+    sizes: dict[str, int] = {}
     for word in name.split("-"):
         match = _WORD.match(word)
         key = match[1] if match else word
-        if key in found or not (match or word in _SWITCHES):
+        if key in sizes or not (match or word in _SWITCHES):
             raise ConfigError(
                 f"--layouts {name}: {word!r}; rule: each of {', '.join(_SIZES)} with its size, "
                 f"and of {', '.join(_SWITCHES)}, at most once, joined by hyphens, for example "
                 "pp2-vpp2."
             )
-        found[key] = int(match[2]) if match else 1
-    return found
+        sizes[key] = int(match[2]) if match else 1
+    return sizes
 
 
 def _plan(
@@ -100,17 +102,17 @@ def _plan(
     config: RunConfig,
     model: "ModelConfig",
     batch: int,
-    tensor: int,
+    common_tp: int,
 ) -> Plan:
     tp, pp = size.get("tp", 1), size.get("pp", 1)
     section = config.model
     changed = dataclasses.replace(
         config,
         parallel=_parallel(size, config, model),
-        # The padded vocabulary is the same for every TP size.
+        # Megatron pads to a multiple of this times TP: the product is the same for every TP size.
         model=dataclasses.replace(
             section,
-            make_vocab_size_divisible_by=section.make_vocab_size_divisible_by * tensor // tp,
+            make_vocab_size_divisible_by=section.make_vocab_size_divisible_by * common_tp // tp,
         ),
         training=_training(size, config, batch),
         optimizer=dataclasses.replace(

@@ -1,7 +1,6 @@
-"""Runs that the verify commands start: ml-train pretrain under torchrun, and what it measured."""
+"""Starts of `ml-train pretrain` under torchrun, as the verify commands make them."""
 
 import dataclasses
-import json
 import math
 import os
 import subprocess
@@ -21,7 +20,7 @@ CHANGED = frozenset({"save", "load", "save_interval", "keep_last", "keep_every",
 """Settings that the verify commands choose themselves."""
 
 
-Start = Callable[[list[str], int, Path], None]
+StartRun = Callable[[list[str], int, Path], None]
 """Runs ml-train pretrain: its flags, the number of processes, the log. Raises MlTrainError."""
 
 
@@ -79,21 +78,3 @@ def start(words: list[str], num_processes: int, log: Path, *, python: str = sys.
         errors = [line for line in text.splitlines() if "ml-train: error:" in line]
         reason = errors[0].strip() if errors else f"exit code {done.returncode}"
         raise MlTrainError(f"A run failed: {reason} (whole log: {log})")
-
-
-def numbers(path: Path) -> dict[int, tuple[float, ...]]:
-    """Step -> loss, auxiliary loss and gradient norm, from the metrics file."""
-    found = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        entry = json.loads(line)
-        if "iteration" in entry and "grad_norm" in entry:
-            names = ("loss", "aux_loss", "grad_norm")
-            found[int(entry["iteration"])] = tuple(float(entry.get(n) or 0.0) for n in names)
-    return found
-
-
-def relative(one: float, two: float) -> float:
-    """How far `two` is from `one`, relative to it; infinite where one of them is not finite."""
-    if not (math.isfinite(one) and math.isfinite(two)):
-        return math.inf
-    return abs(one - two) / max(abs(one), sys.float_info.min) if one != two else 0.0

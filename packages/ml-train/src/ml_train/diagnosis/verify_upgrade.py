@@ -6,26 +6,24 @@
 The environments differ in megatron-core, torch or Python, as before and after an upgrade. Compared
 is what verify-resume compares: every tensor of the two last checkpoints, and loss, auxiliary loss
 and gradient norm of the steps that both took. Where both environments compute the same, all is
-equal to the bit; where a library rounds otherwise, the difference of each tensor is told, and it is
-the tolerance that decides.
+equal to the bit. Where a library rounds otherwise, the difference of each tensor is told, and the
+tolerance decides.
 """
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from ml_train import tables
 from ml_train.checkpoint.compare import Comparison
 from ml_train.config.run import RunConfig
-from ml_train.diagnosis import runs
 from ml_train.diagnosis.environments import Environment
-from ml_train.diagnosis.runs import Start
-from ml_train.diagnosis.verify_resume import Row, grouped, two_runs
+from ml_train.diagnosis.resumed_runs import Row, compare_resumed, grouped
+from ml_train.diagnosis.runs import StartRun, start
 from ml_train.errors import MlTrainError
 
 _SHOWN = 20
-_Run = Callable[..., None]
+"""Tensors in the table; --json has all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,29 +41,33 @@ class Result:
     @property
     def identical(self) -> bool:
         """To the bit, in everything that is compared."""
-        return not self.losses.differing and all(entry.equal for entry in self.comparisons)
+        return not self.losses.differing and not self.differing
 
     @property
     def differing(self) -> list[Comparison]:
-        """Tensors and documents that are not equal, the one that differs most first."""
+        """Tensors and documents that are not equal: documents, then tensors, largest first."""
         return sorted(
-            (entry for entry in self.comparisons if not entry.equal),
-            key=lambda entry: (entry.elements > 0, -entry.relative_l2, entry.key),
+            (comparison for comparison in self.comparisons if not comparison.equal),
+            key=lambda comparison: (
+                comparison.elements > 0,
+                -comparison.relative_l2,
+                comparison.key,
+            ),
         )
 
     def faults(self, tolerance: float) -> list[str]:
         """What differs by more than rounding may; empty where a run may go on."""
         faults = [
-            f"{entry.key}: {entry.note or f'relative difference {entry.relative_l2:.1e}'}"
-            for entry in self.differing
-            if not (entry.elements and entry.relative_l2 <= tolerance)
+            f"{comparison.key}: {comparison.note or _relative(comparison.relative_l2)}"
+            for comparison in self.differing
+            if not (comparison.elements and comparison.relative_l2 <= tolerance)
         ]
         if self.losses.differing and not self.losses.relative <= tolerance:
-            note = f"relative difference {self.losses.relative:.1e}, {self.losses.note}"
+            note = f"{_relative(self.losses.relative)}, {self.losses.note}"
             faults.append(f"{self.losses.what}: {note}")
         return faults
 
-    def to_dict(self, tolerance: float) -> dict[str, Any]:
+    def to_dict(self, tolerance: float) -> dict[str, object]:
         """For JSON: the verdict, and every tensor that differs."""
         return {
             "identical": self.identical,
@@ -75,14 +77,14 @@ class Result:
             "compared": len(self.comparisons),
             "differing": [
                 {
-                    "key": entry.key,
-                    "elements": entry.elements,
-                    "differing": entry.differing,
-                    "largest": entry.max_difference,
-                    "relative_l2": entry.relative_l2,
-                    "note": entry.note,
+                    "key": comparison.key,
+                    "elements": comparison.elements,
+                    "differing": comparison.differing,
+                    "largest": comparison.max_difference,
+                    "relative_l2": comparison.relative_l2,
+                    "note": comparison.note,
                 }
-                for entry in self.differing
+                for comparison in self.differing
             ],
         }
 
@@ -95,49 +97,60 @@ def verify_upgrade(
     num_processes: int,
     folder: Path,
     progress: Callable[[str], None],
-    start: _Run = runs.start,
 ) -> Result:
-    """Both runs and the comparison. Raises MlTrainError, by the environment's name, if one fails.
-
-    start: as runs.start, whose `python` is the environment's.
-    """
+    """Both runs and the comparison. Raises MlTrainError, with the environment's name, where a run
+    fails."""
     first, second = environments
-    comparisons, losses = two_runs(
+    comparisons, losses = compare_resumed(
         config,
         steps=steps,
         num_processes=num_processes,
         folder=folder,
-        runs={"from": _started_by(first, start), "to": _started_by(second, start)},
+        runs={"from": _started_by(first), "to": _started_by(second)},
         progress=progress,
     )
     return Result(comparisons=comparisons, losses=losses)
 
 
-def _started_by(environment: Environment, start: _Run) -> Start:
-    run = functools.partial(start, python=str(environment.python))
-
-    def named(words: list[str], num_processes: int, log: Path) -> None:
+def _started_by(environment: Environment) -> StartRun:
+    def start_there(words: list[str], num_processes: int, log: Path) -> None:
         try:
-            run(words, num_processes, log)
+            start(words, num_processes, log, python=str(environment.python))
         except MlTrainError as error:
             raise MlTrainError(f"{environment.name}: {error}") from error
 
-    return named
+    return start_there
 
 
 def differences(result: Result) -> str:
     """The tensors that differ, for a terminal; empty where none does."""
     if not result.differing:
         return ""
-    shown = result.differing[:_SHOWN]
-    width = max(len(entry.key) for entry in shown)
-    lines = [f"{'tensor':<{width}}{'elements':>12}{'differing':>12}{'largest':>12}{'relative':>12}"]
-    for entry in shown:
-        line = (
-            f"{entry.key:<{width}}{entry.elements:>12}{entry.differing:>12}"
-            f"{entry.max_difference:>12.1e}{entry.relative_l2:>12.1e}"
-        )
-        lines.append(line + (f"  {entry.note}" if entry.note else ""))
-    if len(result.differing) > _SHOWN:
-        lines.append(f"and {len(result.differing) - _SHOWN} more, which differ less (see --json)")
-    return "\n".join(lines)
+    columns = [
+        tables.Column(heading="tensor", is_text=True),
+        *(
+            tables.Column(heading=heading)
+            for heading in ("elements", "differing", "largest", "relative")
+        ),
+        tables.Column(heading="", is_text=True),
+    ]
+    text = tables.plain_text(columns, map(_cells, result.differing[:_SHOWN]))
+    hidden = len(result.differing) - _SHOWN
+    if hidden > 0:
+        text += f"\nand {hidden} more, which differ less (see --json)"
+    return text
+
+
+def _cells(comparison: Comparison) -> list[str]:
+    return [
+        comparison.key,
+        str(comparison.elements),
+        str(comparison.differing),
+        tables.difference(comparison.max_difference),
+        tables.difference(comparison.relative_l2),
+        comparison.note,
+    ]
+
+
+def _relative(difference: float) -> str:
+    return f"relative difference {tables.difference(difference)}"
