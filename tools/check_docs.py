@@ -48,12 +48,12 @@ class Tree:
     @cached_property
     def ends(self) -> frozenset[str]:
         """Every end of every path, of files and of folders: a/b/c, b/c, c, a/b, b, a."""
-        found: set[str] = set()
+        ends: set[str] = set()
         for name in self.names:
             parts = name.split("/")
             for stop in range(1, len(parts) + 1):
-                found.update("/".join(parts[start:stop]) for start in range(stop))
-        return frozenset(found)
+                ends.update("/".join(parts[start:stop]) for start in range(stop))
+        return frozenset(ends)
 
     @cached_property
     def tests(self) -> frozenset[str]:

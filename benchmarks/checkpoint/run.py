@@ -29,7 +29,7 @@ def plan_of(tensors: dict[str, torch.Tensor]) -> torch_dist.Plan:
     """As CheckpointManager makes it, for tensors that one rank holds whole."""
     from megatron.core.dist_checkpointing import ShardedTensor
 
-    sharded = {key: ShardedTensor.from_rank_offsets(key, each) for key, each in tensors.items()}
+    sharded = {key: ShardedTensor.from_rank_offsets(key, tensor) for key, tensor in tensors.items()}
     by_key = torch_dist.tensors_by_key(sharded, check=False)
     return torch_dist.make_plan(by_key, note=None, group=None)
 
@@ -104,8 +104,8 @@ def main() -> None:
         f"layer.{number}.weight": torch.randn(1024, 1024)
         for number in range(max(options.megabytes // 4, 1))
     }
-    megabytes = sum(each.numel() * 4 for each in tensors.values()) / 1e6
-    place = Path(tempfile.mkdtemp(prefix="checkpoint-benchmark-", dir=options.folder))
+    megabytes = sum(tensor.numel() * 4 for tensor in tensors.values()) / 1e6
+    folder = Path(tempfile.mkdtemp(prefix="checkpoint-benchmark-", dir=options.folder))
     ways: dict[str, Callable[..., Any]] = {
         "plain file": plain_file,
         "torch.save": torch_save,
@@ -117,10 +117,10 @@ def main() -> None:
     try:
         for _ in range(options.repeat):
             for name, way in ways.items():
-                seconds[name].append(way(tensors, place / "run"))
-                shutil.rmtree(place / "run")
+                seconds[name].append(way(tensors, folder / "run"))
+                shutil.rmtree(folder / "run")
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
     stalls, wholes = zip(*seconds.pop("background"), strict=True)
     seconds |= {"background, whole": list(wholes), "background, stall": list(stalls)}
     disk = statistics.median(seconds["plain file"])

@@ -53,19 +53,19 @@ def main() -> None:
     layers = sorted(range(json.loads((folder / "model.json").read_text())["num_layers"]), key=str)
     names = ["embed_tokens", "norm"]
     names += [f"layers.{layer}.{name}" for layer in layers for name in LAYER]
-    held: dict[str, torch.Tensor] = {}
+    tensors: dict[str, torch.Tensor] = {}
     files = size = 0
 
     def flush() -> None:
-        nonlocal held, files, size
-        save_file(held, output / f"model-{files:05d}.safetensors")
-        files, size, held = files + 1, 0, {}
+        nonlocal tensors, files, size
+        save_file(tensors, output / f"model-{files:05d}.safetensors")
+        files, size, tensors = files + 1, 0, {}
 
     for number, name in enumerate(names):
         leaf = torch.from_numpy(load(folder / "ckpt-0" / f"tensor{number:05d}_000"))
         for expert, part in enumerate(leaf if leaf.ndim == 3 else [leaf]):
             matrix = part.t() if part.ndim == 2 and name != "embed_tokens" else part
-            held[f"model.{name.format(expert)}.weight"] = matrix.to(torch.bfloat16).contiguous()
+            tensors[f"model.{name.format(expert)}.weight"] = matrix.to(torch.bfloat16).contiguous()
             size += part.numel() * 2
             if size > 4 * 2**30:
                 flush()

@@ -3,7 +3,7 @@
     pip install ml-dtypes
     python benchmarks/convert/run.py [--hidden 6144] [--layers 1] [--rounds 3] [--folder DIR]
 
-Both write the same tensors in bfloat16, alternating; ours also checks every pickle, sums every
+Both write the same tensors in bfloat16, alternating; ml-models also checks every pickle, sums every
 tensor and file (sha256) and can be killed and resumed. True width needs 40 GB of disk. Prints
 seconds, peak memory and ratios; the last line says whether both wrote the same numbers.
 """
@@ -31,16 +31,16 @@ def timed(command: list[str]) -> tuple[float, float]:
     return time.perf_counter() - started, usage.ru_maxrss * 1024 / 1e9
 
 
-def same_numbers(ours: Path, theirs: Path) -> bool:
-    """Whether every tensor of ours stands in theirs with the same bytes."""
+def same_numbers(folder: Path, reference: Path) -> bool:
+    """Whether `reference` has every tensor of `folder`, with the same bytes."""
     import torch
     from safetensors import safe_open
 
     other = {}
-    for path in theirs.glob("*.safetensors"):
+    for path in reference.glob("*.safetensors"):
         with safe_open(path, "pt") as file:
             other.update(dict.fromkeys(file.keys(), path))
-    for path in ours.glob("*.safetensors"):
+    for path in folder.glob("*.safetensors"):
         with safe_open(path, "pt") as file:
             for name in file.keys():  # noqa: SIM118 - no mapping
                 match = name.replace(".scale", ".weight")
@@ -67,15 +67,25 @@ def main() -> None:
         )
         inputs = ["--input", str(release / "ckpt-0"), "--config", str(release / "model.json")]
         kinds = ["--from", "xai", "--to", "huggingface", "--dtype", "bf16"]
-        ours = ["-m", "ml_models.cli", "convert", *kinds, *inputs, "--output", str(work / "ours")]
+        converter = [
+            "-m",
+            "ml_models.cli",
+            "convert",
+            *kinds,
+            *inputs,
+            "--output",
+            str(work / "ml-models"),
+        ]
         plain = [str(HERE / "plain_script.py"), str(release), str(work / "plain")]
-        results: dict[str, list[tuple[float, float]]] = {"ours": [], "plain": []}
+        results: dict[str, list[tuple[float, float]]] = {"ml-models": [], "plain": []}
         for _ in range(args.rounds):
-            for name, command in (("ours", ours), ("plain", plain)):
+            for name, command in (("ml-models", converter), ("plain", plain)):
                 shutil.rmtree(work / name, ignore_errors=True)
                 os.sync()
                 results[name].append(timed([sys.executable, *command]))
-        written = sum(path.stat().st_size for path in (work / "ours").glob("*.safetensors")) / 1e9
+        written = (
+            sum(path.stat().st_size for path in (work / "ml-models").glob("*.safetensors")) / 1e9
+        )
         medians = {
             name: tuple(map(statistics.median, zip(*rounds, strict=True)))
             for name, rounds in results.items()
@@ -84,17 +94,18 @@ def main() -> None:
             print(
                 f"{name:6} {seconds:7.1f} s  {written / seconds * 1000:5.0f} MB/s  {memory:5.2f} GB"
             )
-        (seconds, memory), (their_seconds, their_memory) = medians["ours"], medians["plain"]
+        (seconds, memory), (plain_seconds, plain_memory) = medians["ml-models"], medians["plain"]
         print(
-            f"plain / ours: time {their_seconds / seconds:.2f}, memory {their_memory / memory:.1f}"
+            f"plain / ml-models: time {plain_seconds / seconds:.2f}, "
+            f"memory {plain_memory / memory:.1f}"
         )
         print(f"314 B parameters in bfloat16 at this rate: {628 / written * seconds / 60:.0f} min")
-        back = ["--from", "huggingface", "--to", "xai", "--input", str(work / "ours")]
-        command = [*ours[:3], *back, "--output", str(work / "back")]
+        back = ["--from", "huggingface", "--to", "xai", "--input", str(work / "ml-models")]
+        command = [*converter[:3], *back, "--output", str(work / "back")]
         seconds, memory = timed([sys.executable, *command])
-        print(f"ours, back to xAI's format: {seconds:.1f} s, {memory:.2f} GB")
+        print(f"ml-models, back to xAI's format: {seconds:.1f} s, {memory:.2f} GB")
         # Last, as a process that is started later would be charged for this one's memory.
-        print(f"same numbers: {same_numbers(work / 'ours', work / 'plain')}")
+        print(f"same numbers: {same_numbers(work / 'ml-models', work / 'plain')}")
 
 
 if __name__ == "__main__":

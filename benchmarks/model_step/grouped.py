@@ -69,10 +69,10 @@ def main() -> None:
             out = way(*inputs, counts)
             return [out, *torch.autograd.grad(out, inputs, upstream)]
 
-        found, expected = run(per_expert), run(grouped)
+        results, expected = run(per_expert), run(grouped)
         largest = max(
-            ((one - other).float().abs().max() / other.float().abs().max()).item()
-            for one, other in zip(found, expected, strict=True)
+            ((result - other).float().abs().max() / other.float().abs().max()).item()
+            for result, other in zip(results, expected, strict=True)
         )
         seconds: dict[str, list[float]] = {"per expert": [], "grouped_mm": []}
         for _ in range(args.rounds):

@@ -1,6 +1,6 @@
 """A whole run against its engine's own rate with two threads, texts in memory; and gigatoken's.
 
-The truth is SentencePiece; gigatoken by itself, which reads the tokenizer.json of recipe.py, is
+The reference is SentencePiece; gigatoken by itself, which reads the tokenizer.json of recipe.py, is
 shown for comparison: texts with control strings such as `<|separator|>` get other ids.
 Every round runs each engine once, in turn, loaded anew; medians.
 
@@ -46,7 +46,7 @@ def own_engine(name: str) -> Callable[[list[pa.Array]], None]:
 
     def run(batches: list[pa.Array]) -> None:
         with ThreadPoolExecutor(2) as pool:
-            for _ in pool.map(lambda one: len(tokenizer.encode_arrow(one)[0]), batches):
+            for _ in pool.map(lambda batch: len(tokenizer.encode_arrow(batch)[0]), batches):
                 pass
 
     return run
@@ -85,7 +85,7 @@ def main() -> None:
     if not json.exists():
         write_json(TOKENIZER / "tokenizer.model", json)
     batches = batches_of(args.folder / f"{args.input}.parquet")
-    megabytes = sum(one.nbytes for one in batches) / 1e6
+    megabytes = sum(batch.nbytes for batch in batches) / 1e6
     programs = {
         ENGINE: lambda: own_engine("fast"),
         WHOLE: lambda: whole_process(args),
@@ -100,8 +100,8 @@ def main() -> None:
             rates[name].append(megabytes / (time.perf_counter() - started))
             print(f"{name}: {rates[name][-1]:.1f} MB/s", flush=True)
     print(f"{args.input}: {megabytes:.0f} MB, two threads, {args.rounds} rounds, medians in MB/s")
-    for name, found in rates.items():
-        print(f"{name}: {statistics.median(found):.1f}")
+    for name, measured in rates.items():
+        print(f"{name}: {statistics.median(measured):.1f}")
     shares = [whole / engine for whole, engine in zip(rates[WHOLE], rates[ENGINE], strict=True)]
     print(f"whole process / engine, median of the rounds: {statistics.median(shares):.0%}")
 

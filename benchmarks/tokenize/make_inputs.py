@@ -47,7 +47,9 @@ class Words:
 
 def alpaca_documents(rng: random.Random) -> Iterator[str]:
     """Documents like Alpaca's, drawn from the shipped sample."""
-    texts = [one for one in pq.read_table(SAMPLE)["text"].to_pylist() if len(one) < ALPACA_LONGEST]
+    texts = [
+        text for text in pq.read_table(SAMPLE)["text"].to_pylist() if len(text) < ALPACA_LONGEST
+    ]
     words = Words(Counter(word for text in texts for word in text.split(" ") if word))
     for _ in range(ALPACA_DOCUMENTS):
         yield altered(rng.choice(texts), words, rng, one_in=8)
@@ -56,12 +58,12 @@ def alpaca_documents(rng: random.Random) -> Iterator[str]:
 def altered(text: str, words: Words, rng: random.Random, one_in: int) -> str:
     """`text` with one word in `one_in` replaced; half of those by a word made of two."""
     parts = text.split(" ")
-    places = rng.sample(range(len(parts)), len(parts) // one_in)
-    new = words.draw(rng, 2 * len(places))
-    for index, place in enumerate(places):
-        parts[place] = new[2 * index]
+    positions = rng.sample(range(len(parts)), len(parts) // one_in)
+    new = words.draw(rng, 2 * len(positions))
+    for index, position in enumerate(positions):
+        parts[position] = new[2 * index]
         if rng.random() < 0.25:
-            parts[place] = new[2 * index][:4] + new[2 * index + 1][-4:]
+            parts[position] = new[2 * index][:4] + new[2 * index + 1][-4:]
     return " ".join(parts)
 
 
@@ -91,7 +93,7 @@ def paragraph(name: str, words: Words, rng: random.Random) -> str:
     sentences = []
     for _ in range(rng.randrange(2, 25)):
         drawn = words.draw(rng, rng.randrange(4, 24))
-        drawn = [one[1:] + drawn[0][:2] if rng.random() < 0.1 else one for one in drawn]
+        drawn = [word[1:] + drawn[0][:2] if rng.random() < 0.1 else word for word in drawn]
         sentences.append(space.join(drawn).capitalize() + ("." if space else "\u3002"))
     return (space or "").join(sentences)
 

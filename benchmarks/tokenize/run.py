@@ -84,10 +84,10 @@ def run_once(line: list[str], sample_memory: bool) -> tuple[float, float, int]:
         while sample_memory and process.poll() is None:
             peak = max(peak, tree_bytes(process.pid))
             time.sleep(0.02)
-        said, _ = process.communicate()
+        output, _ = process.communicate()
         seconds = time.perf_counter() - start
     if process.returncode:
-        raise SystemExit(f"{' '.join(line)} failed:\n{said[-3000:]}")
+        raise SystemExit(f"{' '.join(line)} failed:\n{output[-3000:]}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return seconds, cpu, peak
@@ -182,12 +182,12 @@ def main() -> None:
             results[name].seconds.append(seconds)
             results[name].cpu_seconds.append(cpu)
             print(f"round {number + 1}: {name} {seconds:.2f} s, CPU {cpu:.2f} s", flush=True)
-    truth = sequences(outputs[TRUTH]) if TRUTH in outputs else None
+    reference = sequences(outputs[TRUTH]) if TRUTH in outputs else None
     for name in args.only:
-        found = sequences(outputs[name])
-        if truth is not None and found is not None:
-            pairs = zip(found, truth, strict=True)
-            results[name].differs = str(sum(one != other for one, other in pairs))
+        tokens = sequences(outputs[name])
+        if reference is not None and tokens is not None:
+            pairs = zip(tokens, reference, strict=True)
+            results[name].differs = str(sum(ids != expected for ids, expected in pairs))
     report(results, source, args)
 
 

@@ -1,4 +1,4 @@
-"""Seconds of a whole training step, ours against stock megatron-core, in the same run.
+"""Seconds of a whole training step, ml-train's against stock megatron-core, in the same run.
 
     python benchmarks/train_step/run.py [--model tiny mid] [--processes 1 2] [--repeats 9]
 
@@ -88,14 +88,14 @@ def measure(name: str, repeats: int) -> None:
             "ours": ours(config, model, layout, platform, batches),
             "stock": stock(config, model, layout, platform, batches),
         }
-        seconds: dict[str, list[float]] = {each: [] for each in steps}
+        seconds: dict[str, list[float]] = {side: [] for side in steps}
         for number in range(repeats + 2):
-            for each, step in steps.items():
+            for side, step in steps.items():
                 torch.distributed.barrier()
                 started = time.perf_counter()
                 step()
                 if number >= 2:
-                    seconds[each].append(time.perf_counter() - started)
+                    seconds[side].append(time.perf_counter() - started)
     if world.rank == 0:
         print(json.dumps(line(name, world.size, seconds)), flush=True)
 
@@ -106,7 +106,7 @@ def line(name: str, processes: int, seconds: dict[str, list[float]]) -> dict[str
         "model": name,
         "processes": processes,
         "repeats": len(ratios),
-        "seconds": {each: round(statistics.median(found), 4) for each, found in seconds.items()},
+        "seconds": {side: round(statistics.median(times), 4) for side, times in seconds.items()},
         "times_as_fast_as_stock": round(statistics.median(ratios), 2),
         "lowest_and_highest": [round(min(ratios), 2), round(max(ratios), 2)],
     }
@@ -193,11 +193,11 @@ def stock(config: Any, model: Any, layout: Any, platform: Any, batches: list[Any
     mask = torch.ones(length, length, dtype=torch.bool).triu(1)[None, None]
 
     def forward(iterator: Any, chunk: Any) -> Any:
-        each = next(iterator)
-        output = chunk(each["tokens"], each["position_ids"], mask, labels=each["labels"])
+        batch = next(iterator)
+        output = chunk(batch["tokens"], batch["position_ids"], mask, labels=batch["labels"])
 
         def loss(losses: torch.Tensor) -> Any:
-            mean = (losses.float() * each["loss_mask"]).sum() / each["loss_mask"].sum()
+            mean = (losses.float() * batch["loss_mask"]).sum() / batch["loss_mask"].sum()
             return mean, {"loss": mean.detach().clone()}
 
         return output, loss
@@ -217,7 +217,7 @@ def stock(config: Any, model: Any, layout: Any, platform: Any, batches: list[Any
         )
         optimizer.step()
         schedule.step(increment=1)
-        loss = torch.stack([each["loss"] for each in reports]).mean()
+        loss = torch.stack([report["loss"] for report in reports]).mean()
         torch.distributed.all_reduce(loss)
         return float(loss) / layout.dp
 

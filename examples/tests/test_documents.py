@@ -84,18 +84,18 @@ def shell_words(text: str) -> list[str]:
 
 def statements(text: str) -> list[list[str]]:
     """A script's commands, pipes cut into their parts, redirections left out."""
-    found: list[list[str]] = [[]]
+    commands: list[list[str]] = [[]]
     is_target = False
     for word in shell_words(text):
         if word in SEPARATORS:
-            found.append([])
+            commands.append([])
         elif word in REDIRECTIONS:
             is_target = True
         elif is_target:
             is_target = False
         else:
-            found[-1].append(word)
-    return [words for words in found if words]
+            commands[-1].append(word)
+    return [words for words in commands if words]
 
 
 def shell_blocks(path: Path) -> list[str]:
@@ -262,11 +262,11 @@ NO_COMMAND = "ml-data manifest"
 
 
 def spans() -> list[tuple[str, str]]:
-    found = []
+    commands = []
     for path in PAGES:
         text = FENCE.sub("", path.read_text(encoding="utf-8"))
-        found += [(path.name, " ".join(span.split())) for span in SPAN.findall(text)]
-    return sorted({(page, span) for page, span in found if span != NO_COMMAND})
+        commands += [(path.name, " ".join(span.split())) for span in SPAN.findall(text)]
+    return sorted({(page, span) for page, span in commands if span != NO_COMMAND})
 
 
 @pytest.mark.parametrize(("page", "span"), spans())

@@ -47,10 +47,10 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_megatron_core_reads_the_token_files(tokens: Path) -> None:
     from megatron.core.datasets.indexed_dataset import IndexedDataset
 
-    ours, theirs = ml_data.IndexedDataset(tokens), IndexedDataset(str(tokens))
-    assert len(theirs) == len(ours) == 953
-    assert np.array_equal(theirs.document_indices, ours.document_indices)
-    assert all(np.array_equal(theirs[i], ours[i]) for i in range(len(ours)))
+    data, reference = ml_data.IndexedDataset(tokens), IndexedDataset(str(tokens))
+    assert len(reference) == len(data) == 953
+    assert np.array_equal(reference.document_indices, data.document_indices)
+    assert all(np.array_equal(reference[i], data[i]) for i in range(len(data)))
 
 
 def test_tiny_launcher_trains_and_resumes(tokens: Path, tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ def test_there_are_twelve_questions() -> None:
 
 @pytest.mark.parametrize(("question", "where", "names"), ANSWERS)
 def test_an_answer_leads_to_its_names(question: str, where: str, names: str) -> None:
+    assert question.endswith("?")
     paths = spans(where)
     assert 1 <= len(paths) <= 2
     assert all(len(path.split("/")) - 1 <= MAX_HOPS for path in paths)
