@@ -225,6 +225,19 @@ def test_a_translation_has_the_same_commands_block_by_block(page: str, translati
     assert given == wanted
 
 
+@pytest.mark.parametrize(("page", "translation"), TRANSLATIONS)
+def test_a_translation_has_the_same_sections_and_tables(page: str, translation: str) -> None:
+    def shape(name: str) -> list[str]:
+        """Heading marks, and the number of cells of each row of a table."""
+        text = FENCE.sub("", (ROOT / name).read_text(encoding="utf-8"))
+        lines = (line for line in text.splitlines() if line.startswith(("#", "|")))
+        return [
+            line.split(" ")[0] if line.startswith("#") else str(line.count("|")) for line in lines
+        ]
+
+    assert shape(translation) == shape(page)
+
+
 def shell_blocks_with_language(page: str) -> list[str]:
     text = (ROOT / page).read_text(encoding="utf-8")
     return [block for language, block in FENCE.findall(text) if language == "bash"]
