@@ -17,11 +17,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted(
-    path
-    for pattern in ("*.md", "docs/**/*.md", "packages/*/README.md", "benchmarks/*/README.md")
-    for path in ROOT.glob(pattern)
-)
+GLOBS = ("*.md", "docs/**/*.md", "packages/*/README.md", "benchmarks/**/*.md", "examples/**/*.md")
+PAGES = sorted(path for pattern in GLOBS for path in ROOT.glob(pattern))
 TRANSLATIONS = (
     ("README.md", "README.zh-CN.md"),
     ("docs/grok1-40b.md", "docs/zh/grok1-40b.md"),
