@@ -1,1 +1,1 @@
-"""The typed configuration of a run: recipe, then TOML file, then flags, each beating the last."""
+"""The typed configuration of a run: flags win over a TOML file, which wins over a recipe."""

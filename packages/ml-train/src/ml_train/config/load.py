@@ -53,7 +53,7 @@ class LoadedConfig:
 
 
 def load_config(given: GivenFlags) -> LoadedConfig:
-    """Later wins: recipe, then file, then flags. Raises ConfigError."""
+    """Flags win over the file, and the file over the recipe. Raises ConfigError."""
     config = RunConfig()
     origins = {setting.key: "default" for setting in settings().values()}
     if given.recipe is not None:

@@ -94,7 +94,7 @@ def cache_directory(data: DataSection, first_prefix: str) -> Path:
 
 
 def name_of(piece: Piece) -> str:
-    """The hash that names a piece of this megatron-core."""
+    """The hash that names a piece; other versions of megatron-core have other pieces."""
     values = dataclasses.asdict(piece)
     # The files may move; the hash of the .idx stands for their content.
     values.pop("prefix", None)
@@ -130,7 +130,7 @@ def read_stamp(piece: Piece, cache: Path) -> dict[str, str] | None:
 
 
 def read_stamps(pieces: Sequence[Piece], cache: Path) -> dict[str, str] | None:
-    """Those of all pieces together; None where one of them is not whole."""
+    """File -> SHA-256 of all pieces; None where a piece is not whole."""
     digests: dict[str, str] = {}
     for piece in pieces:
         files = read_stamp(piece, cache)

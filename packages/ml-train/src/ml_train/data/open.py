@@ -1,4 +1,4 @@
-"""The data of a run as its Trainer takes it: from the configuration and where the run stands."""
+"""The data of a run as its Trainer takes it, from the configuration and the checkpoint's state."""
 
 from typing import TYPE_CHECKING
 
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 def open_data(
     config: RunConfig, model: "ModelConfig", layout: Layout, state: "RunState | None"
 ) -> DataLoaders:
-    """Collective. state: what a checkpoint says; None on a fresh start. Raises DataError.
+    """Streams of the run's data. Collective. Raises DataError.
 
-    Rank 0 says what became of the order, and the epochs of each file.
+    state: of the checkpoint that the run goes on from; None on a fresh start. Rank 0 tells changes
+    of the order and the epochs of each file.
     """
     share = RankShare(
         micro_batch_size=config.training.micro_batch_size,

@@ -78,7 +78,7 @@ class Part:
         return sum(self.length(leg) for leg in self.legs)
 
     def reaching(self, samples: int) -> "Part":
-        """With a further leg where the legs hold fewer sequences than asked for."""
+        """The same part, with a further leg where its legs hold fewer than `samples` sequences."""
         missing = samples - self.covered
         if missing <= 0:
             return self
@@ -110,7 +110,7 @@ class Order:
         ).reaching(samples)
 
     def reaching(self, total: int) -> "Order":
-        """With the legs that a run of `total` sequences needs; those that are there stay."""
+        """The same order, with further legs where a run of `total` sequences needs them."""
         missing = total - self.begin
         if missing <= 0 or not self.parts:
             return self

@@ -1,4 +1,4 @@
-"""What is watched in each step, and what happens when it is wrong."""
+"""Which faults every step is checked for, and what a fault leads to."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal

@@ -75,7 +75,7 @@ POSITIVE = Range(above=0)
 
 @dataclass(frozen=True, kw_only=True)
 class PerNode:
-    """Marks a field that may differ between the nodes of a run; parallel/agreement.py reads it."""
+    """Marks a field that may differ between the nodes of a run; config/facts.py leaves it out."""
 
     reason: str
 
@@ -176,7 +176,7 @@ def _sentence(flag: str, value: object, rule: str) -> str:
 
 @functools.cache
 def field_types(section: type) -> dict[str, FieldType]:
-    """Field name -> what its type says, for a dataclass."""
+    """Field name -> what its type declares, for a dataclass."""
     hints = typing.get_type_hints(section, include_extras=True)
     return {field.name: _read(hints[field.name]) for field in dataclasses.fields(section)}
 

@@ -9,7 +9,7 @@ from ml_train.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSection(Section):
-    """What one step is and how many there are."""
+    """What a step is, and how many steps a run has."""
 
     micro_batch_size: Annotated[int, COUNT] = 1
     """Sequences that one process works on at a time."""
