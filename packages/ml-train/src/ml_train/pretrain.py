@@ -44,7 +44,7 @@ def pretrain(loaded: LoadedConfig) -> "Trainer | None":
 
 
 def refuse_for_the_core_line(config: RunConfig) -> None:
-    """Refuse to save what megatron-core 0.12 cannot save: the distributed optimizer's state."""
+    """Refuse to save the distributed optimizer's state on a line that cannot save it."""
     keeps_optimizer = (
         config.checkpoint.save is not None and not config.checkpoint.no_save_optim
     ) or (config.checkpoint.load is not None and not config.checkpoint.no_load_optim)
@@ -52,6 +52,7 @@ def refuse_for_the_core_line(config: RunConfig) -> None:
     if distributed and keeps_optimizer and not differences.saves_distributed_optimizer():
         raise ConfigError(
             f"--use-distributed-optimizer on megatron-core {lines.installed_version()}: its "
-            "state cannot be saved or loaded on that line. Use megatron-core 0.16.1 or newer, drop "
-            "the flag, or add --no-save-optim (and --no-load-optim with --load)."
+            "state cannot be saved or loaded on that line. Use megatron-core "
+            f"{differences.first_release_of_optimizer_state()} or newer, drop the flag, or add "
+            "--no-save-optim (and --no-load-optim with --load)."
         )

@@ -14,7 +14,7 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
-from ml_models.megatron_core.lines import Lines, installed_line
+from ml_models.megatron_core.lines import SUPPORTED, Lines, installed_line
 
 
 def _here(first: str | None = None, last: str | None = None) -> bool:
@@ -184,14 +184,25 @@ def gradient_layout_arguments(chunk: Any, ddp_config: Any, *, bucketed: bool) ->
 # --- Checkpoints ---------------------------------------------------------------------------------
 
 
+_LINES_OF_OPTIMIZER_STATE = Lines("0.15")
+"""Lines whose distributed checkpoints hold all optimizer state, whatever the layout is."""
+
+
 def saves_distributed_optimizer() -> bool:
     """Whether the distributed optimizer's state can be saved; 0.12's format has no place for it."""
-    return _here(first="0.15")
+    return installed_line() in _LINES_OF_OPTIMIZER_STATE
 
 
 def reshards_optimizer() -> bool:
     """Whether optimizer state loads in another layout than the one that saved it."""
-    return _here(first="0.15")
+    return installed_line() in _LINES_OF_OPTIMIZER_STATE
+
+
+def first_release_of_optimizer_state() -> str:
+    """The oldest tested release where both functions above hold: the way out in error messages."""
+    return next(
+        line.version for line in reversed(SUPPORTED) if line.name in _LINES_OF_OPTIMIZER_STATE
+    )
 
 
 def sharding_metadata() -> dict[str, Any]:
