@@ -20,6 +20,7 @@ _MOCK = "--mock-data reads no files"
 _NO_EVAL = "with --eval-iters 0 there is no validation"
 
 RULES: tuple[_Rule, ...] = (
+    # Data that is not read.
     ("data.split", lambda c: not c.data.data_path, "it divides --data-path, which is not given"),
     ("data.data_cache_path", lambda c: c.data.mock_data, _MOCK),
     ("data.shared_storage", lambda c: c.data.mock_data, _MOCK),
@@ -27,6 +28,7 @@ RULES: tuple[_Rule, ...] = (
     ("training.eval_interval", lambda c: c.training.eval_iters == 0, _NO_EVAL),
     ("data.valid_data_path", lambda c: c.training.eval_iters == 0, _NO_EVAL),
     ("data.test_data_path", lambda c: c.training.eval_iters == 0, _NO_EVAL),
+    # A schedule, loss or layout without what the setting changes.
     (
         "optimizer.min_lr",
         lambda c: c.optimizer.lr_decay_style == "constant",
@@ -65,6 +67,7 @@ RULES: tuple[_Rule, ...] = (
         lambda c: c.tokenizer.path is None,
         "no tokenizer is given with --tokenizer-name-or-path",
     ),
+    # Checks that are off, and policies that no check has.
     *(
         (
             f"health.{kind}_policy",
@@ -92,6 +95,7 @@ RULES: tuple[_Rule, ...] = (
         lambda c: not c.health.uses("rollback"),
         "no policy in force is rollback",
     ),
+    # Checkpoints that are neither written nor loaded.
     ("checkpoint.save_interval", lambda c: c.checkpoint.save is None, _NO_SAVE),
     ("checkpoint.async_save", lambda c: c.checkpoint.save is None, _NO_SAVE),
     ("checkpoint.keep_last", lambda c: c.checkpoint.save is None, _NO_SAVE),
@@ -115,6 +119,7 @@ RULES: tuple[_Rule, ...] = (
         lambda c: not (c.checkpoint.load or c.checkpoint.save),
         "without --load and --save there is no checkpoint whose order it could change",
     ),
+    # Reports that are not made.
     ("logging.profile_step_start", lambda c: not c.logging.profile, _NO_PROFILE),
     ("logging.profile_step_end", lambda c: not c.logging.profile, _NO_PROFILE),
     ("logging.profile_ranks", lambda c: not c.logging.profile, _NO_PROFILE),

@@ -83,8 +83,10 @@ _NO_KERNEL = "the result is the same without one; drop the flag."
 
 STATEMENTS: Mapping[str, Statement] = MappingProxyType(
     {
+        # What every model here is built from.
         "--use-mcore-models": _holds("Always so: models are megatron-core module specs."),
         "--disable-bias-linear": _holds("Always so: no linear layer of the models has a bias."),
+        # The model's shape, which --model and --model-override decide.
         "--num-layers": _field("num_layers"),
         "--hidden-size": _field("hidden_size"),
         "--ffn-hidden-size": _field("ffn_hidden_size"),
@@ -105,6 +107,7 @@ STATEMENTS: Mapping[str, Statement] = MappingProxyType(
             agrees=lambda given, length: int(given) >= int(str(length)),
             way_out="Raise it to the sequence length; rotary embeddings need no table.",
         ),
+        # The model's architecture.
         "--group-query-attention": _holds(
             "Confirms that the model has fewer key/value groups than heads.",
             lambda model: model.num_query_groups < model.num_attention_heads,
@@ -135,6 +138,7 @@ STATEMENTS: Mapping[str, Statement] = MappingProxyType(
             "In ModelLink this flag turns the router's input noise OFF (it is store_false); "
             "the models here have none."
         ),
+        # Choices that have a single value here.
         "--normalization": _fixed(
             "RMSNorm", "Confirms RMSNorm, the only norm here.", "Drop the flag."
         ),
@@ -152,11 +156,13 @@ STATEMENTS: Mapping[str, Statement] = MappingProxyType(
             "Confirms the layers of this project.",
             "Only local is supported: nothing here needs TransformerEngine.",
         ),
+        # Fused kernels that scripts turn off.
         "--no-rope-fusion": _holds(_OFF),
         "--no-bias-dropout-fusion": _holds(_OFF),
         "--no-bias-swiglu-fusion": _holds(_OFF),
         "--no-gradient-accumulation-fusion": _holds(_OFF),
         "--no-masked-softmax-fusion": _holds(_OFF),
+        # How a run works in any case.
         "--use-rotary-position-embeddings": _holds("Always so: all models have rotary positions."),
         "--accumulate-allreduce-grads-in-fp32": _holds("Always so, with --bf16 as well."),
         "--use-cpu-initialization": _holds(
@@ -188,6 +194,7 @@ STATEMENTS: Mapping[str, Statement] = MappingProxyType(
 
 REFUSED: Mapping[str, str] = MappingProxyType(
     {
+        # Kernels and overlaps that the layers here do not have.
         "--use-fused-rmsnorm": f"there is no fused RMSNorm kernel here; {_NO_KERNEL}",
         "--use-fused-swiglu": f"there is no fused SwiGLU kernel here; {_NO_KERNEL}",
         "--use-fused-rotary-pos-emb": f"there is no fused rotary kernel here; {_NO_KERNEL}",
@@ -200,6 +207,7 @@ REFUSED: Mapping[str, str] = MappingProxyType(
         "--moe-permutation-async-comm": "overlapping token permutation with communication needs "
         "MindSpeed's dispatcher; tokens go by all-to-all here; drop the flag.",
         "--moe-grouped-gemm": "experts choose their matrix products themselves; drop the flag.",
+        # Features that this product does not have.
         "--context-parallel-algo": "context parallelism is not supported; drop the flag and "
         "shorten --seq-length or raise --tensor-model-parallel-size instead.",
         "--fp16": "float16 needs loss scaling, which is not supported; use --bf16.",
@@ -214,6 +222,7 @@ REFUSED: Mapping[str, str] = MappingProxyType(
         "written to <save>/bad_batches in any case; drop the flag.",
         "--error-injection-rate": "faults are injected by the tests, not by a run; drop the flag.",
         "--error-injection-type": "faults are injected by the tests, not by a run; drop the flag.",
+        # Features that have another flag here.
         "--train-samples": "runs are counted in steps; use --train-iters.",
         "--lr-decay-samples": "runs are counted in steps; use --lr-decay-iters.",
         "--lr-warmup-samples": "runs are counted in steps; use --lr-warmup-iters.",

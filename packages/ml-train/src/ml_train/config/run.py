@@ -40,6 +40,7 @@ class RunConfig:
                 "would drop tokens of its own part of the sequence, so that the result depends on "
                 "TP; rule: TP 1. Drop one of the two flags; PP, EP and DP go with token dropping."
             )
+        # The next two rules are Megatron-LM's own.
         if parallel.overlap_param_gather and not optimizer.use_distributed_optimizer:
             raise ConfigError(
                 "--overlap-param-gather gathers the distributed optimizer's shards: add "
@@ -47,6 +48,7 @@ class RunConfig:
             )
         if parallel.overlap_param_gather and not parallel.overlap_grad_reduce:
             raise ConfigError("--overlap-param-gather needs --overlap-grad-reduce as well.")
+        # A rollback loads a whole checkpoint, optimizer included, so there has to be a recent one.
         checkpoint = self.checkpoint
         if self.health.uses("rollback") and (
             checkpoint.save is None or checkpoint.save_interval is None or checkpoint.no_save_optim
@@ -60,6 +62,7 @@ class RunConfig:
                 f"--wandb-project {self.logging.wandb_project} keeps its files below --save, which "
                 "is not given."
             )
+        # megatron-core's schedule asserts that the warm-up ends before the decay does.
         if (
             optimizer.lr_decay_iters is not None
             and optimizer.lr_decay_style != "constant"
