@@ -5,9 +5,9 @@
 2. `start_platform` chooses the device and adapts megatron-core to it. On Ascend machines it loads
    MindSpeed's adaptor, which has no effect on modules of megatron-core that are imported already.
    So nothing before this step imports megatron-core.
-3. `import_model_code` imports the modules of the model, and megatron-core with them. megatron-core
-   decorates functions with torch.compile, which records the names of torch.cuda as it is called. So
-   this step comes before the platform's context, which replaces those names.
+3. `import_model_code` imports the modules of the model, and megatron-core with them. A module that
+   is imported inside the platform's context would keep the names of torch.cuda which the context
+   replaces. So this step comes before the context.
 4. The caller enters `platform.context()`, makes the process groups and builds the model.
    `single_process.whole_model` does this for a command of one process.
 

@@ -30,12 +30,12 @@ class CutTable:
         joined = np.frombuffer(_spellings(pieces), np.uint8)
         # Indexed by two bytes as a little-endian number: what the boundary between them is.
         self._narrow = np.full(1 << 16, _CUT, np.uint8)
+        for pairs in _pairs(joined):
+            self._narrow[pairs] = _JOINED
         square = self._narrow.reshape(256, 256)  # [second byte, first byte]
-        square[joined[1:], joined[:-1]] = _JOINED
         square[0x80:, :] = square[:, 0x80:] = _WIDE
         square[0x80:0xC0, :] = _JOINED  # inside a character
-        kinds = self._narrow[joined[:-1].astype(np.uint16) | joined[1:].astype(np.uint16) << 8]
-        windows = _windows(joined, _inner(np.flatnonzero(kinds == _WIDE) + 1, joined))
+        windows = _windows(joined, _inner(self._wide_boundaries(joined), joined))
         size = 1 << 16
         while True:
             self._shift = np.uint32(32 - size.bit_length() + 1)
@@ -65,16 +65,25 @@ class CutTable:
 
     def _mark(self, text: Bytes, cut: NDArray[np.bool_]) -> None:
         """Set `cut[1:len(text)]`, the boundaries inside `text`."""
-        even = text[: len(text) & ~1].view("<u2")
-        odd = text[1 : 1 + ((len(text) - 1) & ~1)].view("<u2")
         kinds = cut.view(np.uint8)
-        kinds[1 : 2 * len(even) : 2] = self._narrow.take(even)
-        kinds[2 : 2 * len(odd) + 1 : 2] = self._narrow.take(odd)
-        wide = np.flatnonzero(kinds[1 : len(text)] == _WIDE) + 1
+        wide = self._wide_boundaries(text, kinds)
         if len(wide):
             kinds[wide] = _JOINED
             inner = _inner(wide, text)
             cut[inner] = self._wide.take(self._slot(_windows(text, inner)))
+
+    def _wide_boundaries(self, text: Bytes, kinds: Bytes | None = None) -> NDArray[np.intp]:
+        """Boundaries next to a character that is not ASCII; `kinds[1:len(text)]` gets all kinds."""
+        kinds = np.empty(len(text) + 1, np.uint8) if kinds is None else kinds
+        even, odd = _pairs(text)
+        kinds[1 : 2 * len(even) : 2] = self._narrow.take(even)
+        kinds[2 : 2 * len(odd) + 1 : 2] = self._narrow.take(odd)
+        return np.flatnonzero(kinds[1 : len(text)] == _WIDE) + 1
+
+
+def _pairs(text: Bytes) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
+    """Neighbouring bytes as little-endian numbers, those at even and those at odd positions."""
+    return text[: len(text) & ~1].view("<u2"), text[1 : 1 + ((len(text) - 1) & ~1)].view("<u2")
 
 
 def _spellings(pieces: list[bytes]) -> bytes:

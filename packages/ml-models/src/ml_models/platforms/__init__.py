@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ml_models.errors import PlatformError, UnknownPlatformError
-from ml_models.megatron_core import lines, requirements, stand_ins
+from ml_models.megatron_core import deferred_compile, lines, requirements, stand_ins
 
 if TYPE_CHECKING:
     from ml_models.platforms.base import Platform
@@ -42,6 +42,7 @@ def make_core_importable() -> None:
     """
     requirements.require_core()
     stand_ins.install(stand_ins.STAND_INS, lines.installed_line())
+    deferred_compile.install()
 
 
 def get_platform(name: str = "auto") -> "Platform":

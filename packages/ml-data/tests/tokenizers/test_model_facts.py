@@ -1,0 +1,46 @@
+"""The quick reading of a model's pieces against the walk over its fields."""
+
+from __future__ import annotations
+
+import struct
+
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from ml_data.tokenizers.model_facts import read_facts
+
+# A field that SentencePiece does not know, in front: the quick reading stops before it begins.
+UNKNOWN_FIELD = b"\x78\x00"
+# Texts that hold the bytes with which a piece begins.
+TEXTS = st.one_of(
+    st.binary(max_size=140),
+    st.binary(max_size=20).map(lambda text: piece(text, None)),
+    st.binary(max_size=20).map(lambda text: piece(text, 6) * 3),
+)
+PIECES = st.tuples(TEXTS, st.one_of(st.none(), st.integers(1, 6)), st.booleans())
+
+
+def length(body: bytes) -> bytes:
+    """`body` with its size in front, as a varint of up to two bytes."""
+    size = len(body)
+    return (bytes([size]) if size < 0x80 else bytes([size & 0x7F | 0x80, size >> 7])) + body
+
+
+def piece(text: bytes, kind: int | None, reverse: bool = False) -> bytes:
+    """A piece as the library writes it, or with its fields in another order."""
+    fields = [b"\x0a" + length(text), b"\x15" + struct.pack("<f", -1.0)]
+    if kind is not None:
+        fields.append(bytes([0x18, kind]))
+    return b"\x0a" + length(b"".join(fields[::-1] if reverse else fields))
+
+
+@settings(max_examples=300)
+@given(st.lists(PIECES, max_size=30))
+@example([(piece(b"ab", 6), None, False)] * 9)
+@example([(b"a", None, True), (b"b", None, False)])
+def test_the_quick_reading_is_the_walk_over_the_fields(pieces: list) -> None:
+    raw = b"".join(piece(*values) for values in pieces) + b"\x12\x02\x18\x02" + b"\x1a\x00" * 200
+    quick, walked = read_facts(raw), read_facts(UNKNOWN_FIELD + raw)
+    assert quick.pieces == walked.pieces == [text for text, _, _ in pieces]
+    assert quick.types == walked.types == [kind or 1 for _, kind, _ in pieces]
+    assert quick.is_bpe
