@@ -21,8 +21,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from ml_train.checkpoint import torch_dist
-from ml_train.checkpoint.save import SaveJob
+from ml_models.platforms import make_core_importable
+
+make_core_importable()
+from ml_train.checkpoint.directory.identity import RunIdentity  # noqa: E402
+from ml_train.checkpoint.run_state import FORMAT_VERSION  # noqa: E402
+from ml_train.checkpoint.save import Documents, SaveJob  # noqa: E402
+from ml_train.checkpoint.tensors import torch_dist  # noqa: E402
 
 
 def plan_of(tensors: dict[str, torch.Tensor]) -> torch_dist.Plan:
@@ -42,7 +47,19 @@ def job_of(tensors: dict[str, torch.Tensor], folder: Path) -> SaveJob:
         iteration=1,
         partial=partial,
         plan=plan_of(tensors),
-        documents={},
+        documents=Documents(
+            model_config={},
+            run_state={
+                "format": FORMAT_VERSION,
+                "run": {"iteration": 1, "consumed_samples": 0},
+                "layout": {},
+                "optimizer": None,
+                "schedule": None,
+                "versions": {},
+            },
+            random_states=[],
+        ),
+        identity=RunIdentity.new(),
         policy={"keep_last": None, "keep_every": None},
         group=None,
     )

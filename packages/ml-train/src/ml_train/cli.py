@@ -1,18 +1,22 @@
 """Console command ml-train. A command's module is imported only when it is asked for.
 
-Exit codes are those of errors.py. A mistake is one message, from rank 0 if it has it.
+Exit codes are those of errors.py. A mistake is one message. Where all ranks make it, rank 0 tells
+it.
 """
 
+import argparse
 import importlib
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Protocol, cast
 
+import ml_train
 from ml_models.command_line import run_command
 from ml_models.megatron_core import notices, requirements
 from ml_train import terminal
+from ml_train.config.flags import FlagParser
 from ml_train.errors import BAD_USAGE, DONE, EXIT_CODES, MlTrainError
 
 COMMANDS: Mapping[str, str] = MappingProxyType(
@@ -38,6 +42,20 @@ _WITHOUT_CORE = frozenset({"report", "show-config"})
 _RANK_0_SPEAKS_FIRST_SECONDS = 3
 
 
+class Command(Protocol):
+    """A module of ml_train.commands."""
+
+    DESCRIPTION: str
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the command's flags."""
+        ...
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Do it; the exit code."""
+        ...
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command."""
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -45,8 +63,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         terminal.result(_USAGE, end="")
         return DONE
     if words[:1] == ["--version"]:
-        import ml_train
-
         terminal.result(f"ml-train {ml_train.__version__}")
         return DONE
     with terminal.speaking(log_to_stdout=words[:1] == ["pretrain"]):
@@ -66,11 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(name: str, words: list[str]) -> int:
-    from ml_train.config.flags import FlagParser
-
     module = "ml_train.commands." + name.replace("-", "_")
     try:
-        command: Any = importlib.import_module(module)
+        command = cast(Command, importlib.import_module(module))
     except ModuleNotFoundError as error:
         if error.name != module:
             raise
@@ -88,14 +102,13 @@ def _run(name: str, words: list[str]) -> int:
     if name not in _WITHOUT_CORE:
         requirements.require_core()
     with requirements.explained(), notices.hidden():
-        code: int = command.run(args)
-    return code
+        return command.run(args)
 
 
 def _tell(message: str) -> None:
     if terminal.own_rank():
-        # Mostly the same sentence: rank 0 says it and its end takes this process along. What this
-        # rank alone has seen must be said too.
+        # Mostly rank 0 has the same message. It tells it and ends, and its end takes this process
+        # along before the wait is over. A message of this rank alone is told after the wait.
         time.sleep(_RANK_0_SPEAKS_FIRST_SECONDS)
     terminal.error(message)
 

@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 
-from ml_train.checkpoint import lock
-from ml_train.checkpoint.lock import SaveLock
+from ml_train.checkpoint.ownership import lock
+from ml_train.checkpoint.ownership.lock import SaveLock
 from ml_train.errors import CheckpointError
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from ml_train.checkpoint.lock import SaveLock
+from ml_train.checkpoint.ownership.lock import SaveLock
 SaveLock(Path(sys.argv[1])).acquire()
 print("held", flush=True)
 time.sleep(120)

@@ -8,7 +8,7 @@ import pytest
 from jobs import run_job
 
 from ml_models.megatron_core.lines import CORE_LINE
-from ml_train.checkpoint.store import POINTER
+from ml_train.checkpoint.directory.store import POINTER
 
 HERE = Path(__file__).parent
 ONLY_0_16 = pytest.mark.skipif(CORE_LINE == "0.12", reason="distributed optimizer on the CPU")

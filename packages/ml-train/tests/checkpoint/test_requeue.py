@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from tiny_runs import BATCH, MODEL, done, records, tokens, train
 
-from ml_train.checkpoint import lock
 from ml_train.checkpoint.compare import compare
+from ml_train.checkpoint.ownership import lock
 
 
 def names(save: Path) -> list[str]:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from ml_train.checkpoint import store
-from ml_train.checkpoint.start import Start, decide
+from ml_train.checkpoint.directory import store
+from ml_train.checkpoint.ownership.start import Start, decide
 from ml_train.config.sections.checkpoint import CheckpointSection
 from ml_train.errors import CheckpointError
 

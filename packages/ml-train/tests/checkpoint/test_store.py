@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ml_train.checkpoint import find, integrity, store
+from ml_train.checkpoint.directory import integrity, store
+from ml_train.checkpoint.ownership import find
 from ml_train.config.sections.checkpoint import CheckpointSection
 from ml_train.errors import CheckpointError
 

@@ -10,8 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
 
-from ml_train.checkpoint import integrity
+from ml_train.checkpoint.directory import integrity
+from ml_train.checkpoint.run_state import RunDocument
 from ml_train.errors import CheckpointError
 
 
@@ -33,27 +37,25 @@ class Comparison:
 
 def compare(first: Path, second: Path) -> Iterator[Comparison]:
     """Every tensor of either checkpoint, then what the JSON documents say about the run."""
-    ours, theirs = _shapes(first), _shapes(second)
-    for key in sorted({*ours, *theirs}):
-        if key not in ours or key not in theirs:
-            where = first if key in ours else second
-            yield Comparison(key=key, equal=False, note=f"only in {where}")
-        elif ours[key].size != theirs[key].size:
-            note = f"shape {list(ours[key].size)} and {list(theirs[key].size)}"
+    in_first, in_second = _entries(first), _entries(second)
+    for key in sorted({*in_first, *in_second}):
+        if key not in in_first or key not in in_second:
+            holder = first if key in in_first else second
+            yield Comparison(key=key, equal=False, note=f"only in {holder}")
+        elif in_first[key].size != in_second[key].size:
+            note = f"shape {list(in_first[key].size)} and {list(in_second[key].size)}"
             yield Comparison(key=key, equal=False, note=note)
         else:
-            yield _compare(key, read(first, key, ours[key]), read(second, key, theirs[key]))
+            tensors = read(first, key, in_first[key]), read(second, key, in_second[key])
+            yield _compare(key, *tensors)
     yield _compare_documents("run state", _run(first), _run(second))
     if _layout(first) == _layout(second):
         states = [_document(folder, "random_states.json") for folder in (first, second)]
         yield _compare_documents("random states", *states)
 
 
-def read(folder: Path, key: str, entry: Any) -> torch.Tensor:
+def read(folder: Path, key: str, entry: TensorStorageMetadata) -> torch.Tensor:
     """One whole tensor of a checkpoint that has passed the check of its pickles."""
-    from torch.distributed.checkpoint.filesystem import FileSystemReader
-    from torch.distributed.checkpoint.state_dict_loader import load
-
     tensor = torch.empty(tuple(entry.size), dtype=entry.properties.dtype)
     load({key: tensor}, storage_reader=FileSystemReader(str(folder)), no_dist=True)
     return tensor
@@ -62,48 +64,53 @@ def read(folder: Path, key: str, entry: Any) -> torch.Tensor:
 def _compare(key: str, first: torch.Tensor, second: torch.Tensor) -> Comparison:
     if first.dtype != second.dtype:
         return Comparison(key=key, equal=False, note=f"{first.dtype} and {second.dtype}")
-    one, two = (each.contiguous().reshape(-1) for each in (first, second))
-    if torch.equal(one.view(torch.uint8), two.view(torch.uint8)):
-        return Comparison(key=key, equal=True, elements=one.numel())
-    difference = one.double() - two.double()
+    first, second = first.contiguous().reshape(-1), second.contiguous().reshape(-1)
+    # As bytes: NaN equals NaN then, and 0.0 differs from -0.0.
+    if torch.equal(first.view(torch.uint8), second.view(torch.uint8)):
+        return Comparison(key=key, equal=True, elements=first.numel())
+    difference = first.double() - second.double()
     return Comparison(
         key=key,
         equal=False,
-        elements=one.numel(),
-        differing=int((one != two).sum()),
+        elements=first.numel(),
+        differing=int((first != second).sum()),
         max_difference=float(difference.abs().max()),
-        relative_l2=float(difference.norm() / one.double().norm().clamp(min=1e-300)),
+        relative_l2=float(difference.norm() / first.double().norm().clamp(min=1e-300)),
     )
 
 
-def _compare_documents(name: str, first: Any, second: Any) -> Comparison:
+def _compare_documents(name: str, first: object, second: object) -> Comparison:
     note = ""
     if isinstance(first, dict) and isinstance(second, dict):
-        differing = [k for k in {*first, *second} if first.get(k) != second.get(k)]
-        note = ", ".join(f"{k}: {first.get(k)} and {second.get(k)}" for k in sorted(differing))
+        differing = [name for name in {*first, *second} if first.get(name) != second.get(name)]
+        facts = [f"{name}: {first.get(name)} and {second.get(name)}" for name in sorted(differing)]
+        note = ", ".join(facts)
     return Comparison(key=name, equal=first == second, note=note)
 
 
-def _shapes(folder: Path) -> dict[str, Any]:
-    from torch.distributed.checkpoint.filesystem import FileSystemReader
-
+def _entries(folder: Path) -> dict[str, TensorStorageMetadata]:
+    """Key -> dtype and shape of each tensor. Raises CheckpointError for a damaged checkpoint."""
     faults = integrity.faults(folder, checksums=False)
     if faults:
         raise CheckpointError(f"{folder} cannot be compared: {faults[0]}")
     entries = FileSystemReader(str(folder)).read_metadata().state_dict_metadata
-    return {key: entry for key, entry in entries.items() if hasattr(entry, "size")}
+    return {
+        key: entry for key, entry in entries.items() if isinstance(entry, TensorStorageMetadata)
+    }
 
 
-def _document(folder: Path, name: str) -> Any:
+def _document(folder: Path, name: str) -> Any:  # JSON
     path = folder / name
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
-def _run(folder: Path) -> Any:
-    document = _document(folder, "run_state.json")
-    return document and {**document["run"], **(document["optimizer"] or {}), **document["schedule"]}
+def _run(folder: Path) -> dict[str, object] | None:
+    document: RunDocument | None = _document(folder, "run_state.json")
+    if document is None:
+        return None
+    return {**document["run"], **(document["optimizer"] or {}), **(document["schedule"] or {})}
 
 
-def _layout(folder: Path) -> Any:
-    document = _document(folder, "run_state.json")
-    return document and document["layout"]
+def _layout(folder: Path) -> dict[str, int] | None:
+    document: RunDocument | None = _document(folder, "run_state.json")
+    return None if document is None else document["layout"]

@@ -1,4 +1,4 @@
-"""CheckpointManager: the one object through which a run saves and resumes.
+"""CheckpointManager: the object through which a run saves and resumes.
 
 Every method is collective: all ranks call it at the same step. Nothing here touches the process
 groups of training except through the optimizer's own gathering of its shards.
@@ -12,25 +12,34 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import megatron.core
 import torch
 import torch.distributed as dist
 
 from ml_train import terminal
-from ml_train.checkpoint import find, load, run_state, state, store, torch_dist
-from ml_train.checkpoint.identity import RunIdentity
-from ml_train.checkpoint.ownership import SaveOwnership
+from ml_train.checkpoint import load, random_states, run_state
+from ml_train.checkpoint.directory import store
+from ml_train.checkpoint.directory.identity import RunIdentity
+from ml_train.checkpoint.load import Loading
+from ml_train.checkpoint.ownership import find
+from ml_train.checkpoint.ownership.save_ownership import SaveOwnership
+from ml_train.checkpoint.ownership.start import Start
 from ml_train.checkpoint.run_state import RunState
-from ml_train.checkpoint.save import SaveJob, SaveOutcome
-from ml_train.checkpoint.start import Start
+from ml_train.checkpoint.save import Documents, SaveJob, SaveOutcome
+from ml_train.checkpoint.tensors import sharded_state, torch_dist
+from ml_train.checkpoint.tensors.sharded_state import TrainedModel
 from ml_train.config.sections.checkpoint import CheckpointSection
 from ml_train.config.sections.parallel import DEFAULT_TIMEOUT
 from ml_train.errors import CheckpointError
+from ml_train.parallel.coordinates import layout_sizes
 from ml_train.parallel.groups import host_group
 
 if TYPE_CHECKING:
     from ml_models.config import ModelConfig
+    from ml_models.platforms.base import Platform
 
 _ASK_EVERY_SECONDS = 0.2
+"""Between two questions whether all ranks have written; a question is a collective of 8 bytes."""
 
 
 def say_on_rank_0(text: str) -> None:
@@ -48,20 +57,22 @@ class CheckpointManager:
         self,
         config: CheckpointSection,
         *,
-        platform: Any = None,
+        platform: "Platform | None" = None,
         say: Callable[[str], None] = say_on_rank_0,
         timeout: timedelta = DEFAULT_TIMEOUT,
     ):
-        """platform: an ml_models Platform, for the random state of a device.
+        """platform: for the random state of its device.
 
         timeout: of every collective, as for all groups of the run. Writing itself has none: a slow
         disk delays a save, but no rank waits for another's disk in a collective.
         """
         self.config = config
-        self._platform = platform
         self._say = say
+        # Two groups: the thread that closes a save talks over the first while training asks over
+        # the second, and the collectives of a group must come in the same order on all ranks.
         self._writing_group = host_group(timeout, "checkpoint writing")
         self._asking_group = host_group(timeout, "checkpoint asking")
+        self._loading = Loading(platform=platform, group=self._asking_group, say=say)
         self._job: SaveJob | None = None
         self._closing = False
         self._checked_sharding = False
@@ -69,14 +80,9 @@ class CheckpointManager:
         self._start: Start | None = None
         self._ownership: SaveOwnership | None = None
 
-    @property
-    def is_saving(self) -> bool:
-        """A save is being written; the same on every rank."""
-        return self._job is not None
-
     def save(
         self,
-        train_module: Any,
+        train_module: TrainedModel,
         state_of_run: RunState | Mapping[str, Any],
         *,
         in_background: bool | None = None,
@@ -110,7 +116,7 @@ class CheckpointManager:
             self._until_written()
             job.stall_seconds = time.perf_counter() - started
             return self._finish()
-        job.stage(gathered_prefix=state.gathered_prefix(train_module.optimizer))
+        job.stage(gathered_prefix=sharded_state.gathered_prefix(train_module.optimizer))
         job.stall_seconds = time.perf_counter() - started
         self._job = job
         job.start()
@@ -127,14 +133,14 @@ class CheckpointManager:
         return self._finish()
 
     def wait(self) -> SaveOutcome | None:
-        """Until nothing is being written any more."""
+        """Wait until nothing is being written any more."""
         if self._job is None:
             return None
         self._until_written()
         return self._finish()
 
     def _until_written(self) -> None:
-        """Asks again and again: no rank may wait in one collective for as long as a disk takes."""
+        """Ask again and again: no rank may wait in a collective for as long as a disk takes."""
         assert self._job is not None
         while not self._all_ended(self._job):
             time.sleep(_ASK_EVERY_SECONDS)
@@ -159,9 +165,11 @@ class CheckpointManager:
             self._ownership = ownership
             yield
 
-    def start(self, model: "ModelConfig", settings: Mapping[str, Any]) -> Path | None:
-        """The checkpoint that this start of the run loads, None for a fresh one; by the rule of
-        ml_train.checkpoint.start. Decides which run it is. Needs no model built.
+    def start(self, model: "ModelConfig", settings: Mapping[str, object]) -> Path | None:
+        """The checkpoint that this start of the run loads; None where the run starts fresh.
+
+        Decides which run it is, by the rule of ml_train.checkpoint.ownership.start. Needs no model
+        built.
 
         settings: section.name -> value. Raises CheckpointError, the same on every rank, also for
         another model's checkpoint.
@@ -178,7 +186,7 @@ class CheckpointManager:
         return store.record_of(folder).iteration
 
     def choose(self, model: "ModelConfig") -> Path | None:
-        """The last written whole checkpoint of --load, None for a fresh start, whosever it is.
+        """The last written whole checkpoint of --load, of whichever run; None for a fresh start.
 
         Raises CheckpointError, the same on every rank, also for another model's checkpoint.
         """
@@ -188,12 +196,11 @@ class CheckpointManager:
             find.choose(self.config, group=self._asking_group, say=self._say), model
         )
 
-    def load(self, train_module: Any, folder: Path | None = None) -> RunState | None:
-        """Bring the model and the run back to `folder`, which start() or choose() gave; unset, it
-        is asked.
+    def load(self, train_module: TrainedModel, folder: Path | None = None) -> RunState | None:
+        """Bring the model and the run back to `folder`, which start() or choose() gave.
 
-        None: there is nothing to resume from, the run starts fresh. Raises CheckpointError, the
-        same on every rank.
+        folder: unset, choose() is asked. None: there is nothing to resume from, the run starts
+        fresh. Raises CheckpointError, the same on every rank.
         """
         folder = folder or self.choose(train_module.model_config)
         if folder is None:
@@ -208,13 +215,15 @@ class CheckpointManager:
         if self._start is not None and self._start.weights_only:
             config = replace(config, no_load_optim=True, no_load_rng=True)
         own = self._start is not None and self._start.own
-        return self._load(train_module, folder, config, own=own)
+        return load.load(train_module, folder, config, self._loading, own=own)
 
-    def roll_back(self, train_module: Any) -> RunState:
-        """Load the last whole checkpoint of this run in --save, all of it. Raises
-        CheckpointError."""
+    def roll_back(self, train_module: TrainedModel) -> RunState:
+        """Load the last whole checkpoint of this run in --save, with all that it holds.
+
+        Raises CheckpointError where there is none.
+        """
         config = replace(self.config, load=self.config.save, no_load_optim=False, no_load_rng=False)
-        paths: list[Any] = [[]]
+        paths: list[list[Path]] = [[]]
         if dist.get_rank() == 0 and self.config.save is not None:
             known = store.records(Path(self.config.save))
             paths[0] = [record.path for record in store.lineage(known, self._identity)]
@@ -228,7 +237,7 @@ class CheckpointManager:
             group=self._asking_group,
             say=self._say,
         )
-        return self._load(train_module, folder, config, own=True)
+        return load.load(train_module, folder, config, self._loading, own=True)
 
     def _agreed(self, folder: Path | None, model: "ModelConfig") -> Path | None:
         if folder is not None:
@@ -239,21 +248,12 @@ class CheckpointManager:
         weights_only = self._start is not None and self._start.weights_only
         return not (weights_only or self.config.no_load_optim)
 
-    def _load(
-        self, train_module: Any, folder: Path, config: CheckpointSection, *, own: bool
-    ) -> RunState:
-        return load.load(
-            train_module,
-            folder,
-            config,
-            own=own,
-            platform=self._platform,
-            group=self._asking_group,
-            say=self._say,
-        )
-
     def _begin(self, directory: Path, iteration: int) -> tuple[Path | None, str | None]:
-        answer: list[Any] = [None]
+        """(folder under its temporary name, None), or (None, why there is none). Collective.
+
+        Raises CheckpointError, the same on every rank, where another job has the directory.
+        """
+        answer: list[tuple[Path | None, str | None] | CheckpointError] = [(None, None)]
         if dist.get_rank() == 0:
             try:
                 other = self._ownership.other_holder() if self._ownership else None
@@ -272,18 +272,22 @@ class CheckpointManager:
             raise answer[0]
         return answer[0]
 
-    def _prepare(self, train_module: Any, now: RunState, partial: Path, started: float) -> SaveJob:
-        sharded = state.model_state(train_module)
+    def _prepare(
+        self, train_module: TrainedModel, now: RunState, partial: Path, started: float
+    ) -> SaveJob:
+        """Agree who writes what; nothing is copied or written yet. Collective."""
+        sharded = sharded_state.model_state(train_module)
         with_optimizer = train_module.optimizer is not None and not self.config.no_save_optim
         if with_optimizer:
-            sharded["optimizer"] = state.optimizer_state(
-                train_module, state.model_state(train_module), is_loading=False
+            sharded["optimizer"] = sharded_state.optimizer_state(
+                train_module.optimizer, sharded_state.model_state(train_module), is_loading=False
             )
+        # That every tensor is covered once depends on the layout alone: the first save checks it.
         tensors = torch_dist.tensors_by_key(sharded, check=not self._checked_sharding)
         self._checked_sharding = True
         plan = torch_dist.make_plan(
-            state.without_redundant_params(tensors),
-            note=run_state.random_state(self._platform),
+            sharded_state.without_redundant_params(tensors),
+            note=random_states.random_state(self._loading.platform),
             group=self._writing_group,
         )
         return SaveJob(
@@ -320,23 +324,22 @@ class CheckpointManager:
 
 
 def _documents(
-    train_module: Any, now: RunState, random_states: list[Any], with_optimizer: bool
-) -> dict[str, Any]:
-    """The JSON files of a checkpoint, as rank 0 writes them."""
-    import megatron.core
-
+    train_module: TrainedModel,
+    now: RunState,
+    states: list[random_states.RandomState],
+    with_optimizer: bool,
+) -> Documents:
     scheduler = train_module.opt_param_scheduler
-    return {
-        "model_config.json": train_module.model_config.to_dict(),
-        "run_state.json": {
+    adam_step = sharded_state.adam_step(train_module.optimizer) if with_optimizer else None
+    return Documents(
+        model_config=train_module.model_config.to_dict(),
+        run_state={
             "format": run_state.FORMAT_VERSION,
             "run": now.to_dict(),
-            "layout": run_state.layout(),
-            "optimizer": {"adam_step": state.adam_step(train_module.optimizer)}
-            if with_optimizer
-            else None,
+            "layout": layout_sizes(),
+            "optimizer": None if adam_step is None else {"adam_step": adam_step},
             "schedule": None if scheduler is None else {"num_steps": int(scheduler.num_steps)},
             "versions": {"megatron_core": megatron.core.__version__, "torch": torch.__version__},
         },
-        "random_states.json": random_states,
-    }
+        random_states=states,
+    )

@@ -17,14 +17,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch.distributed as dist
 
 from ml_models.files import durable
 from ml_models.files.integrity import write_integrity
-from ml_train.checkpoint import store, torch_dist
-from ml_train.checkpoint.identity import RunIdentity
+from ml_train.checkpoint.directory import store
+from ml_train.checkpoint.directory.identity import RunIdentity
+from ml_train.checkpoint.random_states import RandomState
+from ml_train.checkpoint.run_state import RunDocument
+from ml_train.checkpoint.tensors import torch_dist
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,19 +47,48 @@ class SaveOutcome:
     """Older checkpoints that the policy let go."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Closed:
+    """What rank 0 tells the others at the end of a save."""
+
+    path: Path | None
+    error: str | None = None
+    num_bytes: int
+    deleted: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Documents:
+    """The JSON files of a checkpoint, which rank 0 writes."""
+
+    model_config: dict[str, object]
+    run_state: RunDocument
+    random_states: list[RandomState]
+    """By rank; empty except on rank 0."""
+
+    def by_name(self) -> dict[str, object]:
+        """File name -> content."""
+        return {
+            "model_config.json": self.model_config,
+            "run_state.json": self.run_state,
+            "random_states.json": self.random_states,
+        }
+
+
 @dataclass(kw_only=True)
 class SaveJob:
     """The half of a save that needs nothing from training."""
 
     iteration: int
     partial: Path
-    plan: torch_dist.Plan
-    documents: dict[str, Any]
-    """JSON files that rank 0 writes."""
+    """SAVE/iter_N.tmp."""
+    plan: torch_dist.Plan[RandomState]
+    documents: Documents
     identity: RunIdentity
     """The run whose checkpoint it is."""
     policy: dict[str, int | None]
-    group: Any
+    """--keep-last and --keep-every, by the names of store.apply_policy."""
+    group: dist.ProcessGroup | None
     """gloo, all ranks; nobody else uses it while the job runs."""
     started: float = field(default_factory=time.perf_counter)
     stall_seconds: float = 0.0
@@ -79,7 +110,7 @@ class SaveJob:
         ]
 
     def start(self) -> None:
-        """The next half in the background."""
+        """The next half in the background: writing, then closing."""
         half = self.write if self._written is None else self.close
         self._thread = threading.Thread(
             target=self._run_quietly, args=(half,), daemon=True, name="checkpoint"
@@ -123,45 +154,48 @@ class SaveJob:
     def close(self) -> None:
         """Make the folder a checkpoint; all ranks end with the same outcome. Collective."""
         rank = dist.get_rank()
-        gathered: list[Any] | None = [None] * dist.get_world_size() if rank == 0 else None
+        assert self._written is not None
+        # gather_object() replaces the entries of the list.
+        gathered = [self._written] * dist.get_world_size() if rank == 0 else None
         dist.gather_object(self._written, gathered, dst=0, group=self.group)
-        result: list[Any] = [None]
+        result: list[_Closed | None] = [None]
         if gathered is not None:
-            result[0] = self._close(
-                [file for file, _ in gathered if file], [e for _, e in gathered if e]
-            )
+            files = [file for file, _ in gathered if file]
+            errors = [error for _, error in gathered if error]
+            result[0] = self._close(files, errors)
         dist.broadcast_object_list(result, src=0, group=self.group)
-        path, error, num_bytes, deleted = result[0]
+        closed = result[0]
+        assert closed is not None
         self.outcome = SaveOutcome(
             iteration=self.iteration,
-            path=path,
-            error=error,
+            path=closed.path,
+            error=closed.error,
             stall_seconds=0.0,
             total_seconds=time.perf_counter() - self.started,
-            num_bytes=num_bytes,
-            deleted=deleted,
+            num_bytes=closed.num_bytes,
+            deleted=closed.deleted,
         )
 
-    def _close(self, files: list[torch_dist.Written], errors: list[str]) -> tuple[Any, ...]:
+    def _close(self, files: list[torch_dist.Written], errors: list[str]) -> "_Closed":
         """Rank 0: all that makes the folder a checkpoint, the marker and the name last."""
         num_bytes = sum(file.size for file in files)
         if not errors:
             try:
+                assert self.plan.metadata is not None  # rank 0 has it
                 torch_dist.write_metadata(self.plan.metadata, files, self.partial, self.iteration)
                 number = store.next_save_number(self.partial.parent)
-                self.documents["run_state.json"]["identity"] = self.identity.to_dict(number)
-                for name, document in self.documents.items():
-                    durable.write_flushed(
-                        self.partial / name, json.dumps(document, indent=1).encode()
-                    )
+                self.documents.run_state["identity"] = self.identity.to_dict(number)
+                for name, document in self.documents.by_name().items():
+                    content = json.dumps(document, indent=1).encode()
+                    durable.write_flushed(self.partial / name, content)
                 write_integrity(self.partial, {file.name: file.sha256 for file in files})
                 path = store.publish(self.partial)
             except OSError as reason:
                 errors = [f"rank 0: {reason}"]
         if errors:
             store.discard(self.partial)
-            return None, "; ".join(errors), num_bytes, ()
-        return path, None, num_bytes, self._after(path)
+            return _Closed(path=None, error="; ".join(errors), num_bytes=num_bytes)
+        return _Closed(path=path, num_bytes=num_bytes, deleted=self._after(path))
 
     def _after(self, path: Path) -> tuple[Path, ...]:
         """What follows a whole checkpoint; a disk that fails here costs nothing of it."""

@@ -9,6 +9,7 @@ from ml_train.config.flags import add_config_flags, given_flags
 from ml_train.config.load import load_config
 from ml_train.errors import DONE
 from ml_train.launch.launcher_watch import end_with_launcher
+from ml_train.pretrain import pretrain
 
 if TYPE_CHECKING:
     from ml_train.training.trainer import Trainer
@@ -28,8 +29,6 @@ def run(args: argparse.Namespace) -> int:
     """Train to the end, or until something asks the run to stop."""
     end_with_launcher()
     loaded = load_config(given_flags(args))
-
-    from ml_train.pretrain import pretrain
 
     trainer = pretrain(loaded)
     if trainer is None:
@@ -51,8 +50,10 @@ def _what_is_kept(trainer: "Trainer") -> str:
 
 
 def _exit_code(trainer: "Trainer") -> int:
-    """0 where a scheduler's signal ended in a save, as it asked for; 130 after Ctrl-C in any case;
-    else 128 and the signal's number, as a shell has it."""
+    """0 where a scheduler's signal ended in a save, which is what it asked for.
+
+    After another signal 128 and its number, as in a shell: 130 for Ctrl-C, saved or not.
+    """
     number = trainer.stop_signal
     if number is None:
         return DONE

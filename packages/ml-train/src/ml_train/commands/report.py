@@ -3,7 +3,10 @@
 import argparse
 from pathlib import Path
 
+from ml_models.files.durable import write_durably
 from ml_train import terminal
+from ml_train.report.findings import findings
+from ml_train.report.records import ReportError, read_run
 
 DESCRIPTION = "Render the metrics of a run as one self-contained HTML page."
 
@@ -21,13 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the page, and the loss curve where asked for."""
-    from ml_models.files.durable import write_durably
-    from ml_train.report.figures import save_loss_curve
-    from ml_train.report.findings import findings
-    from ml_train.report.page import render_page
-    from ml_train.report.records import ReportError, read_run
-
     records = read_run(Path(args.run))
+
+    # Imported once the run is read: the figures import numpy, half a second.
+    from ml_train.report.figures import save_loss_curve
+    from ml_train.report.page import render_page
+
     output = Path(args.output) if args.output else records.path.with_name("report.html")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-from typing import Any
 
 from ml_train import terminal
 from ml_train.config.flags import add_config_flags, given_flags
@@ -37,7 +36,7 @@ def render(loaded: LoadedConfig) -> str:
     return "\n".join(lines).lstrip("\n") + "\n"
 
 
-def _toml(value: Any) -> str:
+def _toml(value: object) -> str:
     if isinstance(value, tuple):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
     if isinstance(value, bool | str):

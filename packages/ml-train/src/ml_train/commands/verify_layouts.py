@@ -8,6 +8,8 @@ from ml_train import terminal
 from ml_train.config.flags import add_config_flags, given_flags
 from ml_train.config.load import LoadedConfig, load_config
 from ml_train.config.run import RunConfig
+from ml_train.diagnosis import layouts
+from ml_train.diagnosis.work_folder import work_folder
 from ml_train.errors import ConfigError
 
 DESCRIPTION = (
@@ -46,8 +48,9 @@ def run(args: argparse.Namespace) -> int:
     """Print the table; 1 if a layout disagrees."""
     loaded = load_config(given_flags(args))
     config = _shortened(loaded)
-    from ml_train.diagnosis import layouts, verify_layouts
-    from ml_train.diagnosis.work_folder import work_folder
+
+    # Imported once the flags are checked: verify_layouts imports torch, seconds.
+    from ml_train.diagnosis import verify_layouts
 
     model = loaded.model.replace(seq_length=config.training.seq_length)
     names = list(dict.fromkeys(args.layouts or layouts.DEFAULT_LAYOUTS))
@@ -57,15 +60,14 @@ def run(args: argparse.Namespace) -> int:
     with work_folder(args.work_dir, "verify-layouts-") as folder:
         results = verify_layouts.verify_layouts(plans, folder=folder, progress=terminal.notice)
     if args.json:
-        document = {"results": [each.to_dict() for each in results], "left_out": left_out}
+        document = {"results": [result.to_dict() for result in results], "left_out": left_out}
         terminal.result(json.dumps(document, indent=2))
     else:
         terminal.table(verify_layouts.table(results), width=110)
-    differing = [each for each in results if not each.agrees]
-    for each in differing:
-        terminal.notice(
-            f"{each.layout}: {each.error or 'most in ' + (each.worst_parameter or 'metrics')}"
-        )
+    differing = [result for result in results if not result.agrees]
+    for result in differing:
+        fault = result.error or f"most in {result.worst_parameter or 'metrics'}"
+        terminal.notice(f"{result.layout}: {fault}")
     return 1 if differing else 0
 
 

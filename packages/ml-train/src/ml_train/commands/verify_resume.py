@@ -6,6 +6,8 @@ from ml_train import terminal
 from ml_train.config.flags import add_config_flags, given_flags
 from ml_train.config.load import load_config
 from ml_train.config.sections.rules import COUNT, check_number
+from ml_train.diagnosis import runs
+from ml_train.diagnosis.work_folder import work_folder
 
 DESCRIPTION = (
     "Train a recipe twice for a few steps, once without a break and once from a checkpoint in the "
@@ -35,8 +37,9 @@ def run(args: argparse.Namespace) -> int:
     check_number("--verify-steps", args.verify_steps, COUNT)
     check_number("--num-processes", args.num_processes, COUNT)
     loaded = load_config(given_flags(args))
-    from ml_train.diagnosis import resumed_runs, runs, verify_resume
-    from ml_train.diagnosis.work_folder import work_folder
+
+    # Imported once the flags are checked: these import torch, which takes seconds.
+    from ml_train.diagnosis import resumed_runs, verify_resume
 
     with work_folder(args.work_dir, "verify-resume-") as folder:
         rows = verify_resume.verify_resume(

@@ -8,6 +8,8 @@ from ml_train import terminal
 from ml_train.config.flags import add_config_flags, given_flags
 from ml_train.config.load import load_config
 from ml_train.config.sections.rules import COUNT, Range, check_number
+from ml_train.diagnosis import environments, runs
+from ml_train.diagnosis.work_folder import work_folder
 
 DESCRIPTION = (
     "Show that a run goes on after an upgrade: train a recipe for a few steps under one "
@@ -67,8 +69,6 @@ def run(args: argparse.Namespace) -> int:
     check_number("--num-processes", args.num_processes, COUNT)
     check_number("--tolerance", args.tolerance, Range(at_least=0, below=1))
     loaded = load_config(given_flags(args))
-    from ml_train.diagnosis import environments
-
     first, second = (
         environments.open_environment(flag, given)
         for flag, given in (("--from", args.first), ("--to", args.second))
@@ -79,8 +79,9 @@ def run(args: argparse.Namespace) -> int:
         terminal.notice(str(environment))
     if first.versions == second.versions:
         terminal.notice("both have the same versions: what follows shows the way, and no upgrade")
-    from ml_train.diagnosis import resumed_runs, runs, verify_upgrade
-    from ml_train.diagnosis.work_folder import work_folder
+
+    # Imported once the environments are read: these import torch, which takes seconds.
+    from ml_train.diagnosis import resumed_runs, verify_upgrade
 
     resumed_runs.check(loaded.config, "verify-upgrade")
     with work_folder(args.work_dir, "verify-upgrade-") as folder:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ml_train import tables
 from ml_train.checkpoint.compare import Comparison, compare
-from ml_train.checkpoint.store import folder_of
+from ml_train.checkpoint.directory.store import folder_of
 from ml_train.config.run import RunConfig
 from ml_train.diagnosis.runs import StartRun, on_some_data, words_of
 from ml_train.diagnosis.step_numbers import read_step_numbers, relative_difference

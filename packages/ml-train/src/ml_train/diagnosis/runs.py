@@ -14,7 +14,7 @@ from ml_train.config.sections.data import DataSection
 from ml_train.config.sections.tokenizer import TokenizerSection
 from ml_train.diagnosis.environments import own_variables
 from ml_train.errors import MlTrainError
-from ml_train.launch.command import LAUNCHER
+from ml_train.launch.launcher_watch import LAUNCHER
 
 CHANGED = frozenset({"save", "load", "save_interval", "keep_last", "keep_every", "metrics_file"})
 """Settings that the verify commands choose themselves."""

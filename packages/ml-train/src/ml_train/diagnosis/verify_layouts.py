@@ -18,7 +18,7 @@ from rich.table import Table
 
 from ml_train import tables
 from ml_train.checkpoint.compare import Comparison, compare
-from ml_train.checkpoint.store import folder_of
+from ml_train.checkpoint.directory.store import folder_of
 from ml_train.diagnosis.choices import CLOSE, compare_choices
 from ml_train.diagnosis.layouts import LEARNING_RATE, STEPS, Plan
 from ml_train.diagnosis.resumed_runs import DOCUMENTS

@@ -21,8 +21,8 @@ from ml_models.build import pad_vocab_size
 from ml_models.errors import MlModelsError
 from ml_models.single_process import process_group, whole_model
 from ml_train import terminal
-from ml_train.checkpoint import find
 from ml_train.checkpoint.manager import CheckpointManager
+from ml_train.checkpoint.ownership import find
 from ml_train.config.sections.checkpoint import CheckpointSection
 from ml_train.errors import CheckpointError
 from ml_train.generation.cache import RememberingModel

@@ -1,6 +1,6 @@
-"""A rank ends with its launcher: after `kill -9` of torchrun nobody else would end it.
+"""A rank ends with its launcher: after `kill -9` of torchrun nobody else would end the rank.
 
-The rank gets SIGTERM then, so it saves first where it trains, and simply ends where it does not.
+The rank sends itself SIGTERM. Where it trains, it saves first; elsewhere it ends at once.
 """
 
 import contextlib
@@ -11,8 +11,10 @@ import time
 
 import psutil
 
-from ml_train.launch.command import LAUNCHER
 from ml_train.processes import ProcessMark
+
+LAUNCHER = "ML_TRAIN_LAUNCHER"
+"""Environment variable: the number of the process without which the ranks end."""
 
 _LOOK_SECONDS = 1.0
 
@@ -41,7 +43,7 @@ def _watch(launchers: list[ProcessMark]) -> None:
 
 
 def _end(pid: int) -> None:
-    # Whoever read stderr may be gone as well.
+    # The process that read stderr may be gone as well.
     with contextlib.suppress(OSError):
         os.write(2, f"ml-train: the launcher (pid {pid}) is gone: this rank ends.\n".encode())
     os.kill(os.getpid(), signal.SIGTERM)

@@ -1,5 +1,6 @@
 """The address at which nodes meet: checked before torch waits a quarter of an hour for it."""
 
+import argparse
 import contextlib
 import errno
 import ipaddress
@@ -8,20 +9,22 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from ml_train.errors import ConfigError, StartError
+from ml_train.launch.signals import workers
 
 _RESOLVED_WITHIN_SECONDS = 20.0
 """A cluster's name service may learn of node 0 a little later than this node starts."""
 _PATIENCE_SECONDS = 10.0
+"""A node says that it waits once it has waited for so long; node 0 for twice as long."""
 _REMIND_SECONDS = 60.0
 _STATIC_PORT, _C10D_PORT = 29500, 29400
+"""torchrun's defaults for the two ways in which nodes meet."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeetingPoint:
-    """What the flags say of it."""
+    """Where nodes meet, by torchrun's flags."""
 
     host: str
     port: int
@@ -33,10 +36,10 @@ class MeetingPoint:
     """None where nodes number themselves."""
 
 
-def meeting_point(flags: Any) -> MeetingPoint | None:
-    """Of torchrun's parsed flags; None where one node meets itself at a port of torch's choice.
+def meeting_point(flags: argparse.Namespace) -> MeetingPoint | None:
+    """The meeting point of torchrun's parsed flags. Raises ConfigError.
 
-    Raises ConfigError.
+    None for a single node, which meets itself at a port that torch chooses.
     """
     if flags.standalone:
         return None
@@ -69,8 +72,8 @@ def meeting_point(flags: Any) -> MeetingPoint | None:
     )
 
 
-def check(flags: Any, say: Callable[[str], None]) -> None:
-    """Can this node meet the others there? Raises ConfigError or StartError, in one sentence."""
+def check(flags: argparse.Namespace, say: Callable[[str], None]) -> None:
+    """Check that this node can meet the others. Raises ConfigError or StartError, in a sentence."""
     point = meeting_point(flags)
     if point is None:
         return
@@ -93,8 +96,8 @@ def check(flags: Any, say: Callable[[str], None]) -> None:
 
 
 @contextlib.contextmanager
-def patience(flags: Any, say: Callable[[str], None]) -> Iterator[None]:
-    """Node 0 says that it waits, where the others do not come. Until there are processes."""
+def patience(flags: argparse.Namespace, say: Callable[[str], None]) -> Iterator[None]:
+    """Inside the block node 0 says that it waits for other nodes, until its processes start."""
     point = meeting_point(flags)
     done = threading.Event()
     if point is not None and point.num_nodes > 1 and point.node_rank == 0:
@@ -106,7 +109,7 @@ def patience(flags: Any, say: Callable[[str], None]) -> Iterator[None]:
 
 
 def is_own_machine(host: str) -> bool:
-    """localhost and the addresses that stand for it."""
+    """Whether a host is localhost or an address that stands for it."""
     if host.lower().rstrip(".") in ("localhost", "localhost.localdomain", "ip6-localhost"):
         return True
     try:
@@ -124,6 +127,7 @@ def _resolve(point: MeetingPoint, say: Callable[[str], None]) -> None:
             socket.getaddrinfo(point.host, point.port)
             return
         except (OSError, UnicodeError) as error:
+            # A name that is no host name, such as a very long one, is a UnicodeError.
             reason = getattr(error, "strerror", None) or str(error)
         if time.monotonic() > deadline:
             raise StartError(
@@ -140,7 +144,7 @@ def _resolve(point: MeetingPoint, say: Callable[[str], None]) -> None:
 
 
 def must_be_free(port: int, name: str) -> None:
-    """Node 0 is about to listen there. name: what says the port. Raises StartError."""
+    """Raise StartError unless node 0 can listen at `port`, which `name` gave."""
     for family, address in ((socket.AF_INET6, "::"), (socket.AF_INET, "")):
         try:
             with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -182,8 +186,6 @@ def _wait_for_node_0(point: MeetingPoint, seconds: float, say: Callable[[str], N
 
 
 def _say_waiting(point: MeetingPoint, done: threading.Event, say: Callable[[str], None]) -> None:
-    from ml_train.launch.signals import workers
-
     wait = 2 * _PATIENCE_SECONDS
     while not done.wait(wait) and not workers():
         say(
@@ -215,7 +217,7 @@ def _endpoint(text: str, default_port: int) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _timeout(flags: Any) -> float:
+def _timeout(flags: argparse.Namespace) -> float:
     """torchrun's own for the rendezvous: --rdzv-conf timeout=SECONDS."""
     for pair in (flags.rdzv_conf or "").split(","):
         key, _, value = pair.partition("=")

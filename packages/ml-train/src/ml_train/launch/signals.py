@@ -1,9 +1,9 @@
-"""A signal to the launcher: passed on to the ranks, which save and leave; only then it leaves too.
+"""A signal to the launcher is passed on to the ranks; the launcher leaves once they have saved.
 
 torchrun kills its processes 30 s after a signal, saved or not, and starts them again where
---max-restarts allows. Here the launcher waits in the signal handler until they have ended by
-themselves: ml-train's ranks have --signal-limit-seconds for that. A signal that the launcher was
-started to ignore (nohup) stays ignored, which torchrun forgets.
+--max-restarts allows. Here the launcher waits in the signal handler until the processes have ended
+by themselves, for which ml-train's ranks have --signal-limit-seconds. A signal that the launcher
+was started to ignore (nohup) stays ignored; torchrun would handle it.
 """
 
 import contextlib
@@ -21,17 +21,23 @@ import psutil
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 _LIMIT_SECONDS = 600.0
 """Afterwards torchrun ends what is left: a stopped process, for instance."""
-_AFTER_REPEAT_SECONDS = 10.0
 _REPEAT_SECONDS = 2.0
+"""Signals that arrive within this time count as one: it may go to a process and to its group."""
+_AFTER_REPEAT_SECONDS = 10.0
+"""What is left of the limit after a second signal."""
 _STUCK_SECONDS = 3.0
+"""A main thread that has not handled a signal by then waits in native code."""
+
+Handler = Callable[[int, FrameType | None], object] | int | None
+"""What signal.signal takes and returns."""
 
 
 class PassedOn:
-    """A context in which signals to this process go to its workers."""
+    """A context in which signals to this process go on to its workers."""
 
     def __init__(self, say: Callable[[str], None]):
         self._say = say
-        self._previous: dict[int, Any] = {}
+        self._previous: dict[int, Handler] = {}
         self._ignored: set[int] = set()
         self._first: int | None = None
         self._started, self._deadline = 0.0, 0.0
@@ -40,10 +46,11 @@ class PassedOn:
         self._previous_descriptor = -1
 
     def __enter__(self) -> "PassedOn":
-        # torch sets this handler as it starts the processes, in every version alike.
+        # torch installs this handler for its signals when it starts the processes. All supported
+        # versions of torch look it up by this name.
         name = "torch.distributed.elastic.multiprocessing.api"
         self._api = cast(Any, importlib.import_module(name))
-        self._theirs = self._api._terminate_process_handler
+        self._torch_handler = self._api._terminate_process_handler
         self._api._terminate_process_handler = self._handle
         read_end, self._write_end = os.pipe()
         os.set_blocking(self._write_end, False)
@@ -57,7 +64,7 @@ class PassedOn:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._api._terminate_process_handler = self._theirs
+        self._api._terminate_process_handler = self._torch_handler
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(self._previous_descriptor)
@@ -70,8 +77,8 @@ class PassedOn:
             return 128 + number
         return next((code for code in known if code), 0)
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        """In the main thread. Raises torch's SignalException once no worker is left."""
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        """Runs in the main thread. Raises torch's SignalException once no worker is left."""
         if number in self._ignored:
             return
         now = time.monotonic()
@@ -79,7 +86,7 @@ class PassedOn:
         for process in processes:
             pass_on(process, number)
         if self._first is not None:
-            # The handler below in the stack is waiting; it only waits less.
+            # This call interrupts the first one, which waits below: shorten its wait.
             if now - self._started > _REPEAT_SECONDS:
                 self._deadline = min(self._deadline, now + _AFTER_REPEAT_SECONDS)
             return
@@ -99,15 +106,18 @@ class PassedOn:
         raise self._api.SignalException(f"got {_name(number)}", sigval=signal.Signals(number))
 
     def _watch(self, read_end: int) -> None:
-        """Before there are workers the main thread may wait in native code, deaf to signals."""
+        """End a launcher that waits for other nodes in native code, where no handler runs.
+
+        Python writes the number of every signal to the pipe, whatever the main thread does.
+        """
         while numbers := os.read(read_end, 64):
-            heard = [number for number in numbers if number in self._previous]
-            if not heard:
+            passed_on = [number for number in numbers if number in self._previous]
+            if not passed_on:
                 continue
             time.sleep(_STUCK_SECONDS)
             if self._first is None and not workers():
-                self._say(f"launch: {_name(heard[0])}: ended before the processes were started")
-                os._exit(128 + heard[0])
+                self._say(f"launch: {_name(passed_on[0])}: ended before the processes were started")
+                os._exit(128 + passed_on[0])
         os.close(read_end)
 
 
@@ -122,7 +132,7 @@ def workers() -> list[psutil.Process]:
 
 
 def pass_on(process: psutil.Process, number: int) -> None:
-    """To the worker's whole group where it leads one, as torch starts it."""
+    """Send a signal to a worker, and to its process group where it leads that, as under torch."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         if os.getpgid(process.pid) == process.pid:
             os.killpg(process.pid, number)
@@ -131,7 +141,10 @@ def pass_on(process: psutil.Process, number: int) -> None:
 
 
 def ended_with(pid: int) -> int | None:
-    """A child's exit code as a shell gives it; None while it runs. torch still gets it too."""
+    """A child's exit code as a shell gives it; None while it runs.
+
+    WNOWAIT leaves the code where it is, so that torch gets it as well.
+    """
     try:
         status = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:

@@ -1,9 +1,9 @@
 """All ranks of a run hold the same facts: settings, model, versions, files.
 
 Facts are compared through the key-value store, before any process group exists: ranks with other
-layouts make other groups and would wait for each other for ever. Each rank compares its facts with
-rank 0's, so that the store serves one small document to each rank and gets one back from those
-that differ. Then every rank ends with the same sentence.
+layouts would make other groups and wait for each other for ever. Rank 0 puts its facts in the
+store. Every other rank reads them, compares them with its own, and puts its facts in the store
+only where they differ. Then every rank ends with the same sentence.
 """
 
 import json
@@ -12,10 +12,13 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 from ml_train.errors import ConfigError, StartError
 from ml_train.parallel.layout import World
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
 
 _MOST_DIFFERENCES = 6
 """Told of a node; a model of another name differs in most of its fields."""
@@ -23,10 +26,19 @@ _MOST_NODES = 4
 _MOST_REPORTS = 256
 _POLL_SECONDS = 0.02
 _STORE_OUTLIVES_SECONDS = 30.0
+"""How long rank 0 waits, before it ends, until the others have read the differences."""
+
+
+class _Report(TypedDict):
+    """Facts of a rank, as the store holds them."""
+
+    node: int
+    host: str
+    facts: dict[str, str]
 
 
 def agree(
-    facts: Mapping[str, str], *, store: Any, world: World, timeout: timedelta, start: str
+    facts: Mapping[str, str], *, store: "Store", world: World, timeout: timedelta, start: str
 ) -> None:
     """Compare this rank's facts with rank 0's. Collective over the store alone.
 
@@ -37,11 +49,11 @@ def agree(
     if world.size == 1:
         return
     key = f"ml_train/facts/{start}"
-    own = {"node": _node(world), "host": socket.gethostname(), "facts": dict(facts)}
+    own: _Report = {"node": _node(world), "host": socket.gethostname(), "facts": dict(facts)}
     if world.rank == 0:
         store.set(key, json.dumps(own))
     try:
-        first = json.loads(store.get(key))
+        first: _Report = json.loads(store.get(key))
     except RuntimeError as error:
         raise StartError(_late(timeout)) from error
     names = [name for name, value in facts.items() if first["facts"].get(name) != value]
@@ -53,7 +65,7 @@ def agree(
     if not _reached(store, f"{key}/compared", world.size, timeout.total_seconds()):
         raise StartError(_late(timeout))
     count = min(store.add(f"{key}/differing", 0), _MOST_REPORTS)
-    reports = [json.loads(store.get(f"{key}/differing/{n + 1}")) for n in range(count)]
+    reports = [json.loads(store.get(f"{key}/differing/{n}")) for n in range(1, count + 1)]
     if reports:
         store.add(f"{key}/told", 1)
         if world.rank == 0:
@@ -62,7 +74,7 @@ def agree(
         raise ConfigError(_sentence(first, reports))
 
 
-def _reached(store: Any, key: str, count: int, seconds: float) -> bool:
+def _reached(store: "Store", key: str, count: int, seconds: float) -> bool:
     """Wait until a counter of the store has reached `count`; False when it takes too long."""
     deadline = time.monotonic() + seconds
     while store.add(key, 0) < count:
@@ -72,8 +84,9 @@ def _reached(store: Any, key: str, count: int, seconds: float) -> bool:
     return True
 
 
-def _sentence(first: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]) -> str:
-    by_node: dict[int, Mapping[str, Any]] = {}
+def _sentence(first: _Report, reports: Sequence[_Report]) -> str:
+    # Of each node the report with the most facts: the sort puts it last.
+    by_node: dict[int, _Report] = {}
     for report in sorted(reports, key=lambda report: (report["node"], len(report["facts"]))):
         by_node[report["node"]] = report
     parts = []

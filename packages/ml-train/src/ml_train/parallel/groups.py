@@ -9,10 +9,16 @@ import uuid
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.distributed as dist
+from megatron.core import parallel_state
+from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
+from torch._C._distributed_c10d import PrefixStore, Store
+from torch.distributed import distributed_c10d
+from torch.distributed.rendezvous import rendezvous
 
 from ml_train.config.sections.parallel import ParallelSection
 from ml_train.errors import ConfigError, StartError
@@ -20,12 +26,17 @@ from ml_train.launch.meeting_point import must_be_free
 from ml_train.parallel.agreement import agree
 from ml_train.parallel.layout import Layout, World
 
+if TYPE_CHECKING:
+    from ml_models.platforms.base import Platform
+
+_POLL_SECONDS = 0.02
+
 
 @contextlib.contextmanager
 def process_groups(
     layout: Layout,
     world: World,
-    platform: Any,
+    platform: "Platform",
     parallel: ParallelSection,
     *,
     seed: int,
@@ -35,18 +46,13 @@ def process_groups(
 
     facts: what all ranks agree on before a group is made, see parallel/agreement.py.
     Gives the name of this start of the job, the same on all ranks and never used before.
+    Raises ConfigError and StartError.
     """
-    from megatron.core import parallel_state
-    from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
-
     if parallel.distributed_backend not in (None, platform.backend):
         raise ConfigError(
             f"--distributed-backend is {parallel.distributed_backend}, but the platform "
             f"{platform.name} communicates through {platform.backend}. Drop the flag."
         )
-    from torch._C._distributed_c10d import PrefixStore
-    from torch.distributed.rendezvous import rendezvous
-
     point = _meeting_point(world)
     try:
         store, _, _ = next(rendezvous(point, world.rank, world.size, timeout=parallel.timeout))
@@ -58,7 +64,7 @@ def process_groups(
         ) from error
     start = agree_on_start(store, world, parallel.timeout)
     agree(facts, store=store, world=world, timeout=parallel.timeout, start=start)
-    torch.distributed.init_process_group(
+    dist.init_process_group(
         platform.backend,
         timeout=parallel.timeout,
         rank=world.rank,
@@ -86,23 +92,26 @@ def process_groups(
     finally:
         parallel_state.destroy_model_parallel()
         with contextlib.suppress(RuntimeError):
-            torch.distributed.destroy_process_group()
+            dist.destroy_process_group()
 
 
-def agree_on_start(store: Any, world: World, timeout: timedelta) -> str:
+def agree_on_start(store: Store, world: World, timeout: timedelta) -> str:
     """A name for this start of the job, from rank 0 to all. Collective over the store alone.
 
-    torchrun keeps one key-value store over all restarts, and torch uses the same keys each time:
-    a rank that reads the address of a dead one waits for it in vain. (Its count of restarts is no
-    name: it differs between nodes.) Each rank asks with a word of its own, so that no answer of an
-    earlier start is taken for this one's.
+    torchrun keeps a key-value store over all restarts of a job, and torch uses the same keys at
+    each restart. A rank that reads the address of a process of an earlier start waits for it in
+    vain. With the name of the start in front, torch's keys are new. torchrun's count of restarts
+    cannot be the name, as it differs between nodes.
+
+    The store may also hold answers of an earlier start. So each rank asks with a random word
+    (hello/RANK) and takes the answer to that word alone (welcome/WORD).
     """
     deadline = time.monotonic() + timeout.total_seconds()
     word = uuid.uuid4().hex
     if world.rank:
         store.set(f"ml_train/hello/{world.rank}", word)
         try:
-            start: str = store.get(f"ml_train/welcome/{word}").decode()
+            start = store.get(f"ml_train/welcome/{word}").decode()
         except RuntimeError as error:
             raise StartError(
                 f"Rank {world.rank} got no answer from rank 0 within {timeout.total_seconds():g} s "
@@ -110,35 +119,35 @@ def agree_on_start(store: Any, world: World, timeout: timedelta) -> str:
             ) from error
         store.add(f"ml_train/here/{start}", 1)
         return start
+    # Rank 0 gives its own word as the name. A rank's word may be an earlier start's at first and
+    # change later, so every new word is answered until all ranks have counted themselves in.
     answered: dict[int, bytes] = {}
     while store.add(f"ml_train/here/{word}", 0) < world.size - 1:
         for rank in range(1, world.size):
             key = f"ml_train/hello/{rank}"
-            said = store.get(key) if store.check([key]) else b""
-            if said and answered.get(rank) != said:
-                answered[rank] = said
-                store.set(f"ml_train/welcome/{said.decode()}", word)
+            question = store.get(key) if store.check([key]) else b""
+            if question and answered.get(rank) != question:
+                answered[rank] = question
+                store.set(f"ml_train/welcome/{question.decode()}", word)
         if time.monotonic() > deadline:
             raise StartError(
                 f"Not all of the {world.size} processes came within {timeout.total_seconds():g} s "
                 f"(--distributed-timeout-minutes); {store.add(f'ml_train/here/{word}', 0) + 1} did."
             )
-        time.sleep(0.02)
+        time.sleep(_POLL_SECONDS)
     return word
 
 
 def _same_timeout_everywhere(timeout: timedelta) -> None:
-    """megatron-core makes its gloo groups of expert-data ranks with torch's 30 minutes."""
-    from torch.distributed import distributed_c10d
-
+    """megatron-core makes its gloo groups of expert-data ranks with torch's own 30 minutes."""
     for group, (backend, _) in distributed_c10d._world.pg_map.items():
         if "gloo" in backend or "nccl" in backend:
             distributed_c10d._set_pg_timeout(timeout, group)
 
 
-def host_group(timeout: timedelta, description: str) -> Any:
+def host_group(timeout: timedelta, description: str) -> dist.ProcessGroup:
     """A gloo group of all ranks for agreements between hosts. Collective."""
-    return torch.distributed.new_group(backend="gloo", timeout=timeout, group_desc=description)
+    return dist.new_group(backend="gloo", timeout=timeout, group_desc=description)
 
 
 def _meeting_point(world: World) -> str:

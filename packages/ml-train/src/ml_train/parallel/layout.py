@@ -1,12 +1,15 @@
 """Is a layout legal? Answered from numbers alone, before any process group or model exists.
 
-world = TP x PP x DP. The experts divide the same processes of one stage anew, as ETP x EP x EDP.
+world = TP x PP x DP. The processes of a pipeline stage are divided twice: as TP x DP for the dense
+layers, and as ETP x EP x EDP for the experts.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ml_models.build import check_layout
+from ml_models.errors import LayoutError as ModelLayoutError
 from ml_train.config.sections.parallel import ParallelSection
 from ml_train.errors import LayoutError
 
@@ -24,7 +27,7 @@ class World:
 
     @staticmethod
     def from_environment(environment: Mapping[str, str]) -> "World":
-        """What torchrun sets; one process where it sets nothing."""
+        """From the variables that torchrun sets; a world of one process where it sets none."""
         values = []
         for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0)):
             text = environment.get(name, str(default))
@@ -127,10 +130,7 @@ def make_layout(
 
 
 def _check_model(model: "ModelConfig", *, tp: int, pp: int, ep: int, etp: int) -> None:
-    """The rules of the model itself, under the names of our flags."""
-    from ml_models.build import check_layout
-    from ml_models.errors import LayoutError as ModelLayoutError
-
+    """The rules of the model itself, with the names of ml-train's flags in their errors."""
     try:
         check_layout(model, tp=tp, pp=pp, ep=ep, etp=etp)
     except ModelLayoutError as error:
@@ -205,4 +205,4 @@ def _check_world(world: int, *, tp: int, pp: int, ep: int, etp: int) -> None:
 
 
 def _divisors(total: int) -> str:
-    return ", ".join(str(i) for i in range(1, min(total, 64) + 1) if total % i == 0)
+    return ", ".join(str(size) for size in range(1, min(total, 64) + 1) if total % size == 0)

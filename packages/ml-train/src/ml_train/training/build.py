@@ -3,21 +3,30 @@
 from typing import TYPE_CHECKING, Any
 
 import torch
+from megatron.core import parallel_state
+from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig
+from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
+from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
+from megatron.core.transformer.module import Float16Module
 
+from ml_models.build import build_model, make_transformer_config, pad_vocab_size
+from ml_models.megatron_core import differences
 from ml_train.config.run import RunConfig
 from ml_train.config.sections.optimizer import OptimizerSection
 from ml_train.parallel.layout import Layout
 
 if TYPE_CHECKING:
+    from megatron.core.optimizer.optimizer import MegatronOptimizer
+    from megatron.core.transformer import TransformerConfig
+
     from ml_models.config import ModelConfig
+    from ml_models.platforms.base import Platform
 
 
 def transformer_config(
     config: RunConfig, model: "ModelConfig", layout: Layout, device: torch.device
-) -> Any:
+) -> "TransformerConfig":
     """megatron-core's TransformerConfig of a run, whose parameters are made on `device`."""
-    from ml_models.build import make_transformer_config
-
     training, section, parallel = config.training, config.model, config.parallel
     dtype = torch.bfloat16 if training.bf16 else torch.float32
     fields: dict[str, Any] = {
@@ -46,31 +55,29 @@ def transformer_config(
         fields["init_method_std"] = section.init_method_std
     if layout.vp > 1:
         fields["virtual_pipeline_model_parallel_size"] = layout.vp
-        # Batched sends mix up the two directions between two stages: both go to the same peer.
+        # With two stages the next and the previous stage are the same peer. megatron-core's batched
+        # sends mix up the two directions then; separate ones do not.
         fields["overlap_p2p_comm"] = True
         fields["batch_p2p_comm"] = False
     return make_transformer_config(model, device=device, **fields)
 
 
 def model_chunks(
-    config: RunConfig, model: "ModelConfig", layout: Layout, transformer: Any, device: torch.device
-) -> list[Any]:
+    config: RunConfig,
+    model: "ModelConfig",
+    layout: Layout,
+    transformer: "TransformerConfig",
+    device: torch.device,
+) -> list[DistributedDataParallel]:
     """This rank's virtual stages, wrapped for mixed precision and data parallelism."""
-    from megatron.core import parallel_state
-    from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig
-    from megatron.core.transformer.module import Float16Module
-
-    from ml_models.build import build_model, pad_vocab_size
-    from ml_models.megatron_core import differences
-
     padded = pad_vocab_size(model.vocab_size, config.model.make_vocab_size_divisible_by, layout.tp)
-    chunks: list[Any] = []
+    chunks = []
     for number in range(layout.vp):
         stage = number if layout.vp > 1 else None
         if stage is not None:
             parallel_state.set_virtual_pipeline_model_parallel_rank(stage)
         first, last = differences.is_first_and_last_stage(stage)
-        chunk: Any = build_model(
+        chunk = build_model(
             model,
             transformer,
             padded_vocab_size=padded,
@@ -81,6 +88,16 @@ def model_chunks(
             execution=config.model.execution,
         ).to(device)
         chunks.append(Float16Module(transformer, chunk) if config.training.bf16 else chunk)
+    return _data_parallel(config, layout, transformer, chunks)
+
+
+def _data_parallel(
+    config: RunConfig,
+    layout: Layout,
+    transformer: "TransformerConfig",
+    chunks: list[torch.nn.Module],
+) -> list[DistributedDataParallel]:
+    """Give each chunk its gradient buffers, which are reduced over the data-parallel ranks."""
     overlap = config.parallel.overlap_grad_reduce
     ddp = DistributedDataParallelConfig(
         grad_reduce_in_fp32=True,
@@ -88,6 +105,8 @@ def model_chunks(
         overlap_param_gather=config.parallel.overlap_param_gather,
         use_distributed_optimizer=config.optimizer.use_distributed_optimizer,
         check_for_nan_in_grad=False,
+        # Parameters in a bucket, by Megatron's rule: with more ranks buckets are larger, so that
+        # the part of each rank is still limited by bandwidth and not by latency.
         bucket_size=max(40_000_000, 1_000_000 * layout.dp) if overlap else None,
     )
     wrapped = []
@@ -104,11 +123,10 @@ def model_chunks(
     return wrapped
 
 
-def optimizer_and_schedule(config: RunConfig, chunks: list[Any], platform: Any) -> tuple[Any, Any]:
+def optimizer_and_schedule(
+    config: RunConfig, chunks: list[DistributedDataParallel], platform: "Platform"
+) -> tuple["MegatronOptimizer", OptimizerParamScheduler]:
     """Adam over all chunks, and the learning rate as a function of steps."""
-    from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
-    from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
-
     settings, training = config.optimizer, config.training
     optimizer = get_megatron_optimizer(
         OptimizerConfig(

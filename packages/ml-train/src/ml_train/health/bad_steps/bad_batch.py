@@ -38,7 +38,7 @@ def own_part(train_module: Any, stream: Any, consumed: int, losses: list[float])
     """What this rank knows about the global batch that begins at sample `consumed`."""
     from megatron.core import parallel_state
 
-    from ml_train.checkpoint.run_state import coordinates
+    from ml_train.parallel.coordinates import coordinates
 
     tensor_rank = parallel_state.get_tensor_model_parallel_rank()
     stage = parallel_state.get_pipeline_model_parallel_rank()

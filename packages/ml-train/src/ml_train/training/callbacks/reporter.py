@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from ml_train import terminal
+from ml_train.checkpoint.directory.store import iteration_of
 from ml_train.checkpoint.run_state import RunState
-from ml_train.checkpoint.store import iteration_of
 from ml_train.training.callbacks.base import Callback, TrainerView
 from ml_train.training.metrics import StepMetrics
 

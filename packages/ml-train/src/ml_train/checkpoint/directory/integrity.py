@@ -1,6 +1,7 @@
-"""Is a folder a whole checkpoint, and may a library read it? Over ml_models.files' helpers.
+"""Is a folder a whole checkpoint, and may a library read it? Damaged checkpoints are refused here.
 
-Each of several ranks may take a part of the checksums, which read every byte.
+The checks of names, sizes, checksums and pickles are ml_models.files'. Each of several ranks may
+take a part of the checksums, which read every byte.
 """
 
 import json
@@ -9,11 +10,9 @@ from pathlib import Path
 from ml_models.conversion.open import convert_command, formats_of
 from ml_models.errors import WeightError
 from ml_models.files.hashes import sha256_of
-from ml_models.files.integrity import COMPLETE, INTEGRITY, is_whole, verify_integrity
+from ml_models.files.integrity import COMPLETE, INTEGRITY, verify_integrity
 from ml_models.files.pickles import check_distributed_checkpoint
 from ml_models.formats.megatron.model_config import MODEL_CONFIG
-
-__all__ = ["faults", "foreign_weights", "is_whole"]
 
 _WHOSE = {
     "megatron": "was saved by Megatron-LM or ModelLink",
@@ -29,10 +28,9 @@ def faults(folder: Path, *, checksums: bool, part: int = 0, parts: int = 1) -> l
     """
     if part == 0 and (foreign := foreign_weights(folder)) is not None:
         return [foreign]
-    found = verify_integrity(folder) if part == 0 else []
-    if found:
-        return [fault.rstrip(".") for fault in found]
     if part == 0:
+        if missing_or_cut := verify_integrity(folder):
+            return [fault.rstrip(".") for fault in missing_or_cut]
         try:
             check_distributed_checkpoint(folder)
         except WeightError as error:
@@ -41,9 +39,9 @@ def faults(folder: Path, *, checksums: bool, part: int = 0, parts: int = 1) -> l
 
 
 def foreign_weights(path: Path) -> str | None:
-    """Whose weights a folder holds that no run of ours saved, and the command that converts them.
+    """Which other program's weights a folder holds, and the command that converts them.
 
-    None for a checkpoint of ours, a directory of checkpoints, and a folder without weights.
+    None for a checkpoint of ml-train, a directory of checkpoints, and a folder without weights.
     """
     folder = path.parent if path.is_file() else path
     # Not integrity.json: megatron-core 0.19 writes one of its own by that name.
@@ -71,5 +69,5 @@ def _wrong_checksums(folder: Path, part: int, parts: int) -> list[str]:
             if sha256_of(folder / name) != files[name]["sha256"]
         ]
     except (OSError, ValueError, KeyError, TypeError):
-        # Whatever is wrong with names and sizes, part 0 says it.
+        # Part 0 tells what is wrong with names and sizes.
         return []

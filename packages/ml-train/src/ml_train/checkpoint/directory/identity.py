@@ -1,8 +1,8 @@
-"""Whose checkpoint it is: a name for the run, where it began, and which save of the folder it is.
+"""Which run a checkpoint belongs to, where that run began, and the number of the save.
 
-Kept in run_state.json as "identity". Checkpoints of version 1.0.0 have none: their run has no
-name. `save_number` counts the saves in a folder, whichever run made them: the largest is the last
-one that was written, whatever its step is.
+run_state.json holds it as "identity". Checkpoints of version 1.0.0 hold none: their run has no
+name. `save_number` counts the saves in a folder over all runs. The checkpoint with the largest
+number is the last written, whatever its step is.
 """
 
 import json
@@ -11,7 +11,6 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +26,7 @@ class RunIdentity:
     """The run of the checkpoint that it began with."""
     parent_iteration: int | None = None
     """The step of that checkpoint."""
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
     """section.name -> value of the start that wrote the checkpoint."""
 
     @staticmethod
@@ -35,7 +34,7 @@ class RunIdentity:
         *,
         origin: str | None = None,
         parent: "Record | None" = None,
-        settings: Mapping[str, Any] | None = None,
+        settings: Mapping[str, object] | None = None,
     ) -> "RunIdentity":
         """A run that begins now."""
         return RunIdentity(
@@ -47,11 +46,11 @@ class RunIdentity:
             settings=settings or {},
         )
 
-    def going_on(self, settings: Mapping[str, Any]) -> "RunIdentity":
+    def going_on(self, settings: Mapping[str, object]) -> "RunIdentity":
         """The same run at a later start."""
         return replace(self, settings=settings)
 
-    def to_dict(self, save_number: int) -> dict[str, Any]:
+    def to_dict(self, save_number: int) -> dict[str, object]:
         """For run_state.json."""
         return {**asdict(self), "save_number": save_number}
 
@@ -73,10 +72,10 @@ class Record:
 
 
 def read_record(path: Path, iteration: int | None = None) -> Record:
-    """Of the checkpoint in `path`; iteration: what its name says, where it says it.
+    """The record of the checkpoint in `path`. iteration: the step in its name, where it has that.
 
-    One whose run_state.json cannot be read has no identity: it is refused as damaged where it would
-    be loaded.
+    A checkpoint whose run_state.json cannot be read gets a record without identity. Loading it is
+    refused, as it is damaged.
     """
     try:
         document = json.loads((path / "run_state.json").read_text(encoding="utf-8"))
@@ -92,12 +91,12 @@ def read_record(path: Path, iteration: int | None = None) -> Record:
         return Record(path=path, iteration=iteration or 0)
 
 
-def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+def plain(settings: Mapping[str, object]) -> dict[str, object]:
     """Settings as JSON gives them back, to be compared with a checkpoint's."""
-    values: dict[str, Any] = json.loads(json.dumps(settings, default=str))
+    values: dict[str, object] = json.loads(json.dumps(settings, default=str))
     return values
 
 
-def differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+def differing(first: Mapping[str, object], second: Mapping[str, object]) -> list[str]:
     """The settings that are not the same in both, by their keys."""
     return sorted(name for name in {*first, *second} if first.get(name) != second.get(name))

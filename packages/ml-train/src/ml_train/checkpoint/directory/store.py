@@ -6,9 +6,9 @@ SAVE/iter_0000010.old/          about to be replaced or deleted
 SAVE/iter_0000010.run-1f3a9c02/ another run's, set aside as this run saved the same step
 SAVE/latest_checkpointed_iteration.txt   the step that was written last, as Megatron writes it
 
-The order is that of writing, not of steps: every checkpoint carries the number of its save
-(ml_train.checkpoint.identity). The text file is for people and other tools. It is written after
-the checkpoint, so a process that dies in between loses nothing.
+The order is that of writing, not of steps: every checkpoint carries the number of its save (see
+identity.py). The text file is for people and other tools. It is written after the checkpoint, so a
+process that dies in between loses nothing.
 """
 
 import os
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ml_models.files.durable import flush_folder, write_durably
 from ml_models.files.integrity import COMPLETE
-from ml_train.checkpoint.identity import Record, RunIdentity, read_record
+from ml_train.checkpoint.directory.identity import Record, RunIdentity, read_record
 
 _NAME = re.compile(r"^iter_(\d{7,})$")
 PARTIAL, OUTGOING = ".tmp", ".old"
@@ -39,7 +39,7 @@ def iteration_of(path: Path) -> int | None:
 def records(directory: Path) -> list[Record]:
     """Checkpoints under their final names, the last written first.
 
-    Those of version 1.0.0 have no number: they come behind all that do, by their steps.
+    Checkpoints of version 1.0.0 have no save number: they follow the others, ordered by step.
     """
     if not directory.is_dir():
         return []
@@ -57,14 +57,16 @@ def record_of(path: Path) -> Record:
 
 
 def checkpoints(directory: Path) -> list[Path]:
-    """The folders of the run that wrote last, the last written first, as lineage() has them."""
+    """The folders that the run that wrote last may go back to, as lineage() orders them."""
     known = records(directory)
     return [record.path for record in lineage(known, known[0].identity)] if known else []
 
 
 def lineage(known: list[Record], identity: RunIdentity | None) -> list[Record]:
-    """The checkpoints that a run may go back to: its own, then those of the run that it left, up
-    to the step where it left it, and so on. `known`: as records() gives them.
+    """The checkpoints that a run may go back to, the last written first.
+
+    They are its own, then those of the run that it branched off from, up to the step of the branch,
+    and so on. `known`: as records() gives them.
     """
     run = identity.run_id if identity else None
     own = [record for record in known if record.run_id == run]
@@ -77,14 +79,14 @@ def lineage(known: list[Record], identity: RunIdentity | None) -> list[Record]:
 
 
 def partial_saves(directory: Path) -> list[Path]:
-    """What processes that died while saving have left."""
+    """Folders that processes left that died while saving."""
     if not directory.is_dir():
         return []
     return sorted(directory.glob(f"iter_*{PARTIAL}"))
 
 
 def begin(directory: Path, iteration: int) -> Path:
-    """An empty folder under the temporary name. Takes away what dead processes left. OSError."""
+    """Remove what dead processes left and make an empty folder, temporarily named. OSError."""
     directory.mkdir(parents=True, exist_ok=True)
     recover(directory)
     for left in partial_saves(directory):
@@ -112,7 +114,7 @@ def publish(partial: Path) -> Path:
 
 
 def _aside(folder: Path, partial: Path) -> Path | None:
-    """Where to move the checkpoint in `folder`; None if `partial` is the same run's."""
+    """A free name for the checkpoint in `folder`; None if `partial` is the same run's."""
     replaced_run, saving_run = (read_record(path).run_id for path in (folder, partial))
     if replaced_run == saving_run:
         return None
@@ -125,7 +127,7 @@ def _aside(folder: Path, partial: Path) -> Path | None:
 
 
 def discard(partial: Path) -> None:
-    """Take away a save that failed."""
+    """Remove a save that failed."""
     shutil.rmtree(partial, ignore_errors=True)
 
 
@@ -142,7 +144,7 @@ def point_to(folder: Path) -> None:
 def apply_policy(
     directory: Path, *, keep_last: int | None, keep_every: int | None, run_id: str | None = None
 ) -> list[Path]:
-    """Delete what the policy does not keep of the run `run_id`; returns what was deleted.
+    """Delete what the policy does not keep of the run `run_id`, and return it.
 
     The last written stays in any case, and so does every checkpoint of another run.
     """
@@ -162,7 +164,7 @@ def apply_policy(
 
 
 def recover(directory: Path) -> None:
-    """A process may have died between the two renames of publish(), or while deleting."""
+    """Finish what a process left that died between the renames of publish(), or while deleting."""
     for partial in partial_saves(directory):
         folder = partial.with_name(partial.name.removesuffix(PARTIAL))
         # The marker is written last: only the name is missing.

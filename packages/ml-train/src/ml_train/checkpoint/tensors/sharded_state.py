@@ -11,34 +11,77 @@ are never read from a checkpoint: the configuration of the run that loads decide
 """
 
 import contextlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, cast
 
 import torch
+from megatron.core import parallel_state
+from megatron.core.dist_checkpointing.dict_utils import nested_values
+from megatron.core.dist_checkpointing.mapping import (
+    ShardedObject,
+    ShardedStateDict,
+    ShardedTensor,
+    ShardedTensorFactory,
+    StateDict,
+)
 
 from ml_models.megatron_core import differences
-from ml_train.checkpoint import torch_dist
+from ml_train.checkpoint.tensors import torch_dist
 from ml_train.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from megatron.core.optimizer.optimizer import MegatronOptimizer
+    from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
+    from megatron.core.transformer.module import MegatronModule
+
+    from ml_models.config import ModelConfig
 
 PARAM = "optimizer.state.param."
 
+Shapes = Mapping[str, tuple[int, ...]]
+"""Key of a checkpoint's tensor -> its global shape."""
 
-def unwrapped(chunk: Any) -> Any:
+
+class TrainedModel(Protocol):
+    """What a checkpoint stores of a run and loads into it. TrainModule has these attributes."""
+
+    @property
+    def model_chunks(self) -> Sequence[torch.nn.Module]:
+        """This rank's virtual pipeline stages."""
+        ...
+
+    @property
+    def model_config(self) -> "ModelConfig":
+        """The model that the chunks are parts of."""
+        ...
+
+    @property
+    def optimizer(self) -> "MegatronOptimizer | None":
+        """None where the weights alone are loaded, as for inference."""
+        ...
+
+    @property
+    def opt_param_scheduler(self) -> "OptimizerParamScheduler | None":
+        """The learning-rate schedule."""
+        ...
+
+
+def unwrapped(chunk: torch.nn.Module) -> torch.nn.Module:
     """The model inside DistributedDataParallel, Float16Module and the like."""
-    while hasattr(chunk, "module"):
-        chunk = chunk.module
+    while isinstance(inner := getattr(chunk, "module", None), torch.nn.Module):
+        chunk = inner
     return chunk
 
 
-def model_state(train_module: Any) -> dict[str, Any]:
+def model_state(train_module: TrainedModel) -> dict[str, ShardedStateDict]:
     """Sharded state of each model chunk: model0, model1, ..."""
-    from megatron.core.dist_checkpointing.mapping import ShardedObject
-
     state = {}
     for number, chunk in enumerate(train_module.model_chunks):
         with _virtual_stage(number, len(train_module.model_chunks)):
-            sharded = unwrapped(chunk).sharded_state_dict(metadata=differences.sharding_metadata())
-        # TransformerEngine's _extra_state placeholders: pickles without content.
+            stage = cast("MegatronModule", unwrapped(chunk))
+            sharded = stage.sharded_state_dict(metadata=differences.sharding_metadata())
+        # The ShardedObjects are TransformerEngine's _extra_state: pickles without content.
         state[f"model{number}"] = {
             key: value for key, value in sharded.items() if not isinstance(value, ShardedObject)
         }
@@ -48,8 +91,6 @@ def model_state(train_module: Any) -> dict[str, Any]:
 @contextlib.contextmanager
 def _virtual_stage(number: int, total: int) -> Iterator[None]:
     """The 0.12 line numbers the layers of a chunk by the virtual stage that is current."""
-    from megatron.core import parallel_state
-
     if total == 1:
         yield
         return
@@ -61,9 +102,13 @@ def _virtual_stage(number: int, total: int) -> Iterator[None]:
         parallel_state.set_virtual_pipeline_model_parallel_rank(before)
 
 
-def optimizer_state(train_module: Any, model: dict[str, Any], *, is_loading: bool) -> Any:
-    """Sharded state of the optimizer. Collective: the distributed one gathers its shards."""
-    optimizer = train_module.optimizer
+def optimizer_state(
+    optimizer: "MegatronOptimizer", model: dict[str, ShardedStateDict], *, is_loading: bool
+) -> ShardedStateDict:
+    """Sharded state of the optimizer. Collective: the distributed one gathers its shards.
+
+    model: what model_state() gave; the optimizer reads the keys of its parameters there.
+    """
     initialise_adam(optimizer)
     state = optimizer.sharded_state_dict(
         model, is_loading=is_loading, **differences.sharded_optimizer_arguments()
@@ -72,7 +117,9 @@ def optimizer_state(train_module: Any, model: dict[str, Any], *, is_loading: boo
     return state
 
 
-def without_redundant_params(tensors: dict[str, list[Any]]) -> dict[str, list[Any]]:
+def without_redundant_params(
+    tensors: dict[str, list[ShardedTensor]],
+) -> dict[str, list[ShardedTensor]]:
     """Drop main parameters whose model parameter has the same bits: those of float32 runs."""
     return {
         key: shards
@@ -81,7 +128,7 @@ def without_redundant_params(tensors: dict[str, list[Any]]) -> dict[str, list[An
     }
 
 
-def load_model(train_module: Any, folder: Any, available: dict[str, tuple[int, ...]]) -> None:
+def load_model(train_module: TrainedModel, folder: Path) -> None:
     """Read the model's parameters and buffers. Collective after the check of keys."""
     state = model_state(train_module)
     loaded = torch_dist.load_tensors(state, folder)
@@ -95,25 +142,24 @@ def load_model(train_module: Any, folder: Any, available: dict[str, tuple[int, .
             )
 
 
-def load_optimizer(
-    train_module: Any, folder: Any, available: dict[str, tuple[int, ...]], step: int
-) -> None:
+def load_optimizer(train_module: TrainedModel, folder: Path, available: Shapes, step: int) -> None:
     """Read Adam's moments and the main parameters, and set Adam's step. Collective."""
-    initialise_adam(train_module.optimizer)
+    optimizer = train_module.optimizer
+    initialise_adam(optimizer)
     # Any step but 0: the core's plain optimizers leave a step of 0 out and then miss it.
-    set_adam_step(train_module.optimizer, max(step, 1))
-    state = optimizer_state(train_module, model_state(train_module), is_loading=True)
+    set_adam_step(optimizer, max(step, 1))
+    state = optimizer_state(optimizer, model_state(train_module), is_loading=True)
     for tensor in _sharded_tensors(state):
         if tensor.key.startswith(PARAM) and tensor.key not in available:
             tensor.key = tensor.key[len(PARAM) :]
     loaded = torch_dist.load_tensors(state, folder)
-    leaves = _leaves(train_module.optimizer)
+    leaves = _leaves(optimizer)
     for number, leaf in enumerate(leaves):
         _load_leaf(leaf, loaded if len(leaves) == 1 else loaded[number])
-    set_adam_step(train_module.optimizer, step)
+    set_adam_step(optimizer, step)
 
 
-def _load_leaf(leaf: Any, loaded: Any) -> None:
+def _load_leaf(leaf: "MegatronOptimizer", loaded: StateDict) -> None:
     if not _is_distributed(leaf):
         leaf.load_state_dict(loaded)
         return
@@ -123,7 +169,7 @@ def _load_leaf(leaf: Any, loaded: Any) -> None:
     differences.load_distributed_state(leaf, loaded["param_state"])
 
 
-def faults_of_keys(state: Any, available: dict[str, tuple[int, ...]]) -> str | None:
+def faults_of_keys(state: ShardedStateDict, available: Shapes) -> str | None:
     """Why a checkpoint with these keys and shapes does not fit, or None."""
     missing, misshapen = [], []
     for tensor in _sharded_tensors(state):
@@ -141,7 +187,7 @@ def faults_of_keys(state: Any, available: dict[str, tuple[int, ...]]) -> str | N
     return None
 
 
-def adam_step(optimizer: Any) -> int:
+def adam_step(optimizer: "MegatronOptimizer") -> int:
     """Updates that Adam has done: less than the iteration where updates were skipped."""
     for inner in _torch_optimizers(optimizer):
         for state in inner.state.values():
@@ -153,7 +199,7 @@ def adam_step(optimizer: Any) -> int:
     return 0
 
 
-def set_adam_step(optimizer: Any, step: int) -> None:
+def set_adam_step(optimizer: "MegatronOptimizer", step: int) -> None:
     """Give every parameter a step of its own.
 
     The core's distributed optimizer hands one tensor to all parameters, and torch's Adam adds to
@@ -168,7 +214,7 @@ def set_adam_step(optimizer: Any, step: int) -> None:
                 group["step"] = step
 
 
-def initialise_adam(optimizer: Any) -> None:
+def initialise_adam(optimizer: "MegatronOptimizer") -> None:
     """Moments of zero for parameters that have had no update yet.
 
     The core's distributed optimizer reads the step from existing state and fails without any.
@@ -185,40 +231,38 @@ def initialise_adam(optimizer: Any) -> None:
                         state[name] = torch.zeros_like(parameter.data)
 
 
-def gathered_prefix(optimizer: Any) -> str | None:
+def gathered_prefix(optimizer: "MegatronOptimizer") -> str | None:
     """Keys whose tensors no update will touch, as they were gathered for the save."""
     gathered = all(_is_distributed(leaf) for leaf in _leaves(optimizer))
     return "optimizer.state." if gathered and differences.gathers_distributed_state() else None
 
 
-def set_schedule(scheduler: Any, num_steps: int) -> None:
+def set_schedule(scheduler: "OptimizerParamScheduler", num_steps: int) -> None:
     """Put the schedule where it stood and set the learning rate of the next step."""
     scheduler.num_steps = 0
     scheduler.step(increment=num_steps)
 
 
-def _leaves(optimizer: Any) -> list[Any]:
+def _leaves(optimizer: "MegatronOptimizer") -> list["MegatronOptimizer"]:
+    """The optimizers of a ChainedOptimizer, such as those of dense and of expert parameters."""
     return getattr(optimizer, "chained_optimizers", None) or [optimizer]
 
 
-def _is_distributed(leaf: Any) -> bool:
+def _is_distributed(leaf: "MegatronOptimizer") -> bool:
     return type(leaf).__name__ == "DistributedOptimizer"
 
 
-def _torch_optimizers(optimizer: Any) -> Iterator[Any]:
+def _torch_optimizers(optimizer: "MegatronOptimizer") -> Iterator[torch.optim.Optimizer]:
     for leaf in _leaves(optimizer):
         if getattr(leaf, "optimizer", None) is not None:
             yield leaf.optimizer
 
 
-def _sharded_tensors(state: Any) -> Iterator[Any]:
-    from megatron.core.dist_checkpointing.dict_utils import nested_values
-    from megatron.core.dist_checkpointing.mapping import ShardedTensor, ShardedTensorFactory
-
+def _sharded_tensors(state: ShardedStateDict) -> Iterator[ShardedTensor]:
     for value in nested_values(state):
         if isinstance(value, (ShardedTensor, ShardedTensorFactory)):
             yield value
 
 
-def _is_float32(shards: list[Any] | None) -> bool:
+def _is_float32(shards: list[ShardedTensor] | None) -> bool:
     return shards is not None and all(shard.dtype == torch.float32 for shard in shards)

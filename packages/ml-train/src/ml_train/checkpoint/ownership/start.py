@@ -9,10 +9,9 @@ run in a used --save is refused, except for a branch from one of its checkpoints
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from ml_train.checkpoint import integrity, store
-from ml_train.checkpoint.identity import Record, RunIdentity, differing, plain
+from ml_train.checkpoint.directory import integrity, store
+from ml_train.checkpoint.directory.identity import Record, RunIdentity, differing, plain
 from ml_train.config.sections.checkpoint import CheckpointSection
 from ml_train.errors import CheckpointError
 
@@ -41,8 +40,8 @@ class Start:
     """What the user should know, one sentence or more."""
 
 
-def decide(config: CheckpointSection, settings: Mapping[str, Any]) -> Start:
-    """Reads the directories; to be called on one rank. Raises CheckpointError.
+def decide(config: CheckpointSection, settings: Mapping[str, object]) -> Start:
+    """Decide from the directories' contents. For one rank to call. Raises CheckpointError.
 
     settings: section.name -> value of this start.
     """
@@ -76,9 +75,9 @@ def decide(config: CheckpointSection, settings: Mapping[str, Any]) -> Start:
 
 
 def _in_used(
-    save: Path, known: list[Record], config: CheckpointSection, settings: dict[str, Any]
+    save: Path, known: list[Record], config: CheckpointSection, settings: dict[str, object]
 ) -> Start:
-    """--save holds checkpoints; the run that wrote the last one is the folder's."""
+    """The start where --save holds checkpoints: it belongs to the run that wrote the last."""
     last = known[0]
     load, weights = config.load, config.pretrained_checkpoint
     if load is not None and (_same(load, config.save) or _same(load, str(last.path))):
@@ -102,7 +101,7 @@ def _in_used(
     raise CheckpointError(_another_run(save, last, f"{flag} {given}" if given else "", changed))
 
 
-def _going_on(known: list[Record], named: str, settings: dict[str, Any], note: str) -> Start:
+def _going_on(known: list[Record], named: str, settings: dict[str, object], note: str) -> Start:
     identity = known[0].identity
     paths = tuple(record.path for record in store.lineage(known, identity))
     if identity is None:
@@ -117,8 +116,8 @@ def _going_on(known: list[Record], named: str, settings: dict[str, Any], note: s
     )
 
 
-def _from(flag: str, given: str, settings: dict[str, Any]) -> Start | None:
-    """A new run that begins with a checkpoint elsewhere; None where there is none."""
+def _from(flag: str, given: str, settings: dict[str, object]) -> Start | None:
+    """A new run that begins with the checkpoint that `given` names; None where it holds none."""
     path = Path(given)
     paths = [path] if is_checkpoint(path) else store.checkpoints(path)
     if not paths:
@@ -133,7 +132,7 @@ def _from(flag: str, given: str, settings: dict[str, Any]) -> Start | None:
     )
 
 
-def _branch(load: str, save: Path, last: Record, settings: dict[str, Any]) -> Start:
+def _branch(load: str, save: Path, last: Record, settings: dict[str, object]) -> Start:
     start = _from("--load", load, settings)
     if start is None:
         raise CheckpointError(nothing_in(Path(load)))
@@ -145,7 +144,9 @@ def _branch(load: str, save: Path, last: Record, settings: dict[str, Any]) -> St
     return Start(identity=start.identity, candidates=start.candidates, named=start.named, note=note)
 
 
-def _refuse_another_branch(load: str, save: Path, last: Record, settings: dict[str, Any]) -> None:
+def _refuse_another_branch(
+    load: str, save: Path, last: Record, settings: dict[str, object]
+) -> None:
     assert last.identity is not None
     changed = [
         name
@@ -181,7 +182,7 @@ def _has_run(save: Path, last: Record) -> str:
 
 
 def _later_unnamed(known: list[Record]) -> str:
-    """Version 1.0.0 may have been used again: its checkpoints don't say when."""
+    """A note where checkpoints of version 1.0.0 may be newer than the last: they don't say when."""
     last = known[0]
     if last.identity is None or last.identity.parent_run is not None:
         return ""
@@ -195,8 +196,11 @@ def _later_unnamed(known: list[Record]) -> str:
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Whether a path names one checkpoint, or another program's weights, which are refused with
-    the way to convert them; not a directory of checkpoints."""
+    """Whether a path names a checkpoint and not a directory of checkpoints.
+
+    Another program's weights count as a checkpoint: the check of it refuses them and tells how to
+    convert them.
+    """
     return (
         store.iteration_of(path) is not None
         or (path / "metadata.json").is_file()

@@ -2,42 +2,63 @@
 
     __RANK_0.distcp     this rank's tensors, each as torch.save writes it, one after the other
     .metadata           torch's pickle: shapes, and for each shard its file, offset and length
-    common.pt           what is not a tensor; ours holds the step number alone
+    common.pt           what is not a tensor; ml-train's holds the step number alone
     metadata.json       names the format for dist_checkpointing.load
 
-Planning and format come from megatron-core and torch. The writing is ours: the core starts a
-manager process and forks writers, which costs seconds for small checkpoints, needs a __main__
-guard and forks a process that runs gloo threads. Here a thread writes one file and computes its
-checksum on the way. Trade-off: one file per rank, written by one thread (the benchmark under
-benchmarks/checkpoint compares it with the disk's own rate).
+megatron-core and torch plan the save and define the format. ml-train writes the files itself: the
+core starts a manager process and forks writers, which costs seconds for small checkpoints, needs a
+__main__ guard and forks a process that runs gloo threads. Here a thread writes one file and
+computes its checksum on the way. Trade-off: one file per rank, written by one thread
+(benchmarks/checkpoint compares it with the disk's own rate).
 """
 
 import dataclasses
 import io
 import pickle
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Generic, TypeVar
 
 import torch
 import torch.distributed as dist
+from megatron.core.dist_checkpointing import state_dict_utils, validation
+from megatron.core.dist_checkpointing.core import CheckpointingConfig, save_config
+from megatron.core.dist_checkpointing.dict_utils import (
+    dict_list_map_inplace,
+    merge,
+    nested_values,
+)
+from megatron.core.dist_checkpointing.mapping import (
+    ShardedBase,
+    ShardedStateDict,
+    ShardedTensor,
+    StateDict,
+    apply_factory_merges,
+    is_main_replica,
+)
+from megatron.core.dist_checkpointing.strategies import torch as strategy
+from megatron.core.dist_checkpointing.utils import extract_sharded_base
+from torch.distributed.checkpoint.filesystem import FileSystemReader, _StorageInfo
+from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex
 
 from ml_models.files import durable
 from ml_models.files.hashes import HashingStream
 
 _CHAINED = re.compile(r"^chained_\d+\.")
 
+Note = TypeVar("Note")
+
 
 @dataclasses.dataclass
-class Plan:
+class Plan(Generic[Note]):
     """What this rank writes."""
 
-    items: list[tuple[Any, torch.Tensor]]
-    """(torch's MetadataIndex, tensor) in file order."""
-    metadata: Any
-    """torch's Metadata of the whole checkpoint; None except on rank 0."""
-    notes: list[Any]
+    items: list[tuple[MetadataIndex, torch.Tensor]]
+    """In file order."""
+    metadata: Metadata | None
+    """Of the whole checkpoint; None except on rank 0."""
+    notes: list[Note]
     """What every rank handed in besides its plan, by rank; empty except on rank 0."""
 
 
@@ -48,42 +69,44 @@ class Written:
     name: str
     size: int
     sha256: str
-    shards: list[tuple[Any, int, int]]
-    """(torch's MetadataIndex, offset, length)."""
+    shards: list[tuple[MetadataIndex, int, int]]
+    """(index, offset, length)."""
 
 
-def tensors_by_key(sharded_state_dict: Any, *, check: bool) -> dict[str, list[Any]]:
+def tensors_by_key(
+    sharded_state_dict: ShardedStateDict, *, check: bool
+) -> dict[str, list[ShardedTensor]]:
     """The ShardedTensors of which this rank holds the main copy, by key.
 
     check: all ranks together make sure that each tensor is covered exactly once (collective).
     """
-    from megatron.core.dist_checkpointing import state_dict_utils, validation
-    from megatron.core.dist_checkpointing.dict_utils import nested_values
-    from megatron.core.dist_checkpointing.mapping import ShardedTensor, is_main_replica
-
     sharded, _ = state_dict_utils.save_preprocess(sharded_state_dict, False)
     if check:
         _, everywhere = validation.determine_global_metadata(sharded)
         validation.validate_sharding_integrity(everywhere)
-    found: dict[str, list[Any]] = {}
+    by_key: dict[str, list[ShardedTensor]] = {}
     for tensor in nested_values(sharded):
         if not isinstance(tensor, ShardedTensor):
             raise TypeError(f"{tensor.key} is no tensor: a checkpoint of ours holds tensors alone")
         if is_main_replica(tensor.replica_id):
-            found.setdefault(tensor.key, []).append(tensor)
-    return found
+            by_key.setdefault(tensor.key, []).append(tensor)
+    return by_key
 
 
-def make_plan(tensors: dict[str, list[Any]], *, note: Any, group: Any) -> Plan:
-    """Gather every rank's plan on rank 0. Collective over the group of all ranks."""
-    from megatron.core.dist_checkpointing.strategies import torch as strategy
+def make_plan(
+    tensors: Mapping[str, list[ShardedTensor]], *, note: Note, group: dist.ProcessGroup | None
+) -> Plan[Note]:
+    """Gather every rank's plan on rank 0. Collective over the group of all ranks.
 
+    note: something small that rank 0 needs of every rank, sent along with the plan.
+    """
     rank, world = dist.get_rank(), dist.get_world_size()
     state = strategy.mcore_to_pyt_state_dict(dict(tensors), False)
     planner = strategy.MCoreSavePlanner(dedup_replicated_tensors=False, flatten_state_dict=False)
     planner.set_up_planner(state, is_coordinator=rank == 0)
     local = planner.create_local_plan()
-    gathered: list[Any] | None = [None] * world if rank == 0 else None
+    # gather_object() replaces the entries of the list.
+    gathered = [(local, note)] * world if rank == 0 else None
     dist.gather_object((local, note), gathered, dst=0, group=group)
     metadata, notes = None, []
     if gathered is not None:
@@ -93,7 +116,7 @@ def make_plan(tensors: dict[str, list[Any]], *, note: Any, group: Any) -> Plan:
     return Plan(items=items, metadata=metadata, notes=notes)
 
 
-def write_tensors(plan: Plan, folder: Path, rank: int) -> Written | None:
+def write_tensors(plan: Plan[Note], folder: Path, rank: int) -> Written | None:
     """Write this rank's file, flushed to the disk. None without anything to write. OSError."""
     if not plan.items:
         return None
@@ -109,11 +132,10 @@ def write_tensors(plan: Plan, folder: Path, rank: int) -> Written | None:
     return Written(path.name, stream.size, stream.sha256(), shards)
 
 
-def write_metadata(metadata: Any, files: Iterable[Written], folder: Path, iteration: int) -> None:
+def write_metadata(
+    metadata: Metadata, files: Iterable[Written], folder: Path, iteration: int
+) -> None:
     """Rank 0, once all tensors are on the disk: the files that make the folder readable."""
-    from megatron.core.dist_checkpointing.core import CheckpointingConfig, save_config
-    from torch.distributed.checkpoint.filesystem import _StorageInfo
-
     metadata.storage_data = {
         index: _StorageInfo(file.name, offset, length)
         for file in files
@@ -128,40 +150,30 @@ def write_metadata(metadata: Any, files: Iterable[Written], folder: Path, iterat
 
 def read_metadata(folder: Path) -> dict[str, tuple[int, ...]]:
     """Key -> global shape. The caller has passed .metadata through the restricted unpickler."""
-    from torch.distributed.checkpoint.filesystem import FileSystemReader
-
     entries = FileSystemReader(str(folder)).read_metadata().state_dict_metadata
     return {key: tuple(entry.size) for key, entry in entries.items() if hasattr(entry, "size")}
 
 
-def load_tensors(sharded_state_dict: Any, folder: Path) -> Any:
+def load_tensors(sharded_state_dict: ShardedStateDict, folder: Path) -> StateDict:
     """The same nested structure with tensors read from the checkpoint. Collective.
 
     What is no tensor (parameter groups and the like) stays as it is in this process.
     """
-    from megatron.core.dist_checkpointing.dict_utils import merge
-    from megatron.core.dist_checkpointing.mapping import apply_factory_merges
-    from megatron.core.dist_checkpointing.state_dict_utils import load_preprocess
-    from megatron.core.dist_checkpointing.strategies.torch import TorchDistLoadShardedStrategy
-    from megatron.core.dist_checkpointing.utils import extract_sharded_base
-
-    rest, unwrapped, factories = load_preprocess(sharded_state_dict)
+    rest, unwrapped, factories = state_dict_utils.load_preprocess(sharded_state_dict)
     sharded, common = extract_sharded_base(rest)
     merge(common, unwrapped)
-    merge(common, TorchDistLoadShardedStrategy().load(sharded, folder))
+    merge(common, strategy.TorchDistLoadShardedStrategy().load(sharded, folder))
     return apply_factory_merges(common, factories)
 
 
-def rename_optimizer_keys(sharded_state_dict: Any) -> None:
+def rename_optimizer_keys(sharded_state_dict: ShardedStateDict) -> None:
     """One set of names for plain and distributed optimizer, on both core lines; in place.
 
     optimizer.state.{exp_avg,exp_avg_sq,param}.KEY: without the prefix of chained optimizers, and
     the plain optimizer's fp32_param becomes param.
     """
-    from megatron.core.dist_checkpointing.dict_utils import dict_list_map_inplace
-    from megatron.core.dist_checkpointing.mapping import ShardedBase
 
-    def rename(value: Any) -> Any:
+    def rename(value: object) -> object:
         if isinstance(value, ShardedBase):
             value.key = _CHAINED.sub("", value.key)
             value.key = value.key.replace("optimizer.state.fp32_param.", "optimizer.state.param.")

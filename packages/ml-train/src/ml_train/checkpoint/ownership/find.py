@@ -1,4 +1,4 @@
-"""Which checkpoint is loaded: the last written whole one, and why not a later one.
+"""Which checkpoint is loaded: the last written that is whole, with a warning for each before it.
 
 Every rank checks its share of the files, so that checksums of a large checkpoint are read in
 parallel. What Python's pickle would execute is checked before any library reads the files.
@@ -7,19 +7,19 @@ parallel. What Python's pickle would execute is checked before any library reads
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch.distributed as dist
 
-from ml_train.checkpoint import integrity, start, store
-from ml_train.checkpoint.start import Start
+from ml_train.checkpoint.directory import integrity, store
+from ml_train.checkpoint.ownership import start
+from ml_train.checkpoint.ownership.start import Start
 from ml_train.config.sections.checkpoint import CheckpointSection
 from ml_train.errors import CheckpointError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """A start, and the checkpoint of its candidates that is whole."""
+    """A start, and the first of its candidates that is whole."""
 
     start: Start
     folder: Path | None
@@ -28,13 +28,13 @@ class Checked:
 
 def choose_start(
     config: CheckpointSection,
-    settings: Mapping[str, Any],
+    settings: Mapping[str, object],
     *,
-    group: Any,
+    group: dist.ProcessGroup,
     say: Callable[[str], None],
 ) -> Checked:
-    """By the rule of ml_train.checkpoint.start. Collective. Raises CheckpointError."""
-    answer: list[Any] = [None]
+    """By the rule of ml_train.checkpoint.ownership.start. Collective. Raises CheckpointError."""
+    answer: list[Start | CheckpointError | None] = [None]
     if dist.get_rank() == 0:
         try:
             if config.save is not None:
@@ -43,9 +43,10 @@ def choose_start(
         except (CheckpointError, OSError) as error:
             answer[0] = CheckpointError(str(error))
     dist.broadcast_object_list(answer, src=0, group=group)
-    if isinstance(answer[0], CheckpointError):
-        raise answer[0]
-    chosen: Start = answer[0]
+    chosen = answer[0]
+    if isinstance(chosen, CheckpointError):
+        raise chosen
+    assert chosen is not None
     if chosen.note:
         say(chosen.note)
     if not chosen.candidates:
@@ -54,19 +55,24 @@ def choose_start(
     return Checked(start=chosen, folder=folder)
 
 
-def choose(config: CheckpointSection, *, group: Any, say: Callable[[str], None]) -> Path | None:
-    """What --load names, None for a fresh start. Collective. Raises CheckpointError."""
+def choose(
+    config: CheckpointSection, *, group: dist.ProcessGroup, say: Callable[[str], None]
+) -> Path | None:
+    """The checkpoint that --load names, None for a fresh start. Collective.
+
+    None only where --load is --save as well. Raises CheckpointError.
+    """
     assert config.load is not None
     directory = Path(config.load)
     is_save = config.save is not None and Path(config.save).resolve() == directory.resolve()
-    candidates: list[Any] = [None]
+    candidates: list[list[Path]] = [[]]
     if dist.get_rank() == 0:
         if is_save:
             store.recover(directory)
-        candidates[0] = (start.is_checkpoint(directory), store.checkpoints(directory))
+        is_checkpoint = start.is_checkpoint(directory)
+        candidates[0] = [directory] if is_checkpoint else store.checkpoints(directory)
     dist.broadcast_object_list(candidates, src=0, group=group)
-    is_checkpoint, paths = candidates[0]
-    paths = [directory] if is_checkpoint else paths
+    paths = candidates[0]
     if paths:
         return first_whole(paths, f"--load {directory}", config, group=group, say=say)
     if is_save:
@@ -82,10 +88,13 @@ def first_whole(
     named: str,
     config: CheckpointSection,
     *,
-    group: Any,
+    group: dist.ProcessGroup,
     say: Callable[[str], None],
 ) -> Path:
-    """The first of `paths` that is whole. Collective. Raises CheckpointError if none is."""
+    """The first of `paths` that is whole. Collective. Raises CheckpointError if none is.
+
+    named: the flag and the value that the paths come from, for the error.
+    """
     passed_over = []
     for path in paths:
         faults = faults_everywhere(path, config, group)
@@ -102,10 +111,12 @@ def first_whole(
     )
 
 
-def faults_everywhere(path: Path, config: CheckpointSection, group: Any) -> list[str]:
-    """What all ranks together find wrong with a checkpoint. Collective."""
+def faults_everywhere(path: Path, config: CheckpointSection, group: dist.ProcessGroup) -> list[str]:
+    """The faults of a checkpoint that all ranks together see. Collective."""
     rank, world = dist.get_rank(), dist.get_world_size()
-    found = integrity.faults(path, checksums=not config.no_verify_checksums, part=rank, parts=world)
-    everywhere: list[Any] = [None] * world
-    dist.all_gather_object(everywhere, found, group=group)
+    faults = integrity.faults(
+        path, checksums=not config.no_verify_checksums, part=rank, parts=world
+    )
+    everywhere: list[list[str]] = [[]] * world
+    dist.all_gather_object(everywhere, faults, group=group)
     return list(dict.fromkeys(fault for part in everywhere for fault in part))

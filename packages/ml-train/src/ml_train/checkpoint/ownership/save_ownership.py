@@ -1,8 +1,8 @@
 """All ranks together: may this job write to --save, and does every node see it?
 
 Asked before the run, so that no hour of training ends at a directory that is not there. Rank 0
-holds the mark of ml_train.checkpoint.lock; it may have to watch another job's mark for a while, and
-meanwhile no rank waits for it in a collective.
+holds the mark of ml_train.checkpoint.ownership.lock. It may have to watch another job's mark for a
+while, and meanwhile no rank waits for it in a collective.
 """
 
 import contextlib
@@ -13,13 +13,12 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from ml_train.checkpoint import lock
-from ml_train.checkpoint.lock import SaveLock
+from ml_train.checkpoint.ownership import lock
+from ml_train.checkpoint.ownership.lock import SaveLock
 from ml_train.errors import CheckpointError
 
 _ASK_EVERY_SECONDS = 0.2
@@ -30,7 +29,7 @@ _SEEN_WITHIN_SECONDS = 20
 class SaveOwnership:
     """A context in which this job alone writes to a directory. Collective at its start."""
 
-    def __init__(self, directory: Path, *, group: Any, say: Callable[[str], None]):
+    def __init__(self, directory: Path, *, group: dist.ProcessGroup, say: Callable[[str], None]):
         """group: gloo, all ranks."""
         self._directory = directory
         self._group = group
@@ -45,7 +44,7 @@ class SaveOwnership:
             time.sleep(_ASK_EVERY_SECONDS)
         dist.broadcast_object_list(fault, src=0, group=self._group)
         if fault[0] is None:
-            everywhere: list[Any] = [None] * dist.get_world_size()
+            everywhere: list[str | None] = [None] * dist.get_world_size()
             dist.all_gather_object(everywhere, self._unseen(), group=self._group)
             fault[0] = next((text for text in everywhere if text), None)
         if fault[0] is not None:

@@ -1,0 +1,1 @@
+"""The directory of checkpoints: names, what each says of itself, which are whole."""

@@ -1,0 +1,54 @@
+"""The sample indexes of a run, built ahead of it on a CPU.
+
+This module imports torch and parts of megatron-core that need no device. ml_train.commands.index
+imports it after ml_models.platforms.make_core_importable.
+"""
+
+import json
+
+from ml_train import terminal
+from ml_train.checkpoint.ownership.start import decide
+from ml_train.checkpoint.run_state import RunState
+from ml_train.config.load import LoadedConfig
+from ml_train.data.index_build import ensure_indexes
+from ml_train.data.index_cache import cache_directory, pieces_of, read_stamps
+from ml_train.data.request import DataRequest
+from ml_train.data.settle import settle_orders
+from ml_train.errors import CheckpointError
+
+
+def build_indexes(loaded: LoadedConfig, global_batch_size: int) -> None:
+    """Build what the cache lacks and say where it is. Raises CheckpointError and DataError."""
+    config = loaded.config
+    request = DataRequest.of(config, loaded.model, global_batch_size, _saved_state(loaded))
+    settled = settle_orders(request)
+    for text in settled.warnings:
+        terminal.warning(text)
+    for text in settled.notes:
+        terminal.notice(text)
+    cache = cache_directory(config.data, settled.first_prefix)
+    pieces = [
+        piece
+        for order, total in zip(settled.orders, request.demand.total, strict=True)
+        for piece in pieces_of(order, total)
+    ]
+    were_there = read_stamps(pieces, cache) is not None
+    ensure_indexes(pieces, cache, shared=True)
+    files = read_stamps(pieces, cache) or {}
+    terminal.result(f"{len(files)} files {'were' if were_there else 'are now'} in {cache}")
+    for name, digest in files.items():
+        terminal.result(f"{digest[:16]}  {name}")
+
+
+def _saved_state(loaded: LoadedConfig) -> RunState | None:
+    """What the checkpoint says that the run will go on from; None where it starts fresh."""
+    config = loaded.config.checkpoint
+    start = decide(config, {key: value for key, value, _ in loaded.table()})
+    counts_anew = start.weights_only or (config.no_load_optim and not start.own)
+    if not start.candidates or counts_anew:
+        return None
+    path = start.candidates[0] / "run_state.json"
+    try:
+        return RunState.of(json.loads(path.read_text(encoding="utf-8"))["run"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}.") from error
