@@ -1,14 +1,13 @@
 """Loss of a model over token files: each token is predicted once, nothing is drawn at random.
 
 The token stream is cut into windows of the sequence length that overlap by one token, as training
-sequences are; a token early in its window sees little context, so the loss depends a little on
-the sequence length. The very first token of a file is not predicted.
+sequences are. A token early in its window sees little context, so the loss depends a little on the
+sequence length. The first token of a file is not predicted.
 """
 
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -39,8 +38,8 @@ class Evaluation:
             return math.inf
 
 
-def windows(tokens: Any, sequence_length: int, max_tokens: int | None) -> Iterator[np.ndarray]:
-    """Views of sequence_length + 1 tokens, the last one shorter, until max_tokens are predicted."""
+def windows(tokens: np.ndarray, sequence_length: int, max_tokens: int | None) -> Iterator[np.ndarray]:
+    """Views of sequence_length + 1 tokens until max_tokens are predicted; the last is shorter."""
     last = len(tokens) - 1 if max_tokens is None else min(len(tokens) - 1, max_tokens)
     for start in range(0, last, sequence_length):
         yield tokens[start : min(start + sequence_length, last) + 1]
@@ -56,12 +55,12 @@ def evaluate_files(
     max_tokens: int | None,
 ) -> dict[str, Evaluation]:
     """prefix -> evaluation. Raises DataError for files that do not fit the model."""
-    found = {}
+    evaluations = {}
     for prefix in prefixes:
         pieces = windows(open_token_files(prefix).tokens, sequence_length, max_tokens)
         checked = _checked(pieces, prefix, sequence_length, vocab_size)
-        found[prefix] = _evaluate(losses_of, checked, prefix=prefix, batch_size=batch_size)
-    return found
+        evaluations[prefix] = _evaluate(losses_of, checked, prefix=prefix, batch_size=batch_size)
+    return evaluations
 
 
 def _evaluate(
