@@ -38,7 +38,9 @@ class Evaluation:
             return math.inf
 
 
-def windows(tokens: np.ndarray, sequence_length: int, max_tokens: int | None) -> Iterator[np.ndarray]:
+def windows(
+    tokens: np.ndarray, sequence_length: int, max_tokens: int | None
+) -> Iterator[np.ndarray]:
     """Views of sequence_length + 1 tokens until max_tokens are predicted; the last is shorter."""
     last = len(tokens) - 1 if max_tokens is None else min(len(tokens) - 1, max_tokens)
     for start in range(0, last, sequence_length):
