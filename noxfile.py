@@ -24,6 +24,8 @@ DEFAULT = environments.default_line(DRIVER)
 # A pinned formatter: another version may lay out the same code in another way.
 RUFF, MYPY = "ruff==0.17.6", "mypy==2.4.1"
 NOT_SLOW = ("-m", "not slow")
+# Two files of tests at a time: a test of several processes waits for most of its time.
+PYTEST = ("-m", "pytest", "-q", "-n", "2", "--dist", "loadfile")
 
 # Lines that run whole suites, and what the others run: parity, layouts, resume and conversion.
 WHOLE_LINES = ("0.19", "0.16")
@@ -76,7 +78,7 @@ def types(session: nox.Session) -> None:
 def tests_data(session: nox.Session) -> None:
     """The test suite of ml-data, alone in its environment."""
     install_data(session)
-    session.run("python", "-m", "pytest", "-q", "packages/ml-data/tests", *posargs(session))
+    session.run("python", *PYTEST, "packages/ml-data/tests", *posargs(session))
 
 
 @nox.session(venv_backend="none")
@@ -90,10 +92,14 @@ def tests_core(session: nox.Session, core: str) -> None:
         tests = [f"{PATHS[package]}/tests"]
         if core not in WHOLE_LINES and not session.posargs:
             tests = [f"{tests[0]}/{name}" for name in SHORT_SUITES[package]]
+        chosen = [argument for argument in session.posargs if argument.startswith("packages/")]
+        if chosen:
+            tests = [path for path in chosen if path.startswith(f"{PATHS[package]}/")]
+        options = [argument for argument in posargs(session) if argument not in chosen]
         try:
             # Exit code 5: a selection that leaves nothing of one package is no failure.
-            command = ["-m", "pytest", "-q", *tests, *posargs(session)]
-            run_in(session, folder, *command, success_codes=(0, 5))
+            if tests:
+                run_in(session, folder, *PYTEST, *tests, *options, success_codes=(0, 5))
         except CommandFailed:
             failed.append(package)
     if failed:
@@ -124,7 +130,7 @@ def isolation(session: nox.Session, package: str) -> None:
 def e2e(session: nox.Session) -> None:
     """The launchers, the thin tools and the documentation's commands, on the CPU."""
     folder = environments.layer(session, DRIVER, DEFAULT)
-    run_in(session, folder, "-m", "pytest", "-q", "examples/tests")
+    run_in(session, folder, *PYTEST, "examples/tests")
 
 
 @nox.session(venv_backend="none", default=False)
@@ -148,7 +154,7 @@ def verify_upgrade(session: nox.Session) -> None:
     tests = ("packages/ml-train/tests/diagnosis/test_verify_upgrade.py", *session.posargs)
     for folder, other in ((older, newer), (newer, older)):
         env = {"ML_TRAIN_OTHER_PYTHON": str(other / "bin" / "python")}
-        run_in(session, folder, "-m", "pytest", "-q", *tests, env=env)
+        run_in(session, folder, *PYTEST, *tests, env=env)
 
 
 @nox.session(python=False, venv_backend="none", default=False)
@@ -159,7 +165,7 @@ def data_matrix(session: nox.Session, version: str) -> None:
     needs = (*TEST_TOOLS, *TEST_PEERS["ml-data"])
     environments.pip_install(session, folder / "bin/python", PATHS["ml-data"], *needs)
     run_in(session, folder, "tools/check_isolation.py", "ml_data")
-    run_in(session, folder, "-m", "pytest", "-q", "packages/ml-data/tests", *NOT_SLOW)
+    run_in(session, folder, *PYTEST, "packages/ml-data/tests", *NOT_SLOW)
 
 
 @nox.session(python=False, venv_backend="none", default=False)
@@ -181,7 +187,7 @@ def lowest(session: nox.Session, package: str) -> None:
     environments.pip_install(session, python, "--no-deps", *paths)
     for name in tested:
         tests = f"{PATHS[name]}/tests"
-        run_in(session, python.parent.parent, "-m", "pytest", "-q", tests, *posargs(session))
+        run_in(session, python.parent.parent, *PYTEST, tests, *posargs(session))
 
 
 @nox.session(python=False, venv_backend="none", default=False)
@@ -197,7 +203,7 @@ def newest(session: nox.Session) -> None:
     environments.pip_install(session, folder / "bin/python", *command)
     run_in(session, folder, "-m", "pip", "list")
     for name in PACKAGES:
-        run_in(session, folder, "-m", "pytest", "-q", f"{PATHS[name]}/tests", *posargs(session))
+        run_in(session, folder, *PYTEST, f"{PATHS[name]}/tests", *posargs(session))
 
 
 @nox.session(venv_backend="none", default=False)
@@ -206,7 +212,7 @@ def slow(session: nox.Session, package: str) -> None:
     """The long tests: kill points, layouts, fuzzing at depth (by name)."""
     extra = ("ray>=2.40",) if package == "ml-data" else ()
     folder = environments.layer(session, DRIVER, DEFAULT, *extra)
-    run_in(session, folder, "-m", "pytest", "-q", f"{PATHS[package]}/tests", "-m", "slow")
+    run_in(session, folder, *PYTEST, f"{PATHS[package]}/tests", "-m", "slow")
 
 
 @nox.session(venv_backend="none", default=False)
@@ -216,7 +222,7 @@ def invariance(session: nox.Session, core: str) -> None:
     line = LINES[core]
     folder = environments.layer(session, environments.python_for(session, line, DRIVER), line)
     tests = f"{PATHS['ml-train']}/tests/invariance"
-    run_in(session, folder, "-m", "pytest", "-q", tests, *session.posargs)
+    run_in(session, folder, *PYTEST, tests, *session.posargs)
 
 
 def posargs(session: nox.Session) -> tuple[str, ...]:

@@ -16,7 +16,13 @@ from nox.project import load_toml
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("ml-data", "ml-models", "ml-train")
-TEST_TOOLS = ("pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "psutil>=5.9")
+TEST_TOOLS = (
+    "pytest>=8",
+    "pytest-timeout>=2.3",
+    "pytest-xdist>=3.6",
+    "hypothesis>=6.100",
+    "psutil>=5.9",
+)
 # What only tests use: peers that they compare with, and a stand-in for S3.
 TEST_PEERS = {
     "ml-data": (
