@@ -205,6 +205,25 @@ def first_release_of_optimizer_state() -> str:
     )
 
 
+@contextlib.contextmanager
+def current_virtual_stage(number: int, total: int) -> Iterator[None]:
+    """Entered where a chunk's sharded state is made: 0.12 numbers its layers by the current stage.
+
+    total: virtual stages of this rank. Later lines keep the stage in the chunk itself.
+    """
+    from megatron.core import parallel_state
+
+    if total == 1 or not _here(last="0.12"):
+        yield
+        return
+    before = parallel_state.get_virtual_pipeline_model_parallel_rank()
+    parallel_state.set_virtual_pipeline_model_parallel_rank(number)
+    try:
+        yield
+    finally:
+        parallel_state.set_virtual_pipeline_model_parallel_rank(before)
+
+
 def sharding_metadata() -> dict[str, Any]:
     """What core is told about the checkpoint it describes: one format for every layout."""
     metadata: dict[str, Any] = {"non_homogeneous_layers": True}

@@ -102,8 +102,9 @@ def _fault(
         return (
             f"the layout is {_text(layout_sizes())}, the checkpoint's is "
             f"{_text(saved['layout'])}, and on megatron-core {lines.installed_version()} "
-            "optimizer state is loaded only in the layout that saved it; use megatron-core 0.16.1 "
-            "or newer, or begin a new run with its weights by --pretrained-checkpoint"
+            "optimizer state is loaded only in the layout that saved it; use megatron-core "
+            f"{differences.first_release_of_optimizer_state()} or newer, or begin a new "
+            "run with its weights by --pretrained-checkpoint"
         )
     state = sharded_state.model_state(train_module)
     return sharded_state.faults_of_keys(state, available)

@@ -10,13 +10,11 @@ Adam's step is one number in run_state.json. Hyperparameters (learning rate, bet
 are never read from a checkpoint: the configuration of the run that loads decides.
 """
 
-import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 import torch
-from megatron.core import parallel_state
 from megatron.core.dist_checkpointing.dict_utils import nested_values
 from megatron.core.dist_checkpointing.mapping import (
     ShardedObject,
@@ -78,7 +76,7 @@ def model_state(train_module: TrainedModel) -> dict[str, ShardedStateDict]:
     """Sharded state of each model chunk: model0, model1, ..."""
     state = {}
     for number, chunk in enumerate(train_module.model_chunks):
-        with _virtual_stage(number, len(train_module.model_chunks)):
+        with differences.current_virtual_stage(number, len(train_module.model_chunks)):
             stage = cast("MegatronModule", unwrapped(chunk))
             sharded = stage.sharded_state_dict(metadata=differences.sharding_metadata())
         # The ShardedObjects are TransformerEngine's _extra_state: pickles without content.
@@ -86,20 +84,6 @@ def model_state(train_module: TrainedModel) -> dict[str, ShardedStateDict]:
             key: value for key, value in sharded.items() if not isinstance(value, ShardedObject)
         }
     return state
-
-
-@contextlib.contextmanager
-def _virtual_stage(number: int, total: int) -> Iterator[None]:
-    """The 0.12 line numbers the layers of a chunk by the virtual stage that is current."""
-    if total == 1:
-        yield
-        return
-    before = parallel_state.get_virtual_pipeline_model_parallel_rank()
-    parallel_state.set_virtual_pipeline_model_parallel_rank(number)
-    try:
-        yield
-    finally:
-        parallel_state.set_virtual_pipeline_model_parallel_rank(before)
 
 
 def optimizer_state(

@@ -167,7 +167,7 @@ def load_tensors(sharded_state_dict: ShardedStateDict, folder: Path) -> StateDic
 
 
 def rename_optimizer_keys(sharded_state_dict: ShardedStateDict) -> None:
-    """One set of names for plain and distributed optimizer, on both core lines; in place.
+    """One set of names for plain and distributed optimizer, on every core line; in place.
 
     optimizer.state.{exp_avg,exp_avg_sq,param}.KEY: without the prefix of chained optimizers, and
     the plain optimizer's fp32_param becomes param.
