@@ -163,7 +163,9 @@ def stock(config: Any, model: Any, layout: Any, platform: Any, batches: list[Any
     from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
     from megatron.core.pipeline_parallel import get_forward_backward_func
 
-    from ml_train.training.build import optimizer_and_schedule, transformer_config
+    from ml_train.training.build import transformer_config
+    from ml_train.training.optimizer import make_optimizer
+    from ml_train.training.schedule import make_schedule
 
     settings = transformer_config(config, model, layout, torch.device("cpu"))
     settings.activation_func = torch.nn.functional.gelu
@@ -187,7 +189,8 @@ def stock(config: Any, model: Any, layout: Any, platform: Any, batches: list[Any
         ),
         bare,
     )
-    optimizer, schedule = optimizer_and_schedule(config, [wrapped], platform)
+    optimizer = make_optimizer(config, [wrapped], platform)
+    schedule = make_schedule(optimizer, config.optimizer, config.training.train_iters)
     settings.grad_scale_func = optimizer.scale_loss
     length = model.seq_length
     mask = torch.ones(length, length, dtype=torch.bool).triu(1)[None, None]

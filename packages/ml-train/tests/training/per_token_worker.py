@@ -57,7 +57,9 @@ def run_config(micro_batch_size: int, pp: int) -> RunConfig:
 
 def modules(config: RunConfig, model: Any, layout: Any, platform: Any) -> dict[str, Any]:
     """TrainModule, and the same with megatron-core's own division by the number of targets."""
-    from ml_train.training.build import model_chunks, optimizer_and_schedule, transformer_config
+    from ml_train.training.build import model_chunks, transformer_config
+    from ml_train.training.optimizer import make_optimizer
+    from ml_train.training.schedule import make_schedule
     from ml_train.training.train_module import TrainModule
 
     class CoreModule(TrainModule):
@@ -77,7 +79,8 @@ def modules(config: RunConfig, model: Any, layout: Any, platform: Any) -> dict[s
         transformer = transformer_config(config, model, layout, platform.device)
         transformer.calculate_per_token_loss = name == "core"
         chunks = model_chunks(config, model, layout, transformer, platform.device)
-        optimizer, schedule = optimizer_and_schedule(config, chunks, platform)
+        optimizer = make_optimizer(config, chunks, platform)
+        schedule = make_schedule(optimizer, config.optimizer, config.training.train_iters)
         made[name] = kind(
             model_config=model,
             transformer_config=transformer,

@@ -8,7 +8,7 @@ import pytest
 from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 
 from ml_train.config.sections.optimizer import OptimizerSection
-from ml_train.training.build import schedule_steps
+from ml_train.training.schedule import schedule_steps
 
 
 def learning_rates(settings: OptimizerSection, train_iters: int) -> list[float]:

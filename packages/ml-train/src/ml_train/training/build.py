@@ -1,26 +1,21 @@
-"""From configuration to the pieces of a TrainModule: model chunks, gradient buffers, optimizer."""
+"""From configuration to the model of a TrainModule: its chunks, in gradient buffers."""
 
 from typing import TYPE_CHECKING, Any
 
 import torch
 from megatron.core import parallel_state
 from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig
-from megatron.core.optimizer import OptimizerConfig, get_megatron_optimizer
-from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 from megatron.core.transformer.module import Float16Module
 
 from ml_models.build import build_model, make_transformer_config, pad_vocab_size
 from ml_models.megatron_core import differences
 from ml_train.config.run import RunConfig
-from ml_train.config.sections.optimizer import OptimizerSection
 from ml_train.parallel.layout import Layout
 
 if TYPE_CHECKING:
-    from megatron.core.optimizer.optimizer import MegatronOptimizer
     from megatron.core.transformer import TransformerConfig
 
     from ml_models.config import ModelConfig
-    from ml_models.platforms.base import Platform
 
 
 def transformer_config(
@@ -121,57 +116,3 @@ def _data_parallel(
             )
         )
     return wrapped
-
-
-def optimizer_and_schedule(
-    config: RunConfig, chunks: list[DistributedDataParallel], platform: "Platform"
-) -> tuple["MegatronOptimizer", OptimizerParamScheduler]:
-    """Adam over all chunks, and the learning rate as a function of steps."""
-    settings, training = config.optimizer, config.training
-    optimizer = get_megatron_optimizer(
-        OptimizerConfig(
-            optimizer="adam",
-            lr=settings.lr,
-            min_lr=settings.min_lr,
-            weight_decay=settings.weight_decay,
-            adam_beta1=settings.adam_beta1,
-            adam_beta2=settings.adam_beta2,
-            adam_eps=settings.adam_eps,
-            clip_grad=settings.clip_grad,
-            bf16=training.bf16,
-            params_dtype=torch.bfloat16 if training.bf16 else torch.float32,
-            use_distributed_optimizer=settings.use_distributed_optimizer,
-        ),
-        chunks,
-        use_gloo_process_groups=platform.needs_gloo_groups,
-    )
-    warmup, decay = schedule_steps(settings, training.train_iters)
-    schedule = OptimizerParamScheduler(
-        optimizer,
-        init_lr=0.0,
-        max_lr=settings.lr,
-        min_lr=settings.min_lr,
-        lr_warmup_steps=warmup,
-        lr_decay_steps=decay,
-        lr_decay_style=settings.lr_decay_style,
-        start_wd=settings.weight_decay,
-        end_wd=settings.weight_decay,
-        wd_incr_steps=decay,
-        wd_incr_style="constant",
-        use_checkpoint_opt_param_scheduler=False,
-        override_opt_param_scheduler=True,
-    )
-    return optimizer, schedule
-
-
-def schedule_steps(settings: OptimizerSection, train_iters: int) -> tuple[int, int]:
-    """(steps of warm-up, steps until the end of the decay, warm-up included).
-
-    megatron-core wants a decay that is longer than its warm-up. Where the warm-up takes the whole
-    run, or more than that, the decay is the one step after it, which the run does not reach.
-    """
-    decay = settings.lr_decay_iters or max(train_iters, 1)
-    warmup = settings.lr_warmup_iters
-    if settings.lr_warmup_fraction is not None:
-        warmup = int(settings.lr_warmup_fraction * decay)
-    return warmup, max(decay, warmup + 1)

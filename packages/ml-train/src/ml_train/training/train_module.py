@@ -19,7 +19,9 @@ import torch
 
 from ml_train.config.run import RunConfig
 from ml_train.parallel.layout import Layout
-from ml_train.training.build import model_chunks, optimizer_and_schedule, transformer_config
+from ml_train.training.build import model_chunks, transformer_config
+from ml_train.training.optimizer import make_optimizer
+from ml_train.training.schedule import make_schedule
 from ml_train.training.verdict import ACCEPTED, Action, Verdict
 
 if TYPE_CHECKING:
@@ -117,7 +119,8 @@ class TrainModule:
         """Inside the platform's context and the process groups."""
         transformer = transformer_config(config, model, layout, platform.device)
         chunks = model_chunks(config, model, layout, transformer, platform.device)
-        optimizer, schedule = optimizer_and_schedule(config, chunks, platform)
+        optimizer = make_optimizer(config, chunks, platform)
+        schedule = make_schedule(optimizer, config.optimizer, config.training.train_iters)
         return TrainModule(
             model_config=model,
             transformer_config=transformer,
