@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-import torch.distributed as dist
+import torch
 from torch import Tensor
 
 from ml_models import shards
@@ -17,26 +17,25 @@ from ml_models.weights.source import Source
 def compare(source: Source, reference: Mapping[str, Tensor], tolerance: float) -> Comparison:
     """Differences per group; "passed" says whether the logits are within `tolerance`.
 
-    Raises MlModelsError in a process that belongs to a group of several.
+    Raises MlModelsError in a process that belongs to a group of several, WeightError where the
+    reference is of a model of other sizes.
     """
-    model_config = source.model
-    ids = reference["input_ids"].long()
-    check_sizes(ids, reference["logits"], model_config.vocab_size)
-    platform = start_platform("cpu")
-    if dist.is_initialized() and dist.get_world_size() != 1:
+    config, ids = source.model, reference["input_ids"].long()
+    check_sizes(ids, reference["logits"], config.vocab_size)
+    joined = torch.distributed.is_initialized()
+    if joined and torch.distributed.get_world_size() != 1:
         raise MlModelsError("compare runs in one process; it was started in a group of several.")
-
-    # This import brings megatron-core, which must come after the platform's apply().
+    platform = start_platform("cpu")
+    # It imports megatron-core, which the platform adapts first.
     from ml_models.single_process import process_group, whole_model
 
-    vocab_size = model_config.vocab_size
     with (
         process_group(platform),
-        whole_model(model_config, platform, padded_vocab_size=vocab_size) as model,
+        whole_model(config, platform, padded_vocab_size=config.vocab_size) as model,
     ):
         shards.assign(model, LazyWeights(source))
         measured = measure(model, ids, wants_loss=has_loss(reference))
         if has_gradients(reference):
             gradients = {shard.key: shard.data.grad for shard in shards.local_shards(model)}
-            measured.update(named_gradients(model_config, gradients, reference))
+            measured.update(named_gradients(config, gradients, reference))
     return report(measured, reference, tolerance)
