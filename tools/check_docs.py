@@ -33,7 +33,7 @@ TEST = re.compile(r"test_\w+")
 FOREIGN = re.compile(
     # Files of a reader, and of the repositories of xAI, hpcai-tech, Megatron and CANN.
     r"(my_\w+|model|run|pretrain_gpt|configuration_grok1|modeling_grok1(_outputs)?)\.py"
-    r"|pyproject\.toml|llama_lm/.+|set_env\.sh"
+    r"|pyproject\.toml|llama_lm/.+|toy_platform/.+|tests/test_patches\.py|set_env\.sh"
 )
 
 

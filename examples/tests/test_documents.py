@@ -46,8 +46,8 @@ LEFT_OUT = {
 """What `...` in a command stands for: the flags that its parser requires."""
 FILES_OF_THE_READER = {"--config", "--recipe", "--model-config"}
 """Flags that name a file which only the reader of a page has."""
-MODELS_OF_A_PAGE = {"llama-tiny"}
-"""Models that a page adds; packages/ml-models/tests follows that page."""
+NAMES_OF_A_PAGE = {"llama-tiny", "toy"}
+"""A model and a platform that a page adds; packages/ml-models/tests follows that page."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def parse_console(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         patch.setattr(module, "run", note)
         assert main(arguments) == 0
     assert len(parsed) == 1
-    of_the_reader = (FILES_OF_THE_READER | MODELS_OF_A_PAGE) & set(arguments)
+    of_the_reader = (FILES_OF_THE_READER | NAMES_OF_A_PAGE) & set(arguments)
     if words[:2] == ["ml-train", "pretrain"] and not of_the_reader:
         # The same flags, and the values that they come to: model, layout, contradictions.
         assert main(["show-config", *arguments[1:]]) == 0

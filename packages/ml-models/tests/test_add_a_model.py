@@ -1,6 +1,5 @@
 """docs/add-a-model.md, followed: its files as they stand there, against transformers."""
 
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from model_checks.group import Group
 from model_checks.process import add_path
 from model_checks.round_trip import there_and_back
 from model_checks.step import initial_weights, run_step
+from model_checks.written_pages import install, write_files
 from safetensors.torch import load_file, save_file
 
 from ml_models import registry
@@ -25,6 +25,7 @@ DOCUMENT = Path(__file__).parents[3] / "docs" / "add-a-model.md"
 transformers = pytest.importorskip("transformers")
 
 
+<<<<<<< HEAD
 def write_files(folder: Path) -> None:
     """Each code block that follows a paragraph beginning with a file's name; then installed.
 
@@ -51,6 +52,17 @@ def write_files(folder: Path) -> None:
 def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("plugin")
     write_files(folder)
+=======
+@pytest.fixture(scope="module")
+def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("plugin")
+    files = write_files(DOCUMENT, folder)
+    assert set(files) == {
+        "pyproject.toml",
+        *(f"llama_lm/{name}.py" for name in ("config", "spec", "weights", "hf_config")),
+    }
+    install(folder)
+>>>>>>> 19c671f (docs/add-a-platform.md, followed by a test; platforms.register for a platform of one process)
     add_path(str(folder))
     yield folder
     sys.path.remove(str(folder))

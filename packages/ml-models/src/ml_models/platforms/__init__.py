@@ -1,13 +1,14 @@
-"""What megatron-core needs from a device: cpu, cuda, npu, and what a plug-in brings.
+"""What megatron-core needs from a device: the platforms cpu, cuda, npu and those of plug-ins.
 
-A plug-in is an entry point of the group "ml_models.platforms": name = "module:Class", the class
-with the methods of `Platform`. It is found by name, and by "auto" where its device is there.
+A plug-in is a class with the methods of `base.Platform`. It is an entry point of the group
+"ml_models.platforms" (name = "module:Class"), or given to `register`. It is found by its name, and
+by "auto" where its device is there. docs/add-a-platform.md adds a platform from start to end.
 """
 
 from importlib import import_module
 from importlib.metadata import entry_points
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ml_models.errors import PlatformError, UnknownPlatformError
 from ml_models.megatron_core import deferred_compile, lines, requirements, stand_ins
@@ -15,23 +16,43 @@ from ml_models.megatron_core import deferred_compile, lines, requirements, stand
 if TYPE_CHECKING:
     from ml_models.platforms.base import Platform
 
-__all__ = ["check_platform_name", "get_platform", "make_core_importable", "platform_names"]
+__all__ = [
+    "check_platform_name",
+    "get_platform",
+    "make_core_importable",
+    "platform_names",
+    "register",
+]
 
 GROUP = "ml_models.platforms"
 
-# In the order in which auto tries them; plug-ins come between the devices and the CPU.
-_OURS = MappingProxyType(
+# Names of classes, not the classes: their modules import torch.
+_BUILT_IN = MappingProxyType(
     {
         "cuda": "ml_models.platforms.cuda:CudaPlatform",
         "npu": "ml_models.platforms.npu:NpuPlatform",
         "cpu": "ml_models.platforms.cpu:CpuPlatform",
     }
 )
+_registered: dict[str, "type[Platform]"] = {}
+
+
+def register(platform: "type[Platform]") -> None:
+    """Make a platform known to this process by its `name`; PlatformError where the name is taken.
+
+    Processes that others start do not inherit it. An entry point is found by all of them.
+    """
+    if platform.name == "auto" or platform.name in platform_names():
+        raise PlatformError(
+            f"The platform name {platform.name!r} is taken; known: auto, "
+            f"{', '.join(platform_names())}. Choose another."
+        )
+    _registered[platform.name] = platform
 
 
 def platform_names() -> list[str]:
     """Names that get_platform takes besides auto."""
-    return sorted(_classes())
+    return sorted({*_BUILT_IN, *_registered, *_entry_points()})
 
 
 def make_core_importable() -> None:
@@ -48,23 +69,22 @@ def make_core_importable() -> None:
 def get_platform(name: str = "auto") -> "Platform":
     """The platform called `name`; auto: the first whose device is there, the CPU last.
 
-    Raises RequirementError before torch is imported where the installation cannot serve.
+    Raises RequirementError before torch is imported where the installation cannot serve,
+    PlatformError where the platform has no device here.
     """
     make_core_importable()
     if name == "cuda" and requirements.is_cpu_build():  # known before torch is imported
         raise _no_device(name, requirements.reason_of_cpu_build())
     requirements.require_torch()
-    known = _classes()
     if name == "auto":
-        ordered = ["cuda", "npu", *sorted(set(known) - set(_OURS)), "cpu"]
-        name = next(each for each in ordered if _load(known[each]).available())
+        name = next(candidate for candidate in _auto_order() if _load(candidate).available())
     check_platform_name(name)
-    chosen = _load(known[name])
-    if not chosen.available():
-        reason = getattr(chosen, "why_unavailable", lambda: "its libraries cannot be loaded")()
-        raise _no_device(name, reason)
-    platform: Platform = chosen()
-    return platform
+    platform = _load(name)
+    if not platform.available():
+        # A plug-in may be older than this method of the protocol.
+        why = getattr(platform, "why_unavailable", lambda: "its libraries cannot be loaded")
+        raise _no_device(name, why())
+    return platform()
 
 
 def _no_device(name: str, reason: str) -> PlatformError:
@@ -83,14 +103,24 @@ def check_platform_name(name: str) -> None:
         )
 
 
-def _classes() -> dict[str, str]:
-    found = {point.name: point.value for point in entry_points(group=GROUP)}
-    return {**found, **_OURS}
+def _auto_order() -> list[str]:
+    """Names in the order in which auto tries them: plug-ins after our devices, the CPU last."""
+    plug_ins = sorted(set(platform_names()) - set(_BUILT_IN))
+    return ["cuda", "npu", *plug_ins, "cpu"]
 
 
-def _load(value: str) -> Any:
-    module, _, name = value.partition(":")
+def _entry_points() -> dict[str, str]:
+    return {point.name: point.value for point in entry_points(group=GROUP)}
+
+
+def _load(name: str) -> "type[Platform]":
+    """The class of a known platform; its module is imported. Ours win over plug-ins."""
+    if name not in _BUILT_IN and name in _registered:
+        return _registered[name]
+    value = _BUILT_IN.get(name) or _entry_points()[name]
+    module, _, attribute = value.partition(":")
     try:
-        return getattr(import_module(module), name)
+        platform: type[Platform] = getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise PlatformError(f"The platform {value} cannot be loaded: {error}.") from error
+    return platform
