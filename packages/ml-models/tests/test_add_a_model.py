@@ -25,44 +25,13 @@ DOCUMENT = Path(__file__).parents[3] / "docs" / "add-a-model.md"
 transformers = pytest.importorskip("transformers")
 
 
-<<<<<<< HEAD
-def write_files(folder: Path) -> None:
-    """Each code block that follows a paragraph beginning with a file's name; then installed.
-
-    Installing is what pip leaves behind: the package and its entry points on sys.path.
-    """
-    text = DOCUMENT.read_text(encoding="utf-8")
-    files = dict(re.findall(r"^`([\w/]+\.\w+)`\. .*?^```\w+\n(.*?)^```", text, re.DOTALL | re.M))
-    modules = ("config", "spec", "weights", "hf_config", "megatron_args")
-    assert set(files) == {"pyproject.toml", *(f"llama_lm/{name}.py" for name in modules)}
-    (folder / "llama_lm").mkdir()
-    (folder / "llama_lm" / "__init__.py").touch()
-    for name, content in files.items():
-        (folder / name).write_text(content, encoding="utf-8")
-    point = re.search(r'entry-points\.("?)(ml_models\.\w+)\1\]\n(.+)\n', files["pyproject.toml"])
-    assert point is not None
-    information = folder / "llama_for_ml_models-1.0.0.dist-info"
-    information.mkdir()
-    (information / "METADATA").write_text("Name: llama-for-ml-models\nVersion: 1.0.0\n")
-    line = point[3].replace('"', "")
-    (information / "entry_points.txt").write_text(f"[{point[2]}]\n{line}\n")
-
-
-@pytest.fixture(scope="module")
-def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("plugin")
-    write_files(folder)
-=======
 @pytest.fixture(scope="module")
 def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("plugin")
     files = write_files(DOCUMENT, folder)
-    assert set(files) == {
-        "pyproject.toml",
-        *(f"llama_lm/{name}.py" for name in ("config", "spec", "weights", "hf_config")),
-    }
+    modules = ("config", "spec", "weights", "hf_config", "megatron_args")
+    assert set(files) == {"pyproject.toml", *(f"llama_lm/{name}.py" for name in modules)}
     install(folder)
->>>>>>> 19c671f (docs/add-a-platform.md, followed by a test; platforms.register for a platform of one process)
     add_path(str(folder))
     yield folder
     sys.path.remove(str(folder))
