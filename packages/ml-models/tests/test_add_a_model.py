@@ -18,7 +18,7 @@ from ml_models import registry
 from ml_models.conversion.open import formats_of, open_source
 from ml_models.errors import ConfigError, WeightError
 from ml_models.formats.megatron.args import check_model, derive_model
-from ml_models.weights.maps import box_of
+from ml_models.weights.boxes import Box
 from ml_models.weights.source import Reader
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "add-a-model.md"
@@ -96,9 +96,8 @@ def test_training_step_in_layouts(saved: Path, plugin: Path, group4: Group) -> N
     source = open_source("huggingface", saved)
     model, reference = source.model, load_file(saved / "ref")
     reader = Reader(source)
-    weights = {
-        name: reader.read(name, box_of(shape)) for name, shape in source.weights.ours_shapes.items()
-    }
+    shapes = source.weights.parameter_shapes
+    weights = {name: reader.read(name, Box.whole(shape)) for name, shape in shapes.items()}
     ids = reference["input_ids"]
     expected = group4.run(run_step, model, weights, ids, (1, 1, 1, 1))[0]
     first = group4.run(initial_weights, model, (1, 1, 1, 1))[0]

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from megatron.core.transformer import TransformerConfig
     from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
 
-    from ml_models.weights.maps import Row, Shape
+    from ml_models.weights.boxes import Shape
+    from ml_models.weights.maps import Row
     from ml_models.weights.sink import Sink, SinkOptions
     from ml_models.weights.source import Reader, Source
 

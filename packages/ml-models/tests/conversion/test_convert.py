@@ -20,7 +20,8 @@ from ml_models.conversion.open import guess_format, open_source
 from ml_models.errors import ConfigError, MlModelsError, WeightError
 from ml_models.files.integrity import verify_integrity
 from ml_models.formats.megatron.source import MegatronSource
-from ml_models.weights.maps import box_of
+from ml_models.weights.boxes import Box
+from ml_models.weights.maps import build_map
 from ml_models.weights.sink import SinkOptions
 from ml_models.weights.source import Reader
 
@@ -42,7 +43,7 @@ def test_to_megatron_equals_an_independent_map(name: str, tmp_path: Path) -> Non
     assert source.model == config_of(name, "gelu_tanh")
     assert set(source.tensors) == set(expected)
     for key, tensor in expected.items():
-        found = source.read(key, box_of(tuple(tensor.shape)))
+        found = source.read(key, Box.whole(tuple(tensor.shape)))
         assert torch.equal(found.float(), tensor), key
 
 
@@ -263,13 +264,12 @@ def test_formats_are_recognised(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", registry.names())
 def test_every_named_model_has_complete_maps(name: str) -> None:
-    from ml_models.weights.maps import build_map
 
     model = registry.get(name)
     maps = registry.architecture(model).weights()
     weights = build_map(maps.huggingface_rows(model), maps.shapes(model), model)
-    elements = sum(torch.Size(shape).numel() for shape in weights.ours_shapes.values())
-    assert elements == sum(torch.Size(shape).numel() for shape in weights.theirs_shapes.values())
+    elements = sum(torch.Size(shape).numel() for shape in weights.parameter_shapes.values())
+    assert elements == sum(torch.Size(shape).numel() for shape in weights.tensor_shapes.values())
     if name == "grok1-314b":
         assert (
             elements == 64 * (24 * 6144 * 32768 + 6144 * 14336 + 12 * 6144) + 131072 * 6144 + 6144

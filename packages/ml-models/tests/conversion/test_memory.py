@@ -14,7 +14,8 @@ import numpy as np
 from ml_models import registry
 from ml_models.conversion.convert import convert
 from ml_models.formats.huggingface import header_bytes
-from ml_models.weights.maps import build_map, box_of, volume
+from ml_models.weights.boxes import volume
+from ml_models.weights.maps import build_map
 from ml_models.weights.sink import SinkOptions
 from ml_models.conversion.open import open_source
 from ml_models.grok1.hf_config import to_huggingface
@@ -24,21 +25,21 @@ layers, folder, to = int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 model = registry.get("grok1-tiny").replace(num_layers=layers, hidden_size=1024, kv_channels=128,
     ffn_hidden_size=2048, vocab_size=4096)
 maps = registry.architecture(model).weights()
-shapes = build_map(maps.huggingface_rows(model), maps.shapes(model), model).theirs_shapes
+shapes = build_map(maps.huggingface_rows(model), maps.shapes(model), model).tensor_shapes
 (folder / "in").mkdir()
 (folder / "in" / "config.json").write_text(json.dumps(to_huggingface(model, "float32")))
 total = 0
 with (folder / "in" / "model.safetensors").open("wb") as file:
     file.write(header_bytes({name: (shape, torch.float32) for name, shape in shapes.items()}))
     for shape in shapes.values():
-        size = volume(box_of(shape))
+        size = volume(shape)
         file.write(np.full(size, 0.5, dtype="<f4").tobytes())
         total += size * 4
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 options = SinkOptions(chunk_bytes=4 * 2**20)
 convert(open_source("huggingface", folder / "in"), to, folder / "out", options)
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-largest = max(volume(box_of(shape)) for shape in maps.shapes(model).values()) * 4
+largest = max(volume(shape) for shape in maps.shapes(model).values()) * 4
 print(json.dumps([total, before, after, largest]))
 """
 

@@ -7,8 +7,10 @@ import sys
 import numpy as np
 import pytest
 
+from ml_models.files.allow_lists import XAI_SHARD
+from ml_models.files.inert import Call, Span
 from ml_models.files.pickle_writer import ByteBlocks, PickleWriter
-from ml_models.files.pickles import XAI_SHARD, Call, Span, interpret
+from ml_models.files.pickles import interpret
 
 
 def rewritten(stream: bytes) -> bytes:

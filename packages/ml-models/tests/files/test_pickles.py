@@ -15,14 +15,9 @@ import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.planner import WriteItemType
 
 from ml_models.errors import WeightError
-from ml_models.files.pickles import (
-    DCP_METADATA,
-    RANK_FILE,
-    TORCH_OBJECTS,
-    XAI_SHARD,
-    check_distributed_checkpoint,
-    interpret,
-)
+from ml_models.files.allow_lists import DCP_METADATA, RANK_FILE, TORCH_OBJECTS, XAI_SHARD
+from ml_models.files.distributed import check_distributed_checkpoint
+from ml_models.files.pickles import interpret
 
 
 class Command:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ml_models.conversion.open import open_source
 from ml_models.formats.huggingface import HuggingFaceSource
-from ml_models.weights.maps import box_of
+from ml_models.weights.boxes import Box
 from model_checks.references import DATA
 
 LAYER = "model.layers.{}."
@@ -72,6 +72,6 @@ def read_whole(folder: Path) -> HuggingFaceSource:
     expected = weights()
     assert set(source.tensors) == set(expected)
     for name, tensor in expected.items():
-        block = source.read(name, box_of(tuple(tensor.shape)))
+        block = source.read(name, Box.whole(tuple(tensor.shape)))
         assert torch.equal(block, tensor), name
     return source

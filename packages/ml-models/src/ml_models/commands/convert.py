@@ -49,8 +49,9 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from ml_models.commands.progress import show_progress
-    from ml_models.conversion.convert import DTYPES, REPORT, convert
+    from ml_models.conversion.convert import DTYPES, convert
     from ml_models.conversion.open import open_source
+    from ml_models.conversion.report import REPORT
     from ml_models.weights.sink import SinkOptions
 
     # Blocks are prepared in one thread and written in another; torch's own threads would fight

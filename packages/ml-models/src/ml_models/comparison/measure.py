@@ -9,7 +9,8 @@ from torch import Tensor
 from ml_models import registry
 from ml_models.config import ModelConfig
 from ml_models.errors import WeightError
-from ml_models.weights.maps import box_of, build_map, shape_of
+from ml_models.weights.boxes import Box
+from ml_models.weights.maps import build_map
 from ml_models.weights.source import Reader, Source
 
 if TYPE_CHECKING:
@@ -20,10 +21,10 @@ class LazyWeights(Mapping[str, Tensor]):
     """A source's weights by megatron-core's names, in fp32, each read when it is asked for."""
 
     def __init__(self, source: Source) -> None:
-        self._reader, self._shapes = Reader(source), source.weights.ours_shapes
+        self._reader, self._shapes = Reader(source), source.weights.parameter_shapes
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._reader.read(name, box_of(self._shapes[name])).float()
+        return self._reader.read(name, Box.whole(self._shapes[name])).float()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._shapes)
@@ -73,15 +74,14 @@ def named_gradients(
     named = {}
     for key in reference:
         kind, _, name = key.partition(".")
-        if kind not in ("grad", "grad_norm") or name not in weights.theirs:
+        if kind not in ("grad", "grad_norm") or name not in weights.by_tensor:
             continue
-        whole = torch.zeros(weights.theirs_shapes[name])
-        for piece in weights.theirs[name]:
-            gradient = gradients.get(piece.ours)
+        whole = torch.zeros(weights.tensor_shapes[name])
+        for piece in weights.by_tensor[name]:
+            gradient = gradients.get(piece.parameter)
             if gradient is None:
-                raise WeightError(f"{piece.ours}: the loss gives it no gradient.")
-            block = gradient[tuple(slice(*axis) for axis in piece.ours_box)].float()
-            target = tuple(slice(*axis) for axis in piece.theirs_box)
-            whole[target] = block.reshape(shape_of(piece.theirs_box))
+                raise WeightError(f"{piece.parameter}: the loss gives it no gradient.")
+            block = gradient[piece.parameter_box.slices].float()
+            whole[piece.tensor_box.slices] = block.reshape(piece.tensor_box.shape)
         named[key] = whole.norm() if kind == "grad_norm" else whole
     return named

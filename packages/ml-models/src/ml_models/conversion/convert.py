@@ -1,46 +1,43 @@
 """The conversion: read blocks from a source, write files of a sink, account for every element.
 
 ```
-OUTPUT.partial/journal.jsonl   line 1: fingerprint of the plan; then one line per finished file
+OUTPUT.partial/journal.jsonl   what is finished, see journal.py
 OUTPUT.partial/NAME            finished files (checksums in the journal)
+OUTPUT.partial.lock            held by the process that converts, removed when it ends
 OUTPUT/                        renamed once everything is written and the audit has passed;
                                the journal is removed last
 ```
 Memory: a few blocks of Sink.CHUNK_BYTES, whatever the model's size.
 """
 
-import dataclasses
-import fcntl
-import hashlib
 import json
 import os
-import shutil
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
+from ml_models.conversion.journal import Journal, fingerprint
 from ml_models.conversion.plan import make_sink
+from ml_models.conversion.report import REPORT, Report, audit, make_report
 from ml_models.errors import WeightError
-from ml_models.files.durable import flush_folder, flush_stream, write_durably
-from ml_models.files.hashes import sha256_of
+from ml_models.files.durable import flush_folder, write_durably
 from ml_models.files.integrity import JOURNAL
 from ml_models.files.json_files import read_json
-from ml_models.weights.maps import Box, box_of, intersection, shape_of, to_ours, volume
-from ml_models.weights.sink import Sink, SinkOptions, Target, Written
+from ml_models.weights.blocks import NotCoveredError, assemble
+from ml_models.weights.boxes import Box
+from ml_models.weights.sink import FileRecord, Sink, SinkOptions, Target
 from ml_models.weights.source import Reader, Source
 
-REPORT = "conversion_report.json"
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32, "fp16": torch.float16}
 
 Progress = Callable[[str, int, int], None]
 """(what is being written, bytes done, bytes in all)"""
-Loss = tuple[str, int, float]
-"""(target, elements of one block that are not exact, the largest absolute difference)"""
 
 
 def convert(
@@ -51,7 +48,7 @@ def convert(
     *,
     resume: bool = False,
     progress: Progress = lambda what, done, total: None,
-) -> dict[str, Any]:
+) -> Report:
     """Convert `source` into the folder `output`; returns the report that is also written there.
 
     xAI's quantized weights become fp32, which is exact, unless `options` name another dtype.
@@ -59,265 +56,131 @@ def convert(
     """
     reader = Reader(source)
     sink = make_sink(to, reader, options or SinkOptions())
-    if resume and (output / JOURNAL).is_file():  # the process died after the folder was renamed
-        (output / JOURNAL).unlink()
-        finished: dict[str, Any] = read_json(output / REPORT)
-        return finished
-    if output.exists():
-        raise WeightError(f"{output}: it exists already; name another folder or remove it.")
-    with _workplace(output, resume) as folder:
-        journal = _Journal(folder, _fingerprint(source, sink))
-        _write_files(reader, sink, folder, journal, progress)
-        faults = audit(source, sink, journal.written)
-        if faults:
-            shown = "; ".join(faults[:10])
-            raise WeightError(f"the audit failed, {output} was not made: {shown}.")
-        report = make_report(source, sink, journal.written)
-        sink.finish(folder, journal.written)
-        write_durably(folder / REPORT, json.dumps(report, indent=1) + "\n")
-        sink.seal(folder, journal.written)
-        flush_folder(folder)
-        os.rename(folder, output)
-        flush_folder(output.parent)
-        (output / JOURNAL).unlink()
-    return report
+    partial = output.with_name(f"{output.name}.partial")
+    with _locked(partial):
+        if resume and (output / JOURNAL).is_file():
+            # The process died between the two last steps: the rename and the journal's removal.
+            (output / JOURNAL).unlink()
+            return cast(Report, read_json(output / REPORT))
+        if output.exists():
+            raise WeightError(f"{output}: it exists already; name another folder or remove it.")
+        if partial.exists() and not resume:
+            raise WeightError(
+                f"{partial}: an unfinished conversion; go on with --resume, or remove it first."
+            )
+        partial.mkdir(parents=True, exist_ok=True)
+        journal = Journal(partial, fingerprint(source, sink))
+        _FileWriter(reader, sink, progress).write_all(partial, journal)
+        return _publish(source, sink, journal.records, partial, output)
 
 
 @contextmanager
-def _workplace(output: Path, resume: bool) -> Iterator[Path]:
-    """OUTPUT.partial, held by this process alone; kept when the conversion stops halfway."""
-    folder = output.with_name(f"{output.name}.partial")
-    if folder.exists() and not resume:
-        raise WeightError(
-            f"{folder}: an unfinished conversion; go on with --resume, or remove it first."
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder, os.O_RDONLY)
+def _locked(partial: Path) -> Iterator[None]:
+    """Keep other processes from the folder `partial` while this one writes there."""
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(partial.with_name(f"{partial.name}.lock"), timeout=0)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(lock)
-        raise WeightError(f"{folder}: another process is writing there.") from error
+        lock.acquire()
+    except Timeout as error:
+        raise WeightError(f"{partial}: another process is writing there.") from error
     try:
-        yield folder
+        yield
     finally:
-        os.close(lock)
+        # Removed before it is released: nobody can hold a lock on a file that has another's name.
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
 
-def _fingerprint(source: Source, sink: Sink) -> str:
-    facts = [
-        source.format,
-        source.identity(),
-        source.model.to_dict(),
-        sink.format,
-        sink.chunk_bytes,
-        sink.settings,
-        [[file, [[t.name, t.shape, str(t.dtype)] for t in ts]] for file, ts in sink.files.items()],
-    ]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+def _publish(
+    source: Source, sink: Sink, records: dict[str, FileRecord], partial: Path, output: Path
+) -> Report:
+    """Give the finished folder its name, once the audit has passed."""
+    faults = audit(source, sink, records)
+    if faults:
+        shown = "; ".join(faults[:10])
+        raise WeightError(f"the audit failed, {output} was not made: {shown}.")
+    report = make_report(source, sink, records)
+    sink.finish(partial, records)
+    write_durably(partial / REPORT, json.dumps(report, indent=1) + "\n")
+    sink.seal(partial, records)
+    flush_folder(partial)
+    os.rename(partial, output)
+    flush_folder(output.parent)
+    (output / JOURNAL).unlink()
+    return report
 
 
-class _Journal:
-    """Which files are finished; those that no longer have their checksum are written again."""
+@dataclass
+class _Losses:
+    """Elements of one file that the new dtype could not hold exactly."""
 
-    def __init__(self, folder: Path, fingerprint: str) -> None:
-        self._path = folder / JOURNAL
-        self.written: dict[str, Written] = {}
-        lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
-        if not lines:
-            left = [path.name for path in folder.iterdir() if not path.name.startswith(JOURNAL)]
-            if left:
-                raise WeightError(f"{folder}: {left[0]} without a journal; remove the folder.")
-            self._append({"fingerprint": fingerprint})
-            return
-        self._read(folder, lines, fingerprint)
+    entries: list[tuple[str, int, float]] = field(default_factory=list)
+    """(tensor, elements of a block, the largest absolute difference)."""
 
-    def _read(self, folder: Path, lines: list[str], fingerprint: str) -> None:
-        for number, line in enumerate(lines):
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                break  # the line that was being written when the process died
-            if number == 0:
-                if entry.get("fingerprint") != fingerprint:
-                    raise WeightError(
-                        f"{folder}: it was begun with another input, model, dtype or setting; "
-                        "remove it to start anew."
-                    )
-                continue
-            done = Written(**entry)
-            path = folder / done.file
-            if path.is_file() and path.stat().st_size == done.size and _same(path, done):
-                self.written[done.file] = done
-        kept = [json.dumps({"fingerprint": fingerprint})]
-        kept += [json.dumps(dataclasses.asdict(done)) for done in self.written.values()]
-        write_durably(self._path, "\n".join(kept) + "\n")
-        for path in folder.iterdir():
-            if path.name != JOURNAL and path.name not in self.written:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-    def add(self, done: Written) -> None:
-        """Record a finished file."""
-        self._append(dataclasses.asdict(done))
-        self.written[done.file] = done
-
-    def _append(self, entry: dict[str, Any]) -> None:
-        with self._path.open("ab") as stream:
-            stream.write(json.dumps(entry).encode() + b"\n")
-            flush_stream(stream)
-
-
-def _same(path: Path, done: Written) -> bool:
-    return sha256_of(path) == done.sha256
-
-
-def _write_files(
-    reader: Reader, sink: Sink, folder: Path, journal: _Journal, progress: Progress
-) -> None:
-    total = sum(_num_bytes(target) for target in sink.targets)
-    finished = 0
-    for name, targets in sink.files.items():
-        if name in journal.written:
-            finished += sum(map(_num_bytes, targets))
-            progress(name, finished, total)
-            continue
-        reader.taken.clear()
-        losses: list[Loss] = []
-        item_bytes = {target.name: target.dtype.itemsize for target in targets}
-        position = finished
-
-        def block(
-            target: Target,
-            box: Box,
-            name: str = name,
-            losses: list[Loss] = losses,
-            item_bytes: dict[str, int] = item_bytes,
-        ) -> Tensor:
-            nonlocal position
-            position += volume(box) * item_bytes[target.name]
-            progress(name, position, total)
-            return _block(reader, sink, target, box, losses)
-
-        done = sink.write_file(folder, name, block)
-        done.taken = dict(reader.taken)
-        for loss in losses:
-            done.add_losses(*loss)
-        journal.add(done)
-        finished += sum(map(_num_bytes, targets))
-
-
-def _num_bytes(target: Target) -> int:
-    return volume(box_of(target.shape)) * target.dtype.itemsize
-
-
-def _block(reader: Reader, sink: Sink, target: Target, box: Box, losses: list[Loss]) -> Tensor:
-    """One block of a target, put together from blocks of ours."""
-    whole: Tensor | None = None
-    filled = 0
-    for piece in sink.weights.theirs[target.name]:
-        shared = intersection(piece.theirs_box, box)
-        if shared is None:
-            continue
-        part = reader.read(piece.ours, to_ours(piece, shared))
-        if piece.transposed:
-            part = part.transpose(-1, -2)
-        part = _cast(part.reshape(shape_of(shared)), target, losses)
-        filled += part.numel()
-        if shared == box:
+    def cast(self, part: Tensor, target: Target) -> Tensor:
+        """`part` in the target's dtype; what is lost is noted."""
+        if part.dtype == target.dtype:
             return part
-        if whole is None:
-            whole = torch.empty(shape_of(box), dtype=target.dtype)
-        at = tuple(slice(a - base, b - base) for (a, b), (base, _) in zip(shared, box, strict=True))
-        whole[at] = part
-    if whole is None or filled != whole.numel():
-        raise WeightError(f"{target.name}: only {filled} elements of {box} are filled.")
-    return whole
+        narrowed = part.to(target.dtype)
+        if target.dtype.itemsize < part.dtype.itemsize:
+            restored = narrowed.to(part.dtype)
+            count = int((restored != part).sum())
+            if count:
+                largest = float(restored.sub_(part).abs_().max())
+                self.entries.append((target.name, count, largest))
+        return narrowed
 
 
-def _cast(part: Tensor, target: Target, losses: list[Loss]) -> Tensor:
-    if part.dtype == target.dtype:
-        return part
-    cast = part.to(target.dtype)
-    if target.dtype.itemsize < part.dtype.itemsize:
-        again = cast.to(part.dtype)
-        lost = int((again != part).sum())
-        if lost:
-            losses.append((target.name, lost, float(again.sub_(part).abs_().max())))
-    return cast
+class _FileWriter:
+    """Writes the files of a sink from blocks of a source, and reports the progress."""
 
+    def __init__(self, reader: Reader, sink: Sink, progress: Progress) -> None:
+        self._reader, self._sink, self._progress = reader, sink, progress
+        self._total = sum(target.num_bytes for target in sink.targets)
+        # By the sink's targets: a sink may read its blocks in another dtype than it writes.
+        self._item_bytes = {target.name: target.dtype.itemsize for target in sink.targets}
+        self._file, self._position = "", 0
 
-def audit(source: Source, sink: Sink, written: dict[str, Written]) -> list[str]:
-    """Every source tensor read in full exactly once, every target in exactly one file."""
-    taken: Counter[str] = Counter()
-    filled: Counter[str] = Counter()
-    for done in written.values():
-        taken.update(done.taken)
-        filled.update(done.tensors.keys())
-    faults = []
-    for name, info in source.tensors.items():
-        total = volume(box_of(info.shape))
-        if taken[name] != total:
-            faults.append(f"source {name}: {taken[name]} of {total} elements used")
-    for target in sink.targets:
-        if filled[target.name] != 1:
-            faults.append(f"target {target.name}: filled {filled[target.name]} times")
-    names = set(source.tensors) | {target.name for target in sink.targets}
-    faults += [f"{name}: unknown" for name in {*taken, *filled} - names]
-    return faults
+    def write_all(self, folder: Path, journal: Journal) -> None:
+        """Write the files that the journal does not have."""
+        finished = 0
+        for name, targets in self._sink.files.items():
+            self._file, self._position = name, finished
+            finished += sum(target.num_bytes for target in targets)
+            if name in journal.records:
+                self._progress(name, finished, self._total)
+            else:
+                journal.add(self._write(folder, name))
 
-
-def make_report(source: Source, sink: Sink, written: dict[str, Written]) -> dict[str, Any]:
-    """What went where: names, shapes, dtypes, checksums."""
-    where = {name: file for file, done in written.items() for name in done.tensors}
-    origins = {
-        name: sorted(
-            {
-                origin.theirs
-                for piece in pieces
-                for origin in source.weights.ours[piece.ours]
-                if intersection(origin.ours_box, piece.ours_box)
-            }
+    def _write(self, folder: Path, name: str) -> FileRecord:
+        self._reader.taken.clear()
+        losses = _Losses()
+        record = self._sink.write_file(
+            folder, name, lambda target, box: self._block(target, box, losses)
         )
-        for name, pieces in sink.weights.theirs.items()
-    }
-    return {
-        "version": 1,
-        "from": source.format,
-        "to": sink.format,
-        "model": source.model.to_dict(),
-        "notes": [*source.notes, *sink.notes],
-        "num_source_tensors": len(source.tensors),
-        "num_target_tensors": len(sink.targets),
-        "num_parameters": sum(volume(box_of(shape)) for shape in sink.weights.ours_shapes.values()),
-        "files": {
-            done.file: {"size": done.size, "sha256": done.sha256} for done in written.values()
-        },
-        "sources": {
-            name: {"shape": list(info.shape), "dtype": _name(info.dtype), "used": "once"}
-            for name, info in source.tensors.items()
-        },
-        "targets": {
-            target.name: {
-                **_target_entry(target, written[where[target.name]]),
-                "from": origins[target.name],
-            }
-            for target in sink.targets
-        },
-    }
+        record.taken = dict(self._reader.taken)
+        for entry in losses.entries:
+            record.add_losses(*entry)
+        return record
 
+    def _block(self, target: Target, box: Box, losses: _Losses) -> Tensor:
+        """A block of a target, put together from blocks of parameters."""
+        self._position += box.volume * self._item_bytes[target.name]
+        self._progress(self._file, self._position, self._total)
+        try:
+            return assemble(box, self._parts(target, box, losses))
+        except NotCoveredError as error:
+            raise WeightError(
+                f"{target.name}: only {error.filled} elements of {tuple(box)} are filled."
+            ) from error
 
-def _target_entry(target: Target, done: Written) -> dict[str, Any]:
-    scales = {"scales": done.scales[target.name]} if target.name in done.scales else {}
-    return {
-        "shape": list(target.shape),
-        "dtype": _name(target.dtype),
-        "sha256": done.tensors[target.name],
-        **scales,
-        "rounded_elements": done.rounded.get(target.name, 0),
-        "largest_error": done.largest_error.get(target.name, 0.0),
-        "file": done.file,
-    }
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+    def _parts(self, target: Target, box: Box, losses: _Losses) -> Iterator[tuple[Box, Tensor]]:
+        """Where each parameter's share of the block lies, and its numbers."""
+        for piece in self._sink.weights.by_tensor[target.name]:
+            shared = piece.tensor_box.intersection(box)
+            if shared is None:
+                continue
+            part = self._reader.read(piece.parameter, piece.to_parameter(shared))
+            if piece.transposed:
+                part = part.transpose(-1, -2)
+            yield shared, losses.cast(part.reshape(shared.shape), target)

@@ -17,7 +17,7 @@ from ml_models.formats.huggingface.refusals import explain_folder
 from ml_models.formats.huggingface.source import HuggingFaceSource
 from ml_models.formats.megatron.source import TRACKER, MegatronSource
 from ml_models.formats.megatron_ranks.ranks import find_rank_folders
-from ml_models.formats.megatron_ranks.source import LegacySource
+from ml_models.formats.megatron_ranks.source import MegatronRanksSource
 from ml_models.weights.source import Source
 
 _HUGGING_FACE_FILES = ("*.safetensors*", "pytorch_model*.bin*", "adapter_config.json")
@@ -128,7 +128,7 @@ def _open_checkpoint(folder: Path, model: ModelConfig | None, variant: str | Non
     if ranks is not None:
         if variant is not None and model is None:
             raise ConfigError(f"--variant is {variant}; {ranks} says itself what was trained.")
-        return LegacySource(ranks, model)
+        return MegatronRanksSource(ranks, model)
     source = MegatronSource(folder, model)
     source.model = registry.with_variant(source.model, variant)
     return source

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ml_models.errors import WeightError
-from ml_models.files.pickles import Call, Name
+from ml_models.files.inert import Call, Name
 
 PROTOCOL = 4
 FRAME_BYTES = 64 * 2**10

@@ -7,7 +7,9 @@ decoder_layer_10 follows decoder_layer_1. `linear` is the activated half, `linea
 from collections.abc import Sequence
 
 from ml_models.grok1.config import Grok1Config
-from ml_models.weights.maps import Row, Shape, our_shapes
+from ml_models.weights.boxes import Shape
+from ml_models.weights.maps import Row
+from ml_models.weights.parameters import parameter_shapes
 
 LAYER = "decoder.layers.{layer}."
 HF = "model.layers.{layer}."
@@ -57,12 +59,12 @@ XAI: tuple[Row, ...] = (
 
 def shapes(model: Grok1Config) -> dict[str, Shape]:
     """Our parameters."""
-    return our_shapes(model, post_norms=model.post_norms)
+    return parameter_shapes(model, post_norms=model.post_norms)
 
 
 def huggingface_rows(model: Grok1Config) -> Sequence[Row]:
     """hpcai-tech's names; an untied output is lm_head.weight."""
-    rows = [row for row in HUGGINGFACE if model.post_norms or ".post_" not in row.ours]
+    rows = [row for row in HUGGINGFACE if model.post_norms or ".post_" not in row.parameter]
     return [*rows, HUGGINGFACE_OUTPUT] if model.untie_embeddings_and_output_weights else rows
 
 

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 
 from ml_models.mixtral.config import MixtralConfig
-from ml_models.weights.maps import Row, Shape, our_shapes
+from ml_models.weights.boxes import Shape
+from ml_models.weights.maps import Row
+from ml_models.weights.parameters import parameter_shapes
 
 LAYER = "decoder.layers.{layer}."
 HF = "model.layers.{layer}."
@@ -31,7 +33,7 @@ HUGGINGFACE_OUTPUT = Row("output_layer.weight", "lm_head.weight")
 
 def shapes(model: MixtralConfig) -> dict[str, Shape]:
     """Our parameters."""
-    return our_shapes(model, post_norms=False)
+    return parameter_shapes(model, post_norms=False)
 
 
 def huggingface_rows(model: MixtralConfig) -> Sequence[Row]:

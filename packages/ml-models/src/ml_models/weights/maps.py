@@ -1,262 +1,190 @@
-"""Weight maps as data: which block of which of their tensors is which block of ours.
+"""Weight maps as data: which block of which parameter is which block of a format's tensor.
 
 An architecture gives one table of `Row`s per format (grok1/weights.py, mixtral/weights.py). A table
-and a configuration make `Piece`s: pairs of blocks of equal size, at most two axes wide, the leading
+and a configuration make `Piece`s: pairs of boxes of equal size, at most two axes wide, the leading
 axes indexed. Reading, writing, the inverse and the audit all follow from the pieces, so that no
 direction can disagree with another.
+
+A parameter has megatron-core's name and its whole shape, see weights/parameters.py. A tensor has
+the format's name.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import Literal
 
 from ml_models.config import ModelConfig
 from ml_models.errors import WeightError
+from ml_models.weights.boxes import Box, Range, Shape, matrices, volume
 
-Box = tuple[tuple[int, int], ...]  # (start, stop) per axis
-Shape = tuple[int, ...]
 Part = Literal[
     "whole", "query", "key", "value", "expert_gate", "expert_up", "expert_down", "gate", "up"
 ]
-"""What of ours a row is: gate and up are the halves of a dense MLP's linear_fc1."""
+"""What of a parameter a row is: gate and up are the halves of a dense MLP's linear_fc1."""
 
 
 @dataclass(frozen=True)
 class Row:
     """One line of a weight map; {layer} and {expert} stand for numbers."""
 
-    ours: str
-    theirs: str
+    parameter: str
+    tensor: str
     part: Part = "whole"
     transposed: bool = False
-    """Their matrix is [in, out], ours [out, in]."""
+    """The format's matrix is [in, out], the parameter's [out, in]."""
     stacked: bool = False
-    """Their tensor holds all experts, on axis 0."""
+    """The format's tensor holds all experts, on axis 0."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A block of ours and the block of theirs that holds the same numbers."""
+    """A block of a parameter and the block of a format's tensor that holds the same numbers."""
 
-    ours: str
-    ours_box: Box
-    theirs: str
-    theirs_box: Box
+    parameter: str
+    parameter_box: Box
+    tensor: str
+    tensor_box: Box
     transposed: bool = False
+
+    def to_tensor(self, box: Box) -> Box:
+        """The block of the tensor that matches `box`, a block of the parameter in this piece."""
+        return self._carry(box, self.parameter_box, self.tensor_box)
+
+    def to_parameter(self, box: Box) -> Box:
+        """The block of the parameter that matches `box`, a block of the tensor in this piece."""
+        return self._carry(box, self.tensor_box, self.parameter_box)
+
+    def _carry(self, box: Box, origin: Box, target: Box) -> Box:
+        """`box` of the block `origin` as a box of the block `target`.
+
+        The blocks differ in their leading axes, which have a single index on both sides. The axes
+        that they share are the last one or two: those are carried over, the others stay.
+        """
+        shared = min(2, len(origin), len(target))
+        offsets = Box(box.within(origin)[-shared:])
+        if self.transposed:
+            offsets = Box(offsets[::-1])
+        lead, matrix = target[:-shared], Box(target[-shared:])
+        return offsets.moved(matrix.starts).behind(*lead)
 
 
 @dataclass(frozen=True)
 class WeightMap:
     """All pieces of one model in one format, by either name, and the shapes that follow."""
 
-    pieces: tuple[Piece, ...]
-    ours: Mapping[str, tuple[Piece, ...]]
-    theirs: Mapping[str, tuple[Piece, ...]]
-    ours_shapes: Mapping[str, Shape]
-    theirs_shapes: Mapping[str, Shape]
-
-
-def box_of(shape: Shape) -> Box:
-    """The whole of a tensor."""
-    return tuple((0, size) for size in shape)
-
-
-def shape_of(box: Box) -> Shape:
-    """Sizes of a block."""
-    return tuple(stop - start for start, stop in box)
-
-
-def volume(box: Box) -> int:
-    """Elements of a block."""
-    total = 1
-    for start, stop in box:
-        total *= stop - start
-    return total
-
-
-def intersection(one: Box, other: Box) -> Box | None:
-    """What two blocks share, or None."""
-    shared = tuple((max(a, c), min(b, d)) for (a, b), (c, d) in zip(one, other, strict=True))
-    return shared if all(start < stop for start, stop in shared) else None
-
-
-def our_shapes(model: ModelConfig, *, post_norms: bool, dense: bool = False) -> dict[str, Shape]:
-    """Every parameter of ours with its whole shape, vocabulary without padding."""
-    hidden, head = model.hidden_size, model.kv_channels
-    query = model.num_attention_heads * head
-    qkv = query + 2 * model.num_query_groups * head
-    shapes: dict[str, Shape] = {"embedding.word_embeddings.weight": (model.vocab_size, hidden)}
-    norms = ["input_layernorm", "pre_mlp_layernorm"]
-    norms += ["post_attention_layernorm", "post_mlp_layernorm"] if post_norms else []
-    experts, ffn = model.num_experts, model.ffn_hidden_size
-    for layer in range(model.num_layers):
-        name = f"decoder.layers.{layer}."
-        shapes.update({f"{name}{norm}.weight": (hidden,) for norm in norms})
-        shapes[f"{name}self_attention.linear_qkv.weight"] = (qkv, hidden)
-        shapes[f"{name}self_attention.linear_proj.weight"] = (hidden, query)
-        if dense:
-            shapes[f"{name}mlp.linear_fc1.weight"] = (2, ffn, hidden)
-            shapes[f"{name}mlp.linear_fc2.weight"] = (hidden, ffn)
-            continue
-        shapes[f"{name}mlp.router.weight"] = (experts, hidden)
-        shapes[f"{name}mlp.experts.linear_fc1.weight"] = (experts, 2, ffn, hidden)
-        shapes[f"{name}mlp.experts.linear_fc2.weight"] = (experts, hidden, ffn)
-    shapes["decoder.final_layernorm.weight"] = (hidden,)
-    if model.untie_embeddings_and_output_weights:
-        shapes["output_layer.weight"] = (model.vocab_size, hidden)
-    return shapes
-
-
-def _blocks(row: Row, shape: Shape, model: ModelConfig) -> Iterator[tuple[Box, Box, int]]:
-    """(block of ours, block of theirs before transposition, expert) per piece of a row."""
-    if row.part == "whole":
-        yield box_of(shape), box_of(shape), 0
-        return
-    if row.part in ("query", "key", "value"):
-        head, groups = model.kv_channels, model.num_query_groups
-        wide = model.num_attention_heads // groups * head
-        start, rows = {"query": (0, wide), "key": (wide, head), "value": (wide + head, head)}[
-            row.part
-        ]
-        for group in range(groups):
-            first = group * (wide + 2 * head) + start
-            columns = (0, shape[1])
-            yield (
-                ((first, first + rows), columns),
-                ((group * rows, (group + 1) * rows), columns),
-                0,
-            )
-        return
-    if row.part in ("gate", "up"):
-        half = (0, 1) if row.part == "gate" else (1, 2)
-        yield (half, *box_of(shape[-2:])), box_of(shape[-2:]), 0
-        return
-    for expert in range(model.num_experts):
-        matrix = box_of(shape[-2:])
-        halves = {"expert_gate": ((0, 1),), "expert_up": ((1, 2),), "expert_down": ()}[row.part]
-        yield ((expert, expert + 1), *halves, *matrix), matrix, expert
+    by_parameter: Mapping[str, tuple[Piece, ...]]
+    by_tensor: Mapping[str, tuple[Piece, ...]]
+    parameter_shapes: Mapping[str, Shape]
+    tensor_shapes: Mapping[str, Shape]
 
 
 def build_map(rows: Sequence[Row], shapes: Mapping[str, Shape], model: ModelConfig) -> WeightMap:
-    """The pieces that a table makes for `model`; every element of ours is in exactly one."""
+    """The pieces that a table makes for `model`; every element of a parameter is in one of them."""
     pieces = []
     for row in rows:
-        layers = range(model.num_layers) if "{layer}" in row.ours else (0,)
+        layers = range(model.num_layers) if "{layer}" in row.parameter else (0,)
         for layer in layers:
-            ours = row.ours.format(layer=layer)
-            for ours_box, theirs_box, expert in _blocks(row, shapes[ours], model):
+            parameter = row.parameter.format(layer=layer)
+            for parameter_box, tensor_box, expert in _blocks(row, shapes[parameter], model):
                 if row.transposed:
-                    theirs_box = (*theirs_box[:-2], theirs_box[-1], theirs_box[-2])
+                    tensor_box = tensor_box.transposed()
                 if row.stacked:
-                    theirs_box = ((expert, expert + 1), *theirs_box)
-                theirs = row.theirs.format(layer=layer, expert=expert)
-                pieces.append(Piece(ours, ours_box, theirs, theirs_box, row.transposed))
+                    tensor_box = tensor_box.behind((expert, expert + 1))
+                tensor = row.tensor.format(layer=layer, expert=expert)
+                pieces.append(Piece(parameter, parameter_box, tensor, tensor_box, row.transposed))
     return map_of(pieces, shapes)
+
+
+def _blocks(row: Row, shape: Shape, model: ModelConfig) -> Iterator[tuple[Box, Box, int]]:
+    """(block of the parameter, block of the tensor before transposition, expert) per piece."""
+    matrix = Box.whole(shape[-2:])
+    if row.part == "whole":
+        yield Box.whole(shape), Box.whole(shape), 0
+    elif row.part in ("query", "key", "value"):
+        for rows, tensor_rows in _heads(row.part, model):
+            yield matrix.with_range(0, rows), matrix.with_range(0, tensor_rows), 0
+    elif row.part in ("gate", "up"):
+        half = (0, 1) if row.part == "gate" else (1, 2)
+        yield matrix.behind(half), matrix, 0
+    else:
+        halves: dict[str, tuple[Range, ...]] = {
+            "expert_gate": ((0, 1),),
+            "expert_up": ((1, 2),),
+            "expert_down": (),
+        }
+        for expert in range(model.num_experts):
+            yield matrix.behind((expert, expert + 1), *halves[row.part]), matrix, expert
+
+
+def _heads(part: str, model: ModelConfig) -> Iterator[tuple[Range, Range]]:
+    """Per query group, rows of linear_qkv and the rows of the format's own matrix of the part.
+
+    linear_qkv has a block per group: the rows of its query heads, then its key, then its value.
+    """
+    head = model.kv_channels
+    wide = model.num_attention_heads // model.num_query_groups * head
+    start, rows = {"query": (0, wide), "key": (wide, head), "value": (wide + head, head)}[part]
+    for group in range(model.num_query_groups):
+        first = group * (wide + 2 * head) + start
+        yield (first, first + rows), (group * rows, (group + 1) * rows)
 
 
 def identity_map(shapes: Mapping[str, Shape]) -> WeightMap:
-    """Ours to ours: what Megatron's distributed checkpoints hold."""
-    pieces = []
-    for name, shape in shapes.items():
-        for box in _leading(shape):
-            pieces.append(Piece(name, box, name, box))
-    return map_of(pieces, shapes)
-
-
-def _leading(shape: Shape) -> Iterator[Box]:
-    """Blocks of at most two axes that cover a tensor."""
-    lead, matrix = shape[:-2], shape[-2:]
-    for index in product(*(range(size) for size in lead)):
-        yield (*((at, at + 1) for at in index), *box_of(matrix))
+    """Parameters to themselves: what Megatron's distributed checkpoints hold."""
+    boxes = ((name, box) for name, shape in shapes.items() for box in matrices(shape))
+    return map_of([Piece(name, box, name, box) for name, box in boxes], shapes)
 
 
 def map_of(pieces: Iterable[Piece], shapes: Mapping[str, Shape]) -> WeightMap:
     """The map that pieces make up; WeightError unless they cover both sides exactly once."""
-    by_ours: dict[str, list[Piece]] = defaultdict(list)
-    by_theirs: dict[str, list[Piece]] = defaultdict(list)
-    ends: dict[str, Shape] = {}
+    by_parameter: dict[str, list[Piece]] = defaultdict(list)
+    by_tensor: dict[str, list[Piece]] = defaultdict(list)
+    tensor_shapes: dict[str, Shape] = {}
     for piece in pieces:
-        by_ours[piece.ours].append(piece)
-        by_theirs[piece.theirs].append(piece)
-        stops = tuple(stop for _, stop in piece.theirs_box)
-        known = ends.get(piece.theirs, stops)
-        ends[piece.theirs] = tuple(max(pair) for pair in zip(known, stops, strict=True))
-    result = WeightMap(
-        tuple(pieces),
-        {name: tuple(found) for name, found in by_ours.items()},
-        {name: tuple(found) for name, found in by_theirs.items()},
+        by_parameter[piece.parameter].append(piece)
+        by_tensor[piece.tensor].append(piece)
+        stops = piece.tensor_box.stops
+        known = tensor_shapes.get(piece.tensor, stops)
+        tensor_shapes[piece.tensor] = tuple(max(pair) for pair in zip(known, stops, strict=True))
+    weights = WeightMap(
+        {name: tuple(group) for name, group in by_parameter.items()},
+        {name: tuple(group) for name, group in by_tensor.items()},
         dict(shapes),
-        ends,
+        tensor_shapes,
     )
-    audit_cover(result)
-    return result
+    audit_cover(weights)
+    return weights
 
 
 def audit_cover(weights: WeightMap) -> None:
     """Every element on both sides lies in exactly one piece, or WeightError names the tensors."""
     faults = []
-    for name, shape in weights.ours_shapes.items():
-        boxes = [piece.ours_box for piece in weights.ours.get(name, ())]
+    for name, shape in weights.parameter_shapes.items():
+        boxes = [piece.parameter_box for piece in weights.by_parameter.get(name, ())]
         faults += _cover_faults(name, shape, boxes)
-    for name, shape in weights.theirs_shapes.items():
-        boxes = [piece.theirs_box for piece in weights.theirs[name]]
+    for name, shape in weights.tensor_shapes.items():
+        boxes = [piece.tensor_box for piece in weights.by_tensor[name]]
         faults += _cover_faults(name, shape, boxes)
     faults += [
-        f"{name} is no parameter" for name in weights.ours if name not in weights.ours_shapes
+        f"{name} is no parameter"
+        for name in weights.by_parameter
+        if name not in weights.parameter_shapes
     ]
     if faults:
         raise WeightError(f"the weight map is wrong: {'; '.join(faults[:10])}.")
 
 
 def _cover_faults(name: str, shape: Shape, boxes: Sequence[Box]) -> list[str]:
-    covered, total = sum(map(volume, boxes)), volume(box_of(shape))
+    covered, total = sum(box.volume for box in boxes), volume(shape)
     if covered != total:
         return [f"{name}: {covered} of {total} elements are mapped"]
+    # Boxes sorted by their first range: once one begins behind this box, no later one overlaps it.
     ordered = sorted(boxes)
-    for at, box in enumerate(ordered):
-        for other in ordered[at + 1 :]:
+    for position, box in enumerate(ordered):
+        for other in ordered[position + 1 :]:
             if other[0][0] >= box[0][1]:
                 break
-            if intersection(box, other):
+            if box.intersection(other):
                 return [f"{name}: elements are mapped twice"]
     return []
-
-
-def to_theirs(piece: Piece, ours: Box) -> Box:
-    """The block of theirs that matches the block `ours`, which lies inside the piece."""
-    matrix = len(piece.ours_box) - _lead(piece.ours_box, piece.theirs_box)
-    offsets = [
-        (start - base, stop - base)
-        for (start, stop), (base, _) in zip(ours[-matrix:], piece.ours_box[-matrix:], strict=True)
-    ]
-    return _place(piece.theirs_box, offsets, piece.transposed)
-
-
-def to_ours(piece: Piece, theirs: Box) -> Box:
-    """The inverse of `to_theirs`."""
-    matrix = len(piece.theirs_box) - _lead(piece.theirs_box, piece.ours_box)
-    offsets = [
-        (start - base, stop - base)
-        for (start, stop), (base, _) in zip(
-            theirs[-matrix:], piece.theirs_box[-matrix:], strict=True
-        )
-    ]
-    return _place(piece.ours_box, offsets, piece.transposed)
-
-
-def _lead(box: Box, other: Box) -> int:
-    """Axes of `box` before the matrix or vector that both sides hold."""
-    return len(box) - min(2, len(box), len(other))
-
-
-def _place(box: Box, offsets: list[tuple[int, int]], transposed: bool) -> Box:
-    if transposed:
-        offsets = offsets[::-1]
-    lead = box[: len(box) - len(offsets)]
-    tail = box[len(lead) :]
-    moved = [
-        (base + start, base + stop) for (base, _), (start, stop) in zip(tail, offsets, strict=True)
-    ]
-    return (*lead, *moved)

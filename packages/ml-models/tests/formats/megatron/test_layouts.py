@@ -16,7 +16,7 @@ from ml_models.conversion.convert import convert
 from ml_models.conversion.open import open_source
 from ml_models.formats.megatron.source import MegatronSource
 from ml_models.megatron_core.lines import CORE_LINE
-from ml_models.weights.maps import box_of
+from ml_models.weights.boxes import Box
 from ml_models.weights.sink import SinkOptions
 
 LAYOUTS = [(2, 1, 2, 1), (1, 1, 1, 1), (1, 2, 2, 1), (2, 2, 1, 2), (2, 1, 1, 2)]
@@ -52,7 +52,7 @@ def test_what_megatron_core_saved_is_read(
     source = MegatronSource(folder)
     assert any("pad the vocabulary" in note for note in source.notes)
     for key, info in source.tensors.items():
-        found = source.read(key, box_of(info.shape))
+        found = source.read(key, Box.whole(info.shape))
         assert torch.equal(found, expected[key][: info.shape[0]]), key
     convert(source, "huggingface", tmp_path / "hf")
     convert(open_source("huggingface", tmp_path / "hf"), "megatron", tmp_path / "back")

@@ -11,7 +11,7 @@
 """
 
 from ml_models.formats.huggingface.config_json import config_of, read_config
-from ml_models.formats.huggingface.safetensors_files import header_bytes, read_header
 from ml_models.formats.huggingface.source import HuggingFaceSource
+from ml_models.weights.safetensors import header_bytes, read_header
 
 __all__ = ["HuggingFaceSource", "config_of", "header_bytes", "read_config", "read_header"]

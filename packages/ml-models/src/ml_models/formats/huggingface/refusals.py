@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ml_models.formats.huggingface.tensors import DTYPES, ListedTensor
+from ml_models.weights.listed import DTYPES, ListedTensor
 
 ADAPTER = "adapter_config.json"
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")

@@ -9,19 +9,10 @@ from ml_models import registry
 from ml_models.config import ModelConfig
 from ml_models.files.durable import write_durably
 from ml_models.files.hashes import HashingStream
-from ml_models.formats.huggingface.safetensors_files import header_bytes
 from ml_models.weights.arrays import bytes_of
-from ml_models.weights.maps import box_of, build_map, volume
-from ml_models.weights.sink import (
-    Blocks,
-    Sink,
-    SinkOptions,
-    Target,
-    Written,
-    chunk_boxes,
-    read_ahead,
-    target_dtypes,
-)
+from ml_models.weights.maps import build_map
+from ml_models.weights.safetensors import header_bytes
+from ml_models.weights.sink import Blocks, FileRecord, Sink, SinkOptions, Target, target_dtypes
 from ml_models.weights.source import Reader
 
 
@@ -38,19 +29,19 @@ class HuggingFaceSink(Sink):
             yield f"model-{number:05d}-of-{len(groups):05d}.safetensors", group
 
     def _write(
-        self, out: HashingStream, targets: list[Target], blocks: Blocks, done: Written
+        self, stream: HashingStream, targets: list[Target], blocks: Blocks, record: FileRecord
     ) -> None:
-        out.write(header_bytes({target.name: (target.shape, target.dtype) for target in targets}))
+        header = header_bytes({target.name: (target.shape, target.dtype) for target in targets})
+        stream.write(header)
         for target in targets:
             digest = hashlib.sha256()
-            boxes = chunk_boxes(target.shape, target.dtype.itemsize, self.chunk_bytes)
-            for _, block in read_ahead(blocks, target, boxes):
+            for _, block in self._chunks(target, blocks):
                 data = bytes_of(block)
                 digest.update(data)
-                out.write(data)
-            done.tensors[target.name] = digest.hexdigest()
+                stream.write(data)
+            record.tensors[target.name] = digest.hexdigest()
 
-    def finish(self, folder: Path, written: Mapping[str, Written]) -> None:
+    def finish(self, folder: Path, records: Mapping[str, FileRecord]) -> None:
         """config.json, and the index when there is more than one file."""
         dtypes = {str(target.dtype).removeprefix("torch.") for target in self.targets}
         dtype = dtypes.pop() if len(dtypes) == 1 else "float32"
@@ -58,10 +49,11 @@ class HuggingFaceSink(Sink):
         write_durably(folder / "config.json", json.dumps(values, indent=2) + "\n")
         if len(self.files) == 1:
             return
-        total = sum(volume(box_of(t.shape)) * t.dtype.itemsize for t in self.targets)
         index = {
-            "metadata": {"total_size": total},
-            "weight_map": {t.name: name for name, group in self.files.items() for t in group},
+            "metadata": {"total_size": sum(target.num_bytes for target in self.targets)},
+            "weight_map": {
+                target.name: name for name, targets in self.files.items() for target in targets
+            },
         }
         write_durably(folder / "model.safetensors.index.json", json.dumps(index, indent=2) + "\n")
 

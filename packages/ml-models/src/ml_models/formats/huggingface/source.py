@@ -19,10 +19,11 @@ from ml_models.formats.huggingface.names import (
     is_buffer,
 )
 from ml_models.formats.huggingface.refusals import ADAPTER, explain_tensors, read_quietly
-from ml_models.formats.huggingface.tensors import DTYPES, ListedTensor
 from ml_models.formats.huggingface.weight_files import list_tensors, same_numbers
 from ml_models.weights.arrays import StoredTensor
-from ml_models.weights.maps import Box, WeightMap, box_of, build_map
+from ml_models.weights.boxes import Box
+from ml_models.weights.listed import DTYPES, ListedTensor
+from ml_models.weights.maps import WeightMap, build_map
 from ml_models.weights.source import TensorInfo, check_names
 
 _FREQUENCY_TOLERANCE = {"F32": 1e-4, "F64": 1e-4, "BF16": 1e-2, "F16": 1e-2}
@@ -48,7 +49,7 @@ class HuggingFaceSource:
         self.weights: WeightMap = build_map(
             maps.huggingface_rows(self.model), maps.shapes(self.model), self.model
         )
-        needed = set(self.weights.theirs_shapes)
+        needed = set(self.weights.tensor_shapes)
         listed, notes = in_the_models_names(listed, needed)
         self.notes += notes
         self._drop_buffers(listed, needed)
@@ -87,7 +88,7 @@ class HuggingFaceSource:
         size, base = self.model.kv_channels, self.model.rotary_base
         powers = torch.arange(0, size, 2, dtype=torch.float64) / size
         expected = 1.0 / base**powers
-        given = stored.read(box_of(stored.shape)).double().reshape(-1)
+        given = stored.read(Box.whole(stored.shape)).double().reshape(-1)
         limit = _FREQUENCY_TOLERANCE[dtype]
         if given.shape == expected.shape and torch.allclose(given, expected, rtol=limit, atol=0):
             return
@@ -101,7 +102,7 @@ class HuggingFaceSource:
         copy, original = listed.get(OUTPUT), listed.get(EMBEDDING)
         if self.model.untie_embeddings_and_output_weights or copy is None:
             return
-        if original is None and EMBEDDING in self.weights.theirs_shapes:
+        if original is None and EMBEDDING in self.weights.tensor_shapes:
             listed[EMBEDDING] = listed.pop(OUTPUT)
             self.notes.append(f"{EMBEDDING}: stored as {OUTPUT}, which the model ties to it")
             return
@@ -124,7 +125,7 @@ class HuggingFaceSource:
         if reason is not None:
             raise WeightError(f"{self._folder}: {reason}.")
         shown = {name: TensorInfo(tensor.shape, torch.float32) for name, tensor in listed.items()}
-        check_names(str(self._folder), shown, self.weights.theirs_shapes)
+        check_names(str(self._folder), shown, self.weights.tensor_shapes)
         stored = {}
         for name, tensor in listed.items():
             if tensor.stored is None:

@@ -22,10 +22,10 @@ from ml_models.files.json_files import read_json
 from ml_models.files.placeholders import placeholder
 from ml_models.formats.huggingface.names import is_buffer
 from ml_models.formats.huggingface.refusals import explain_folder, listing
-from ml_models.formats.huggingface.safetensors_files import read_header
-from ml_models.formats.huggingface.tensors import ListedTensor
 from ml_models.formats.huggingface.torch_files import read_torch_file
-from ml_models.weights.maps import Box, Shape, volume
+from ml_models.weights.boxes import row_bands, volume
+from ml_models.weights.listed import ListedTensor
+from ml_models.weights.safetensors import read_header
 
 USUAL = {".safetensors": "model", ".bin": "pytorch_model"}
 """Suffix -> how the file is called as a rule, in order of preference."""
@@ -102,19 +102,9 @@ def same_numbers(tensor: ListedTensor, copy: ListedTensor) -> bool:
     first, second = tensor.stored, copy.stored
     if first is None or second is None or (tensor.dtype, tensor.shape) != (copy.dtype, copy.shape):
         return False
-    rest = volume(tuple((0, size) for size in first.shape[1:]))
-    bands = row_bands(first.shape, max(1, _COMPARED_ELEMENTS // max(1, rest)))
+    row = max(1, volume(first.shape[1:]))
+    bands = row_bands(first.shape, max(1, _COMPARED_ELEMENTS // row))
     return all(torch.equal(first.read(box), second.read(box)) for box in bands)
-
-
-def row_bands(shape: Shape, rows: int) -> list[Box]:
-    """A tensor in blocks of `rows` rows; one block without an axis for a single number."""
-    if not shape:
-        return [()]
-    rest = tuple((0, size) for size in shape[1:])
-    return [
-        ((start, min(start + rows, shape[0])), *rest) for start in range(0, shape[0], max(1, rows))
-    ]
 
 
 def choose_files(folder: Path) -> tuple[FileSet, list[str]]:

@@ -12,7 +12,7 @@ from ml_models import registry
 from ml_models.architecture import Settings
 from ml_models.config import ModelConfig
 from ml_models.errors import WeightError
-from ml_models.files.pickles import Call
+from ml_models.files.inert import Call
 
 # Settings that make another model and have no counterpart here; Megatron's and ModelLink's names.
 OTHER_MODELS = (

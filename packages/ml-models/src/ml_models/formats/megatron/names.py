@@ -1,6 +1,6 @@
-"""Distributed checkpoints of stock Megatron models: other keys than ours for the same numbers.
+"""Distributed checkpoints of stock Megatron models: other keys for the same numbers.
 
-| ours | there |
+| parameter | key there |
 |---|---|
 | decoder.layers.5.X [..] | decoder.layers.X [L, ..], or decoder.layers.5.X if layers differ |
 | mlp.experts.linear_fc1.weight [E, 2, F, H] | mlp.experts.experts.linear_fc1.weight [E, 2F, H] |
@@ -10,15 +10,15 @@
 
 That is what `sharded_state_dict` of GPTModel gives with SequentialMLP, GroupedMLP and
 TransformerEngine in megatron-core 0.12.1 and 0.16.1.
-Keys of experts one by one (singleton_local_shards) are not read.
+A key per expert (singleton_local_shards) is not read.
 """
 
 import re
 from collections.abc import Collection, Iterator, Mapping
 
-from ml_models.weights.maps import Box, Piece, Shape, WeightMap, box_of, map_of
+from ml_models.weights.boxes import Box, Shape, matrices
+from ml_models.weights.maps import Piece, WeightMap, map_of
 
-# Ours within a layer -> what Megatron may call it; the first is named in errors.
 NAMES: Mapping[str, tuple[str, ...]] = {
     "input_layernorm.weight": (
         "input_layernorm.weight",
@@ -27,6 +27,7 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "post_attention_layernorm.weight": ("post_attn_norm.weight",),
     "pre_mlp_layernorm.weight": ("pre_mlp_layernorm.weight", "mlp.linear_fc1.layer_norm_weight"),
 }
+"""Parameter within a layer -> what Megatron may call it; errors name the first."""
 LAYER = re.compile(r"decoder\.layers\.(\d+)\.(.+)")
 _FC1 = re.compile(r"mlp\.(experts\.)?linear_fc1\.weight")
 
@@ -37,48 +38,44 @@ def is_stock(names: Collection[str]) -> bool:
     return any(not LAYER.fullmatch(name) or ".experts.experts." in name for name in layers)
 
 
-def stock_map(shapes: Mapping[str, Shape], names: Collection[str]) -> WeightMap:
-    """Our parameters in the keys that `names` has."""
+def stock_map(shapes: Mapping[str, Shape], keys: Collection[str]) -> WeightMap:
+    """Parameters in the keys of a checkpoint, of which `keys` tells the alternatives."""
     pieces = []
-    for ours, shape in shapes.items():
-        match = LAYER.fullmatch(ours)
+    for parameter, shape in shapes.items():
+        match = LAYER.fullmatch(parameter)
         if match is None:
-            pieces.append(Piece(ours, box_of(shape), ours, box_of(shape)))
+            pieces.append(Piece(parameter, Box.whole(shape), parameter, Box.whole(shape)))
             continue
         layer, inner = int(match[1]), match[2]
         inner = inner.replace("mlp.experts.", "mlp.experts.experts.")
-        key, lead = _key(layer, NAMES.get(inner, (inner,)), names)
-        for box, theirs in _matrices(match[2], shape):
-            pieces.append(Piece(ours, box, key, (*lead, *theirs)))
+        key, lead = _key(layer, NAMES.get(inner, (inner,)), keys)
+        for parameter_box, tensor_box in _blocks(match[2], shape):
+            pieces.append(Piece(parameter, parameter_box, key, tensor_box.behind(*lead)))
     return map_of(pieces, shapes)
 
 
-def _key(layer: int, choices: tuple[str, ...], names: Collection[str]) -> tuple[str, Box]:
-    """The key that is there, and the layer's place on its first axis if it holds all layers."""
+def _key(layer: int, choices: tuple[str, ...], keys: Collection[str]) -> tuple[str, Box]:
+    """The key that is there, and the layer's index on its first axis if it holds all layers."""
     for inner in choices:
-        if (own := f"decoder.layers.{layer}.{inner}") in names:
-            return own, ()
-        if (stacked := f"decoder.layers.{inner}") in names:
-            return stacked, ((layer, layer + 1),)
-    return f"decoder.layers.{choices[0]}", ((layer, layer + 1),)
+        if (key := f"decoder.layers.{layer}.{inner}") in keys:
+            return key, Box()
+        if (key := f"decoder.layers.{inner}") in keys:
+            return key, Box.of((layer, layer + 1))
+    return f"decoder.layers.{choices[0]}", Box.of((layer, layer + 1))
 
 
-def _matrices(inner: str, shape: Shape) -> Iterator[tuple[Box, Box]]:
-    """(block of ours, block of theirs within the layer): linear_fc1 by halves, experts by one."""
-    if match := _FC1.fullmatch(inner):
+def _blocks(inner: str, shape: Shape) -> Iterator[tuple[Box, Box]]:
+    """(block of the parameter, block of the tensor within the layer).
+
+    The two halves of linear_fc1 follow each other on one axis of the tensor; the parameter has an
+    axis of its own for them.
+    """
+    if _FC1.fullmatch(inner):
         ffn, hidden = shape[-2:]
-        experts = range(shape[0]) if match[1] else (None,)
-        for expert in experts:
-            one: Box = () if expert is None else ((expert, expert + 1),)
-            for half in (0, 1):
-                rows = (half * ffn, (half + 1) * ffn)
-                yield (
-                    (*one, (half, half + 1), (0, ffn), (0, hidden)),
-                    (*one, rows, (0, hidden)),
-                )
-    elif len(shape) == 3:
-        for expert in range(shape[0]):
-            box = ((expert, expert + 1), *box_of(shape[1:]))
-            yield box, box
+        for box in matrices(shape):
+            *expert, half = box[:-2]
+            first = half[0] * ffn
+            yield box, Box((*expert, (first, first + ffn), (0, hidden)))
     else:
-        yield box_of(shape), box_of(shape)
+        for box in matrices(shape):
+            yield box, box

@@ -5,24 +5,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
+from torch.distributed.checkpoint.filesystem import _StorageInfo
 
 from ml_models import registry
+from ml_models.files.distributed import MetadataBuilder
 from ml_models.files.hashes import HashingStream
 from ml_models.files.integrity import write_integrity
 from ml_models.formats.megatron.model_config import write_model_config
-from ml_models.formats.megatron.source import MetadataBuilder
 from ml_models.weights.arrays import bytes_of
+from ml_models.weights.boxes import Box
 from ml_models.weights.maps import identity_map
-from ml_models.weights.sink import (
-    Blocks,
-    Sink,
-    SinkOptions,
-    Target,
-    Written,
-    chunk_boxes,
-    read_ahead,
-    target_dtypes,
-)
+from ml_models.weights.sink import Blocks, FileRecord, Sink, SinkOptions, Target, target_dtypes
 from ml_models.weights.source import Reader
 
 
@@ -30,43 +23,44 @@ class MegatronSink(Sink):
     """The model part of a distributed checkpoint; loads under any layout."""
 
     format = "megatron"
-    CHUNK_BYTES = 16 * 2**20  # each is an entry of .metadata, which every later reader checks
+    # A chunk is an entry of .metadata, which every later reader checks: larger ones, fewer entries.
+    CHUNK_BYTES = 16 * 2**20
 
     def _name_files(self, groups: list[list[Target]]) -> Iterator[tuple[str, list[Target]]]:
         for number, group in enumerate(groups):
             yield f"__0_{number}.distcp", group
 
     def _write(
-        self, out: HashingStream, targets: list[Target], blocks: Blocks, done: Written
+        self, stream: HashingStream, targets: list[Target], blocks: Blocks, record: FileRecord
     ) -> None:
         for target in targets:
             digest = hashlib.sha256()
-            boxes = chunk_boxes(target.shape, target.dtype.itemsize, self.chunk_bytes)
-            for box, part in read_ahead(blocks, target, boxes):
-                block, begin = part.contiguous(), out.size
+            for box, part in self._chunks(target, blocks):
+                block, begin = part.contiguous(), stream.size
                 digest.update(bytes_of(block))
-                torch.save(block, out)  # type: ignore[arg-type]
-                done.chunks.append([target.name, box, begin, out.size - begin])
-            done.tensors[target.name] = digest.hexdigest()
+                torch.save(block, stream)  # type: ignore[arg-type]
+                record.chunks.append((target.name, box, begin, stream.size - begin))
+            record.tensors[target.name] = digest.hexdigest()
 
-    def finish(self, folder: Path, written: Mapping[str, Written]) -> None:
-        """.metadata, model_config.json; the engine adds integrity.json and COMPLETE."""
+    def finish(self, folder: Path, records: Mapping[str, FileRecord]) -> None:
+        """Write .metadata, the files beside it and model_config.json."""
         builder = MetadataBuilder()
-        # One string object per name, as pickle writes a known object as a reference: a resumed
+        # A string object per name, as pickle writes a known object as a reference: a resumed
         # conversion has read its names from the journal, and gives the same bytes.
         names = {target.name: target.name for target in self.targets}
         for target in self.targets:
             builder.add_tensor(target.name, target.shape, target.dtype)
-        for name in self.files:
-            for tensor, box, offset, length in written[name].chunks:
-                place = tuple((int(a), int(b)) for a, b in box)
-                builder.add_chunk(names[tensor], place, name, offset, length)
+        for file in self.files:
+            for tensor, ranges, offset, length in records[file].chunks:
+                box = Box((int(start), int(stop)) for start, stop in ranges)
+                info = _StorageInfo(file, offset, length)
+                builder.add_chunk(names[tensor], box.starts, box.shape, info)
         builder.write(folder)
         write_model_config(folder, self.model)
 
-    def seal(self, folder: Path, written: Mapping[str, Written]) -> None:
+    def seal(self, folder: Path, records: Mapping[str, FileRecord]) -> None:
         """integrity.json and COMPLETE."""
-        write_integrity(folder, {name: done.sha256 for name, done in written.items()})
+        write_integrity(folder, {name: record.sha256 for name, record in records.items()})
 
 
 def make_sink(reader: Reader, options: SinkOptions) -> MegatronSink:

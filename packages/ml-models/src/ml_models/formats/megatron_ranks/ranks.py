@@ -1,17 +1,19 @@
-"""The files of one checkpoint: one per TP, PP and EP rank, their pickles interpreted, not run."""
+"""The files of a checkpoint, one per TP, PP and EP rank: their pickles interpreted, never run."""
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from ml_models.architecture import Settings
 from ml_models.errors import WeightError
-from ml_models.files.pickles import RANK_FILE, inspect_torch_zip, mapping_of
+from ml_models.files.allow_lists import RANK_FILE
+from ml_models.files.inert import mapping_of
+from ml_models.files.torch_zip import inspect_torch_zip
 from ml_models.formats.megatron.args import settings_of
 from ml_models.formats.megatron.source import TRACKER
 from ml_models.formats.megatron_ranks.layout import Layout, layout_of
-from ml_models.weights.archives import TensorPlaces
+from ml_models.weights.archives import ArchivedTensors
 from ml_models.weights.arrays import StoredTensor
 
 FILE = "model_optim_rng.pt"
@@ -22,17 +24,17 @@ EXTRA_STATE = "_extra_state"
 
 @dataclass(frozen=True)
 class RankFile:
-    """One file: where it stands in the layout, and where its tensors lie."""
+    """A file: its ranks in the layout, and where its tensors lie."""
 
     path: Path
     tp: int
     pp: int
     ep: int
-    settings: Mapping[str, Any]
+    settings: Settings
     """The run's arguments."""
-    iteration: Any
+    iteration: object
     chunks: tuple[Mapping[str, StoredTensor], ...]
-    """One per virtual stage."""
+    """A table of tensors per virtual stage."""
 
     def label(self, chunk: int, name: str) -> str:
         """A tensor of this file, as the report names it."""
@@ -53,8 +55,8 @@ def find_rank_folders(folder: Path) -> Path | None:
 
 
 def _rank_folders(folder: Path) -> list[Path]:
-    found = folder.iterdir() if folder.is_dir() else ()
-    return sorted(path for path in found if _RANK_FOLDER.fullmatch(path.name) and path.is_dir())
+    entries = folder.iterdir() if folder.is_dir() else ()
+    return sorted(path for path in entries if _RANK_FOLDER.fullmatch(path.name) and path.is_dir())
 
 
 def read_ranks(folder: Path) -> tuple[Layout, list[RankFile]]:
@@ -64,18 +66,18 @@ def read_ranks(folder: Path) -> tuple[Layout, list[RankFile]]:
         raise WeightError(f"{folder}: no mp_rank_ folders.")
     first = _open(folder / min(present) / FILE)
     layout = layout_of(first.settings, first.path)
-    wanted = {
+    ranks_by_name = {
         _name(layout, tp, pp, ep): (tp, pp, ep)
         for pp in range(layout.pp)
         for ep in range(layout.ep)
         for tp in range(layout.tp)
     }
-    says = f"{first.path} says {layout}"
-    if missing := sorted(set(wanted) - present):
-        raise WeightError(f"{folder}: {missing[0]} is missing, and {says}.")
-    if extra := sorted(present - set(wanted)):
-        raise WeightError(f"{folder}: {extra[0]} is superfluous, as {says}.")
-    files = [_open(folder / name / FILE, *ranks) for name, ranks in wanted.items()]
+    statement = f"{first.path} says {layout}"
+    if missing := sorted(set(ranks_by_name) - present):
+        raise WeightError(f"{folder}: {missing[0]} is missing, and {statement}.")
+    if extra := sorted(present - set(ranks_by_name)):
+        raise WeightError(f"{folder}: {extra[0]} is superfluous, as {statement}.")
+    files = [_open(folder / name / FILE, *ranks) for name, ranks in ranks_by_name.items()]
     for file in files:
         _check_same_run(first, layout, file)
     return layout, files
@@ -88,8 +90,8 @@ def _name(layout: Layout, tp: int, pp: int, ep: int) -> str:
 
 
 def _check_same_run(first: RankFile, layout: Layout, file: RankFile) -> None:
-    if (found := layout_of(file.settings, file.path)) != layout:
-        raise WeightError(f"{file.path}: it says {found}, {first.path} says {layout}.")
+    if (other := layout_of(file.settings, file.path)) != layout:
+        raise WeightError(f"{file.path}: it says {other}, {first.path} says {layout}.")
     if file.iteration != first.iteration:
         raise WeightError(
             f"{file.path}: of iteration {file.iteration}, {first.path} is of iteration "
@@ -112,24 +114,24 @@ def _open(path: Path, tp: int = 0, pp: int = 0, ep: int = 0) -> RankFile:
         version = top.get("checkpoint_version")
         if version != 3.0:
             raise WeightError(f"{path}: checkpoint_version is {version}; 3.0 is read.")
-        places = TensorPlaces(archive, stream, path)
-        chunks = _chunks(top, places, path)
+        archived = ArchivedTensors(archive, stream, path)
+        chunks = _chunks(top, archived, path)
     settings = settings_of(top["args"], path)
     return RankFile(path, tp, pp, ep, settings, top.get("iteration"), chunks)
 
 
 def _chunks(
-    top: Mapping[Any, Any], places: TensorPlaces, path: Path
+    top: Mapping[object, object], archived: ArchivedTensors, path: Path
 ) -> tuple[Mapping[str, StoredTensor], ...]:
-    found = {key for key in top if isinstance(key, str) and _CHUNK.fullmatch(key)}
-    keys = ["model"] if found == {"model"} else [f"model{number}" for number in range(len(found))]
-    if not found or found != set(keys):
+    names = {key for key in top if isinstance(key, str) and _CHUNK.fullmatch(key)}
+    keys = ["model"] if names == {"model"} else [f"model{number}" for number in range(len(names))]
+    if not names or names != set(keys):
         raise WeightError(f"{path}: no model in it, but {', '.join(map(str, top))}.")
-    return tuple(_tensors(mapping_of(top[key]), places, path) for key in keys)
+    return tuple(_tensors(mapping_of(top[key]), archived, path) for key in keys)
 
 
 def _tensors(
-    model: Mapping[Any, Any] | None, places: TensorPlaces, path: Path
+    model: Mapping[object, object] | None, archived: ArchivedTensors, path: Path
 ) -> Mapping[str, StoredTensor]:
     if model is None:
         raise WeightError(f"{path}: its model is no table of tensors.")
@@ -138,22 +140,16 @@ def _tensors(
             f"{path}: a model of Megatron's old kind (language_model); only those of "
             "--use-mcore-models are read."
         )
-    found: dict[str, StoredTensor] = {}
+    tensors: dict[str, StoredTensor] = {}
     for name, value in model.items():
         if not isinstance(name, str) or name.endswith(EXTRA_STATE):
             continue
-        stored = places.find(value)
+        stored = archived.find(value)
         if stored is None:
             raise WeightError(
                 f"{path}: {name} is no plain tensor of fp32, bf16 or fp16 whose numbers lie row "
                 "by row; the model has no place for it."
             )
         stored.check()
-        found[name] = stored
-    return found
-
-
-def identity_of(files: list[RankFile]) -> list[list[Any]]:
-    """Files with size and time of change."""
-    stats = [(file.path, file.path.stat()) for file in files]
-    return [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in stats]
+        tensors[name] = stored
+    return tensors

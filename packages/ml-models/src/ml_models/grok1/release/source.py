@@ -18,12 +18,15 @@ from torch import Tensor
 
 from ml_models.config import ModelConfig
 from ml_models.errors import WeightError
-from ml_models.files.pickles import XAI_SHARD, Call, Name, Span, interpret
+from ml_models.files.allow_lists import XAI_SHARD
+from ml_models.files.inert import Call, Name, Span
+from ml_models.files.pickles import interpret
 from ml_models.files.placeholders import placeholder
 from ml_models.grok1 import weights as maps
 from ml_models.grok1.config import Grok1Config
 from ml_models.weights.arrays import StoredTensor
-from ml_models.weights.maps import Box, WeightMap, build_map
+from ml_models.weights.boxes import Box
+from ml_models.weights.maps import WeightMap, build_map
 from ml_models.weights.source import TensorInfo, check_names
 
 TYPES = {"f4": torch.float32, "i1": torch.int8, "f2": torch.float16}
@@ -64,7 +67,7 @@ class Leaf:
         per_group = rows // groups
         start, stop = box[-2]
         used = (start // per_group, (stop - 1) // per_group + 1)
-        scales = self.scales.read((*box[:-2], used, box[-1])).float()
+        scales = self.scales.read(box.with_range(-2, used)).float()
         group = torch.arange(start, stop) // per_group - used[0]
         return values.mul_(scales.index_select(-2, group))
 
@@ -72,8 +75,8 @@ class Leaf:
 def leaf_names(model: Grok1Config) -> list[str]:
     """The leaves in the order of their file numbers: sorted as jax flattens nested dicts."""
     layers = sorted(str(layer) for layer in range(model.num_layers))
-    first = [row.theirs for row in maps.XAI if "{layer}" not in row.theirs]
-    block = [row.theirs for row in maps.XAI if "{layer}" in row.theirs]
+    first = [row.tensor for row in maps.XAI if "{layer}" not in row.tensor]
+    block = [row.tensor for row in maps.XAI if "{layer}" in row.tensor]
     return first + [name.format(layer=layer) for layer in layers for name in block]
 
 
@@ -179,7 +182,7 @@ class XaiSource:
             name: TensorInfo(tuple(leaf.weight.shape), torch.float32)
             for name, leaf in self._leaves.items()
         }
-        check_names(str(folder), self.tensors, self.weights.theirs_shapes)
+        check_names(str(folder), self.tensors, self.weights.tensor_shapes)
 
     def read(self, name: str, box: Box) -> Tensor:
         """One block, dequantized exactly."""

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from ml_models.conversion.open import convert_command, formats_of
 from ml_models.errors import WeightError
+from ml_models.files.distributed import check_distributed_checkpoint
 from ml_models.files.hashes import sha256_of
 from ml_models.files.integrity import COMPLETE, INTEGRITY, verify_integrity
-from ml_models.files.pickles import check_distributed_checkpoint
 from ml_models.formats.megatron.model_config import MODEL_CONFIG
 
 _WHOSE = {

@@ -14,9 +14,9 @@ import torch
 
 from ml_models.errors import WeightError
 from ml_models.files.placeholders import placeholder
-from ml_models.formats.huggingface.tensors import DTYPES, NAMES, ListedTensor
 from ml_models.weights.arrays import StoredTensor
-from ml_models.weights.maps import Shape, volume
+from ml_models.weights.boxes import Shape, volume
+from ml_models.weights.listed import DTYPES, NAMES, ListedTensor
 
 MAX_HEADER_BYTES = 100 * 2**20  # the limit of the safetensors library
 
@@ -78,7 +78,7 @@ def header_bytes(tensors: Mapping[str, tuple[Shape, torch.dtype]]) -> bytes:
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     at = 0
     for name, (shape, dtype) in tensors.items():
-        size = volume(tuple((0, n) for n in shape)) * dtype.itemsize
+        size = volume(shape) * dtype.itemsize
         header[name] = {
             "dtype": NAMES[dtype],
             "shape": list(shape),

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from ml_models.weights.arrays import StoredTensor
-from ml_models.weights.maps import Shape
+from ml_models.weights.boxes import Shape
 
 DTYPES = {
     "F64": torch.float64,
