@@ -128,6 +128,11 @@ class ModelConfig:
                 f"it must be {rule}."
             )
 
+    @classmethod
+    def of(cls, fields: Mapping[str, object]) -> Self:
+        """The configuration with fields from a file, whose types the constructor checks."""
+        return cls(**fields)  # type: ignore[arg-type]
+
     def replace(self, **changes: Any) -> Self:
         """A copy with `changes`; an unknown field is a ConfigError that names the nearest."""
         reject_unknown_fields(type(self), changes)

@@ -117,7 +117,7 @@ def releases() -> Iterator[Architecture]:
     return (entry for entry in architectures(skip_broken=True) if entry.release_format)
 
 
-def from_dict(values: Mapping[str, object]) -> ModelConfig:
+def from_dict(values: object) -> ModelConfig:
     """What `ModelConfig.to_dict` gave; a missing, unknown or illegal field is a ConfigError."""
     if not isinstance(values, Mapping):
         raise ConfigError(f"a model configuration is an object of fields, not {values!r}.")
@@ -130,4 +130,4 @@ def from_dict(values: Mapping[str, object]) -> ModelConfig:
     reject_unknown_fields(entry.config_type, fields)
     if missing := missing_fields(entry.config_type, fields):
         raise ConfigError(f"{name}: {', '.join(missing)} missing from the model configuration.")
-    return entry.config_type(**fields)  # type: ignore[arg-type]
+    return entry.config_type.of(fields)

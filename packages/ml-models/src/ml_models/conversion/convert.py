@@ -47,7 +47,7 @@ def convert(
     options: SinkOptions | None = None,
     *,
     resume: bool = False,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = lambda *_: None,
 ) -> Report:
     """Convert `source` into the folder `output`; returns the report that is also written there.
 

@@ -2,13 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 from ml_models.errors import WeightError
 from ml_models.files.placeholders import placeholder
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path) -> object:
     """A JSON file, or a WeightError in one sentence."""
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))

@@ -15,7 +15,6 @@ import pickle
 import struct
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from ml_models.errors import WeightError
 from ml_models.files.inert import Call, Name
@@ -37,12 +36,12 @@ class ByteBlocks:
 class PickleWriter:
     """Writes one value. A `Call` without arguments is an instance (NEWOBJ), others are calls."""
 
-    def __init__(self, write: Callable[[Any], object]) -> None:
+    def __init__(self, write: Callable[[bytes | memoryview], object]) -> None:
         self._write = write
         self._frame = bytearray()
         self._memo: dict[Hashable, int] = {}
 
-    def dump(self, value: Any) -> None:
+    def dump(self, value: object) -> None:
         """The whole stream."""
         self._write(pickle.PROTO + bytes([PROTOCOL]))
         self._save(value)
@@ -55,16 +54,34 @@ class PickleWriter:
         self._write(bytes(self._frame))
         self._frame.clear()
 
-    def _save(self, value: Any) -> None:
+    def _save(self, value: object) -> None:
+        """A value, in a new frame if the open one is full."""
         if len(self._frame) >= FRAME_BYTES:
             self._close_frame()
+        if isinstance(value, (tuple, dict, Call)):
+            self._save_composite(value)
+        elif value is None:
+            self._frame += pickle.NONE
+        elif isinstance(value, bool):
+            self._frame += pickle.NEWTRUE if value else pickle.NEWFALSE
+        elif isinstance(value, int):
+            # Python's own bytes for it, without the PROTO and STOP around them.
+            self._frame += pickle.dumps(value, 2)[2:-1]
+        else:
+            self._save_once(value)
+
+    def _save_composite(self, value: "tuple[object, ...] | dict[str, object] | Call") -> None:
+        """A value that holds others. It is never the same as an earlier one."""
+        if isinstance(value, tuple):
+            self._tuple(value)
+        elif isinstance(value, dict):
+            self._dict(value)
+        else:
+            self._call(value)
+
+    def _save_once(self, value: object) -> None:
+        """A value whose second occurrence is a reference to the first."""
         match value:
-            case None:
-                self._frame += pickle.NONE
-            case bool():
-                self._frame += pickle.NEWTRUE if value else pickle.NEWFALSE
-            case int():
-                self._frame += pickle.dumps(value, 2)[2:-1]  # between PROTO and STOP
             case str():
                 self._once(("text", value), lambda: self._text(value))
             case bytes():
@@ -74,12 +91,6 @@ class PickleWriter:
                 self._memoize(id(value))
             case Name():
                 self._once(("name", str(value)), lambda: self._name(value))
-            case tuple():
-                self._tuple(value)
-            case dict():
-                self._dict(value)
-            case Call():
-                self._call(value)
             case _:
                 raise TypeError(f"{type(value).__name__} has no place in these pickles")
 
@@ -88,16 +99,16 @@ class PickleWriter:
         self._frame += pickle.MEMOIZE
 
     def _once(self, key: Hashable, save: Callable[[], None]) -> None:
-        """A value whose second occurrence is a reference to the first."""
-        at = self._memo.get(key)
-        if at is None:
+        """Save a value, or refer to the one with the same key that the stream has already."""
+        index = self._memo.get(key)
+        if index is None:
             save()
             self._memoize(key)
         else:
             self._frame += (
-                pickle.BINGET + bytes([at])
-                if at < 256
-                else pickle.LONG_BINGET + struct.pack("<I", at)
+                pickle.BINGET + bytes([index])
+                if index < 256
+                else pickle.LONG_BINGET + struct.pack("<I", index)
             )
 
     def _text(self, value: str) -> None:
@@ -134,7 +145,7 @@ class PickleWriter:
         if written != size:
             raise WeightError(f"{written} bytes were made for an array of {size}; this is a bug.")
 
-    def _tuple(self, value: tuple[Any, ...]) -> None:
+    def _tuple(self, value: tuple[object, ...]) -> None:
         if not value:
             self._frame += pickle.EMPTY_TUPLE
             return
@@ -145,7 +156,7 @@ class PickleWriter:
         self._frame += TUPLES.get(len(value), pickle.TUPLE)
         self._memoize(("tuple", len(self._memo)))
 
-    def _dict(self, value: dict[str, Any]) -> None:
+    def _dict(self, value: dict[str, object]) -> None:
         self._frame += pickle.EMPTY_DICT
         self._memoize(("dict", len(self._memo)))
         self._frame += pickle.MARK

@@ -244,6 +244,9 @@ class _Interpreter:
         if [type(part) for part in parts] != [str, Name, str, str, int] or parts[0] != "storage":
             raise self._refuse("its pickle refers to something that is no storage of the archive")
 
+    def ignore(self) -> None:
+        """A frame only says how many bytes to read at once."""
+
     def check_protocol(self, version: int) -> None:
         """The protocol is one that Python writes."""
         if version > pickle.HIGHEST_PROTOCOL:
@@ -299,5 +302,5 @@ _INSTRUCTIONS: Mapping[str, Callable[[_Interpreter, Any], None]] = {
     "BUILD": lambda run, _: run.build(),
     "BINPERSID": lambda run, _: run.check_storage(),
     "PROTO": lambda run, version: run.check_protocol(version),
-    "FRAME": lambda run, _: None,  # only says how much to read at once
+    "FRAME": lambda run, _: run.ignore(),
 }

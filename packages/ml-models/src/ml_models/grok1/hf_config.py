@@ -1,13 +1,11 @@
-"""hpcai-tech's config.json of Grok-1, to and from ours.
+"""hpcai-tech's config.json of Grok-1, read and written.
 
-hpcai-tech's file has no model_type, activation, head size or RoPE base. What it cannot say (the
-activation, no cap, renormalised gates) stands under the key "ml_models", which its code ignores.
+The file has no model_type, activation, head size or RoPE base. What it cannot say is kept under a
+key of its own, see own_settings.py.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
-from ml_models import registry
 from ml_models.errors import WeightError
 from ml_models.formats.huggingface.config_fields import (
     head_size,
@@ -16,6 +14,7 @@ from ml_models.formats.huggingface.config_fields import (
     ties_output,
 )
 from ml_models.grok1.config import Grok1Config
+from ml_models.grok1.own_settings import KEY, with_own_settings
 
 FIELDS = {
     "num_layers": "num_hidden_layers",
@@ -36,7 +35,7 @@ FIELDS = {
 TELLING = ("max_attn_value", "attn_output_multiplier", "output_multiplier_scale")
 
 
-def recognises(values: Mapping[str, Any]) -> bool:
+def recognises(values: Mapping[str, object]) -> bool:
     """Whether a config.json is hpcai-tech's kind; one that names no model is known by its keys."""
     named, model_type = named_architecture(values), values.get("model_type")
     if named or model_type:
@@ -44,28 +43,24 @@ def recognises(values: Mapping[str, Any]) -> bool:
     return all(key in values for key in TELLING)
 
 
-def from_huggingface(values: Mapping[str, Any], where: str) -> Grok1Config:
+def from_huggingface(values: Mapping[str, object], where: str) -> Grok1Config:
     """hpcai-tech's config.json; `where` names it in errors."""
     missing = [name for name in FIELDS.values() if name not in values]
     if missing:
         raise WeightError(f"{where}: {', '.join(missing)} missing; it is no Grok-1 config.json.")
-    given = {ours: values[theirs] for ours, theirs in FIELDS.items()}
-    given["kv_channels"] = head_size(values, where)
-    given["rotary_base"] = plain_rope_base(values, where, Grok1Config.rotary_base)
-    given["untie_embeddings_and_output_weights"] = not ties_output(values, where, default=True)
-    config = Grok1Config(**given)
-    own = values.get("ml_models")
-    if own is None:
-        return config
-    kept = registry.from_dict(own)
-    if not isinstance(kept, Grok1Config) or any(
-        getattr(kept, name) != getattr(config, name) for name in FIELDS if name in given
-    ):
-        raise WeightError(f"{where}: its own fields and those under ml_models contradict.")
-    return kept
+    fields = {field: values[key] for field, key in FIELDS.items()}
+    config = Grok1Config.of(
+        {
+            **fields,
+            "kv_channels": head_size(values, where),
+            "rotary_base": plain_rope_base(values, where, Grok1Config.rotary_base),
+            "untie_embeddings_and_output_weights": not ties_output(values, where, default=True),
+        }
+    )
+    return with_own_settings(config, values, fields, where)
 
 
-def to_huggingface(config: Grok1Config, dtype: str) -> dict[str, Any]:
+def to_huggingface(config: Grok1Config, dtype: str) -> dict[str, object]:
     """config.json with hpcai-tech's keys."""
     if config.kv_channels * config.num_attention_heads != config.hidden_size:
         raise WeightError(
@@ -74,14 +69,14 @@ def to_huggingface(config: Grok1Config, dtype: str) -> dict[str, Any]:
             f"{config.hidden_size / config.num_attention_heads:g}."
         )
     module = "modeling_grok1.Grok1Model"
-    values: dict[str, Any] = {
+    return {
         "architectures": ["Grok1ModelForCausalLM"],
         "auto_map": {
             "AutoConfig": "configuration_grok1.Grok1Config",
             "AutoModel": module,
             "AutoModelForCausalLM": f"{module}ForCausalLM",
         },
-        **{theirs: getattr(config, ours) for ours, theirs in FIELDS.items()},
+        **{key: getattr(config, field) for field, key in FIELDS.items()},
         "use_cache": True,
         "pad_token_id": 0,
         "bos_token_id": 1,
@@ -90,29 +85,29 @@ def to_huggingface(config: Grok1Config, dtype: str) -> dict[str, Any]:
         "output_router_logits": False,
         "router_aux_loss_coef": 0.001,
         "torch_dtype": dtype,
-        "ml_models": config.to_dict(),
+        KEY: config.to_dict(),
     }
-    return values
 
 
 def notes(config: Grok1Config) -> list[str]:
-    """What hpcai-tech's code computes otherwise from the folder: it has no such setting."""
-    its = {
+    """What hpcai-tech's code computes differently from the folder: it has no such setting."""
+    fixed = {
         "activation": "gelu_erf",
         "renormalize_topk": False,
         "post_norms": True,
         "rotary_base": 10000.0,
     }
-    apart = [
+    differences = [
         f"{name} is {getattr(config, name)} (there {value})"
-        for name, value in its.items()
+        for name, value in fixed.items()
         if getattr(config, name) != value
     ]
     if config.attention_logit_cap is None:
-        apart.append("attention_logit_cap is none (there max_attn_value must be a number)")
-    if not apart:
+        differences.append("attention_logit_cap is none (there max_attn_value must be a number)")
+    if not differences:
         return []
     return [
-        f"WARNING: hpcai-tech's code gives other numbers from this folder: {', '.join(apart)}; "
-        "ml-models reads the model's settings from the key ml_models of config.json."
+        f"WARNING: hpcai-tech's code gives other numbers from this folder: "
+        f"{', '.join(differences)}; ml-models reads the model's settings from the key {KEY} of "
+        "config.json."
     ]

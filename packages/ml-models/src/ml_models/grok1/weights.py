@@ -15,6 +15,7 @@ LAYER = "decoder.layers.{layer}."
 HF = "model.layers.{layer}."
 HAIKU = "transformer/decoder_layer_{layer}/"
 
+# (megatron-core, hpcai-tech, haiku): haiku numbers the norms of a layer in the order of their use.
 NORMS = (
     ("input_layernorm", "pre_attn_norm", "rms_norm"),
     ("post_attention_layernorm", "post_attn_norm", "rms_norm_1"),
@@ -30,7 +31,7 @@ EXPERT = HF + "moe_block.experts.{expert}."
 
 HUGGINGFACE: tuple[Row, ...] = (
     Row("embedding.word_embeddings.weight", "model.embed_tokens.weight"),
-    *(Row(f"{LAYER}{ours}.weight", f"{HF}{theirs}.scale") for ours, theirs, _ in NORMS),
+    *(Row(f"{LAYER}{norm}.weight", f"{HF}{name}.scale") for norm, name, _ in NORMS),
     Row(QKV, f"{HF}attn.q_proj.weight", "query"),
     Row(QKV, f"{HF}attn.k_proj.weight", "key"),
     Row(QKV, f"{HF}attn.v_proj.weight", "value"),
@@ -52,13 +53,13 @@ XAI: tuple[Row, ...] = (
     Row(PROJ, f"{HAIKU}multi_head_attention/linear/w", transposed=True),
     Row(QKV, f"{HAIKU}multi_head_attention/query/w", "query", transposed=True),
     Row(QKV, f"{HAIKU}multi_head_attention/value/w", "value", transposed=True),
-    *(Row(f"{LAYER}{ours}.weight", f"{HAIKU}{theirs}/scale") for ours, _, theirs in NORMS),
+    *(Row(f"{LAYER}{norm}.weight", f"{HAIKU}{leaf}/scale") for norm, _, leaf in NORMS),
     Row(ROUTER, f"{HAIKU}router/w", transposed=True),
 )
 
 
 def shapes(model: Grok1Config) -> dict[str, Shape]:
-    """Our parameters."""
+    """Grok-1's parameters."""
     return parameter_shapes(model, post_norms=model.post_norms)
 
 
@@ -66,11 +67,6 @@ def huggingface_rows(model: Grok1Config) -> Sequence[Row]:
     """hpcai-tech's names; an untied output is lm_head.weight."""
     rows = [row for row in HUGGINGFACE if model.post_norms or ".post_" not in row.parameter]
     return [*rows, HUGGINGFACE_OUTPUT] if model.untie_embeddings_and_output_weights else rows
-
-
-def xai_rows(model: Grok1Config) -> Sequence[Row]:
-    """The haiku tree; the order is that of the table, `xai.leaf_names` gives the files'."""
-    return XAI
 
 
 def is_quantized(leaf: str) -> bool:

@@ -1,7 +1,6 @@
-"""Mixtral's config.json to and from ours."""
+"""Mixtral's config.json, read and written."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from ml_models.errors import WeightError
 from ml_models.formats.huggingface.config_fields import (
@@ -26,7 +25,7 @@ FIELDS = {
 }
 
 
-def recognises(values: Mapping[str, Any]) -> bool:
+def recognises(values: Mapping[str, object]) -> bool:
     """Whether a config.json is Mixtral's."""
     model_type = values.get("model_type")
     return model_type == "mixtral" or (
@@ -34,35 +33,37 @@ def recognises(values: Mapping[str, Any]) -> bool:
     )
 
 
-def from_huggingface(values: Mapping[str, Any], where: str) -> MixtralConfig:
-    """transformers' config.json; refuses what our Mixtral does not compute."""
+def from_huggingface(values: Mapping[str, object], where: str) -> MixtralConfig:
+    """transformers' config.json; refuses what Mixtral does not compute here."""
     missing = [name for name in FIELDS.values() if name not in values]
     if missing:
         raise WeightError(f"{where}: {', '.join(missing)} missing; it is no Mixtral config.json.")
     if values.get("hidden_act", "silu") != "silu":
         raise WeightError(f"{where}: hidden_act is {values['hidden_act']!r}; Mixtral has silu.")
     window, longest = values.get("sliding_window"), values["max_position_embeddings"]
-    numbers = type(window) is int and type(longest) is int
-    if window is not None and not (numbers and window >= longest):
+    sees_all = isinstance(window, int) and isinstance(longest, int) and window >= longest
+    if window is not None and not sees_all:
         raise WeightError(f"{where}: sliding_window is {window}; attention here sees everything.")
-    given = {ours: values[theirs] for ours, theirs in FIELDS.items()}
-    if given["num_query_groups"] is None:  # transformers' way to say: as many as query heads
-        given["num_query_groups"] = given["num_attention_heads"]
-    return MixtralConfig(
-        **given,
-        kv_channels=head_size(values, where),
-        rotary_base=plain_rope_base(values, where, MixtralConfig.rotary_base),
-        init_method_std=values.get("initializer_range", 0.02),
-        untie_embeddings_and_output_weights=not ties_output(values, where, default=False),
+    fields = {field: values[key] for field, key in FIELDS.items()}
+    if fields["num_query_groups"] is None:  # transformers' way to say: as many as query heads
+        fields["num_query_groups"] = fields["num_attention_heads"]
+    return MixtralConfig.of(
+        {
+            **fields,
+            "kv_channels": head_size(values, where),
+            "rotary_base": plain_rope_base(values, where, MixtralConfig.rotary_base),
+            "init_method_std": values.get("initializer_range", 0.02),
+            "untie_embeddings_and_output_weights": not ties_output(values, where, default=False),
+        }
     )
 
 
-def to_huggingface(config: MixtralConfig, dtype: str) -> dict[str, Any]:
+def to_huggingface(config: MixtralConfig, dtype: str) -> dict[str, object]:
     """config.json that transformers reads."""
     return {
         "architectures": ["MixtralForCausalLM"],
         "model_type": "mixtral",
-        **{theirs: getattr(config, ours) for ours, theirs in FIELDS.items()},
+        **{key: getattr(config, field) for field, key in FIELDS.items()},
         "head_dim": config.kv_channels,
         "hidden_act": "silu",
         "rope_theta": config.rotary_base,

@@ -18,7 +18,7 @@ def describes(settings: Settings) -> bool:
     return not settings.get("post_norm")
 
 
-def derive(settings: Settings, sizes: Mapping[str, object]) -> MixtralConfig:
+def derive(_: Settings, sizes: Mapping[str, object]) -> MixtralConfig:
     """Mixtral of these sizes: it has no other choices."""
     return MixtralConfig(**sizes)  # type: ignore[arg-type]
 

@@ -1,18 +1,24 @@
 """Mixtral as megatron-core settings and module specs."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ml_models.layers.block import block_spec
 from ml_models.mixtral.config import MixtralConfig
 
+if TYPE_CHECKING:
+    from megatron.core.transformer import TransformerConfig
+    from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
 
-def transformer_fields(model: MixtralConfig) -> dict[str, Any]:
+
+def transformer_fields(model: MixtralConfig) -> dict[str, object]:
     """TransformerConfig fields beyond those that every architecture sets."""
     return {"moe_router_pre_softmax": not model.gates_sum_to_one}
 
 
-def layer_spec(model: MixtralConfig, config: Any, vp_stage: int | None) -> Any:
-    """This pipeline stage's layers: SwiGLU, scores over sqrt(head size), no cap, no post norms."""
+def layer_spec(
+    model: MixtralConfig, config: "TransformerConfig", vp_stage: int | None
+) -> "TransformerBlockSubmodules":
+    """The layers of this pipeline stage: SwiGLU, no soft cap, no norms after the parts."""
     return block_spec(
         config,
         activation="silu",
@@ -23,6 +29,6 @@ def layer_spec(model: MixtralConfig, config: Any, vp_stage: int | None) -> Any:
     )
 
 
-def model_arguments(model: MixtralConfig) -> dict[str, Any]:
+def model_arguments(_: MixtralConfig) -> dict[str, float]:
     """Nothing beyond GPTModel's own."""
     return {}

@@ -29,12 +29,12 @@ def assemble(
     """
     block: Tensor | None = None
     filled = 0
-    for place, part in parts:
-        if place == box:
+    for part_box, part in parts:
+        if part_box == box:
             return part
         if block is None:
             block = torch.empty(box.shape, dtype=dtype or part.dtype)
-        block[place.within(box).slices] = part
+        block[part_box.within(box).slices] = part
         filled += part.numel()
     if block is None or filled != block.numel():
         raise NotCoveredError(box, filled)

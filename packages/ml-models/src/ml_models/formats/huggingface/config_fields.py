@@ -1,12 +1,11 @@
 """Fields of config.json that several architectures read in the same way."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from ml_models.errors import WeightError
 
 
-def named_architecture(values: Mapping[str, Any]) -> str:
+def named_architecture(values: Mapping[str, object]) -> str:
     """The first of `architectures`; "" where config.json names none."""
     named = values.get("architectures")
     if isinstance(named, str):
@@ -14,7 +13,7 @@ def named_architecture(values: Mapping[str, Any]) -> str:
     return str(named[0]) if isinstance(named, list) and named else ""
 
 
-def head_size(values: Mapping[str, Any], where: str) -> int:
+def head_size(values: Mapping[str, object], where: str) -> int:
     """head_dim, or hidden_size divided by the number of heads."""
     head, hidden, heads = (
         values.get(name) for name in ("head_dim", "hidden_size", "num_attention_heads")
@@ -28,7 +27,7 @@ def head_size(values: Mapping[str, Any], where: str) -> int:
     return hidden // heads
 
 
-def plain_rope_base(values: Mapping[str, Any], where: str, default: float) -> float:
+def plain_rope_base(values: Mapping[str, object], where: str, default: float) -> float:
     """RoPE's base, `default` where config.json gives none or null.
 
     It stands in `rope_theta`, or since transformers 5 in `rope_parameters`. Raises WeightError for
@@ -43,17 +42,20 @@ def plain_rope_base(values: Mapping[str, Any], where: str, default: float) -> fl
             raise WeightError(f"{where}: {name} is {entry!r}; it must be an object or null.")
         _refuse_scaling(entry, f"{where}: {name}")
         bases[f"{name}.rope_theta"] = entry.get("rope_theta")
-    given = {name: base for name, base in bases.items() if base is not None}
-    for name, base in given.items():
-        if type(base) not in (int, float) or base <= 0:
+    numbers: dict[str, float] = {}
+    for name, base in bases.items():
+        if base is None:
+            continue
+        if isinstance(base, bool) or not isinstance(base, (int, float)) or base <= 0:
             raise WeightError(f"{where}: {name} is {base!r}; it must be a number above 0.")
-    if len(set(given.values())) > 1:
-        bases_in_words = " and ".join(f"{name} {base:g}" for name, base in given.items())
+        numbers[name] = base
+    if len(set(numbers.values())) > 1:
+        bases_in_words = " and ".join(f"{name} {base:g}" for name, base in numbers.items())
         raise WeightError(f"{where}: {bases_in_words} contradict; keep the one that the model had.")
-    return float(next(iter(given.values()), default))
+    return float(next(iter(numbers.values()), default))
 
 
-def _refuse_scaling(entry: Mapping[str, Any], where: str) -> None:
+def _refuse_scaling(entry: Mapping[str, object], where: str) -> None:
     kind = entry.get("rope_type") or entry.get("type") or "default"
     factor, part = entry.get("factor"), entry.get("partial_rotary_factor")
     plain = kind in ("default", "linear", "dynamic") and factor in (None, 1)
@@ -67,7 +69,7 @@ def _refuse_scaling(entry: Mapping[str, Any], where: str) -> None:
     )
 
 
-def ties_output(values: Mapping[str, Any], where: str, default: bool) -> bool:
+def ties_output(values: Mapping[str, object], where: str, default: bool) -> bool:
     """tie_word_embeddings: whether the output has the embedding's weight; null is the default."""
     tied = values.get("tie_word_embeddings")
     if tied is None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ml_models import registry
 from ml_models.config import ModelConfig
@@ -13,7 +12,7 @@ from ml_models.formats.huggingface.config_fields import named_architecture
 CONFIG = "config.json"
 
 
-def read_values(folder: Path) -> dict[str, Any]:
+def read_values(folder: Path) -> dict[str, object]:
     """config.json of a folder; WeightError where it is missing or no object."""
     path = folder / CONFIG
     values = read_json(path)
@@ -27,7 +26,7 @@ def read_config(folder: Path, variant: str | None = None) -> ModelConfig:
     return config_of(read_values(folder), str(folder / CONFIG), variant)
 
 
-def config_of(values: Mapping[str, Any], where: str, variant: str | None) -> ModelConfig:
+def config_of(values: Mapping[str, object], where: str, variant: str | None) -> ModelConfig:
     """A config.json by the first architecture that recognises it."""
     for entry in registry.architectures():
         hf_config = entry.hf_config()

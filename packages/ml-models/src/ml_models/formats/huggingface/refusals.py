@@ -8,7 +8,6 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from ml_models.weights.listed import DTYPES, ListedTensor
 
@@ -46,10 +45,14 @@ def explain_folder(folder: Path) -> str | None:
     if not folder.is_dir():
         return f"{folder}: a file; give the folder that holds it, {folder.parent}."
     names = sorted(path.name for path in folder.iterdir())
-    for explain in (_adapter, _hub_cache, _deepspeed, _foreign_files, _in_subfolders):
-        if (text := explain(folder, names)) is not None:
-            return text
-    return None
+    reasons = (
+        _adapter(folder, names),
+        _hub_cache(folder, names),
+        _deepspeed(folder, names),
+        _foreign_files(folder),
+        _in_subfolders(folder),
+    )
+    return next((reason for reason in reasons if reason is not None), None)
 
 
 def listing(folder: Path) -> str:
@@ -97,7 +100,7 @@ def _deepspeed(folder: Path, names: Collection[str]) -> str | None:
     )
 
 
-def _foreign_files(folder: Path, names: Collection[str]) -> str | None:
+def _foreign_files(folder: Path) -> str | None:
     for pattern, what in _FOREIGN:
         paths = sorted(folder.glob(pattern))
         if paths:
@@ -108,7 +111,7 @@ def _foreign_files(folder: Path, names: Collection[str]) -> str | None:
     return None
 
 
-def _in_subfolders(folder: Path, names: Collection[str]) -> str | None:
+def _in_subfolders(folder: Path) -> str | None:
     inner = [
         path
         for path in sorted(folder.iterdir())
@@ -121,18 +124,22 @@ def _in_subfolders(folder: Path, names: Collection[str]) -> str | None:
 
 
 def explain_tensors(
-    tensors: Mapping[str, ListedTensor], values: Mapping[str, Any], *, tied: bool, needed: set[str]
+    tensors: Mapping[str, ListedTensor],
+    values: Mapping[str, object],
+    *,
+    tied: bool,
+    needed: set[str],
 ) -> str | None:
     """Why tensors are not those of the model; None for no better reason than their names.
 
     `values` is config.json, empty without one; `needed` the names that the model has.
     """
     facts: Iterable[tuple[bool, Callable[[], str]]] = (
-        (any(map(_ADAPTED.fullmatch, tensors)), _says_adapted),
-        (any(map(_MISTRALS.fullmatch, tensors)), lambda: _says_mistrals(tensors)),
-        (any(name not in needed for name in filter(_FUSED.fullmatch, tensors)), _says_fused),
-        (bool(_quantized(tensors, needed)), lambda: _says_quantized(tensors, values, needed)),
-        (needed - set(tensors) == {"lm_head.weight"} and not tied, _says_untied),
+        (any(map(_ADAPTED.fullmatch, tensors)), _tell_adapted),
+        (any(map(_MISTRALS.fullmatch, tensors)), lambda: _tell_mistrals(tensors)),
+        (any(name not in needed for name in filter(_FUSED.fullmatch, tensors)), _tell_fused),
+        (bool(_quantized(tensors, needed)), lambda: _tell_quantized(tensors, values, needed)),
+        (needed - set(tensors) == {"lm_head.weight"} and not tied, _tell_untied),
     )
     return next((say() for holds, say in facts if holds), None)
 
@@ -151,8 +158,8 @@ def _is_narrow(dtype: str) -> bool:
     return dtype not in DTYPES and dtype.startswith(("F8", "F6", "F4", "I8", "U8", "I32", "U32"))
 
 
-def _says_quantized(
-    tensors: Mapping[str, ListedTensor], values: Mapping[str, Any], needed: set[str]
+def _tell_quantized(
+    tensors: Mapping[str, ListedTensor], values: Mapping[str, object], needed: set[str]
 ) -> str:
     settings = values.get("quantization_config")
     method = settings.get("quant_method") if isinstance(settings, Mapping) else None
@@ -164,14 +171,14 @@ def _says_quantized(
     )
 
 
-def _says_adapted() -> str:
+def _tell_adapted() -> str:
     return (
         "the tensors are an adapter's (lora_A, lora_B), not a whole model's; merge them into "
         "their base first (peft: merge_and_unload, then save_pretrained)"
     )
 
 
-def _says_mistrals(tensors: Mapping[str, ListedTensor]) -> str:
+def _tell_mistrals(tensors: Mapping[str, ListedTensor]) -> str:
     file = next(iter(tensors.values())).path.name
     return (
         f"{file} has the names of Mistral's own format (layers.0.attention.wq.weight), whose query "
@@ -180,7 +187,7 @@ def _says_mistrals(tensors: Mapping[str, ListedTensor]) -> str:
     )
 
 
-def _says_fused() -> str:
+def _tell_fused() -> str:
     return (
         "the experts of a layer lie in one tensor (mlp.experts.gate_up_proj), as transformers 5 "
         "has them in memory; save the model with save_pretrained and its default "
@@ -188,14 +195,14 @@ def _says_fused() -> str:
     )
 
 
-def _says_untied() -> str:
+def _tell_untied() -> str:
     return (
         "lm_head.weight is missing, and the configuration says that the output has a weight of its "
         "own; set tie_word_embeddings to true if it is the embedding's"
     )
 
 
-def read_quietly(path: Path) -> Mapping[str, Any]:
+def read_quietly(path: Path) -> Mapping[str, object]:
     """A JSON object that only adds to a message: empty where it cannot be read."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))

@@ -41,7 +41,7 @@ class HuggingFaceSink(Sink):
                 stream.write(data)
             record.tensors[target.name] = digest.hexdigest()
 
-    def finish(self, folder: Path, records: Mapping[str, FileRecord]) -> None:
+    def finish(self, folder: Path, _: Mapping[str, FileRecord]) -> None:
         """config.json, and the index when there is more than one file."""
         dtypes = {str(target.dtype).removeprefix("torch.") for target in self.targets}
         dtype = dtypes.pop() if len(dtypes) == 1 else "float32"

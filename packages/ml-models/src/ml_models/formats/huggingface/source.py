@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -39,7 +39,7 @@ class HuggingFaceSource:
         self, folder: Path, model: ModelConfig | None = None, variant: str | None = None
     ) -> None:
         self._folder = folder
-        self._values: Mapping[str, Any] = read_quietly(folder / CONFIG)
+        self._values: Mapping[str, object] = read_quietly(folder / CONFIG)
         if model is None and (folder / CONFIG).is_file():
             self._values = read_values(folder)
             model = config_of(self._values, str(folder / CONFIG), variant)
@@ -149,7 +149,7 @@ class HuggingFaceSource:
         """One block of one tensor."""
         return self._stored[name].read(box)
 
-    def identity(self) -> Any:
+    def identity(self) -> object:
         """Files with size and time of change."""
         paths = sorted({stored.path for stored in self._stored.values()})
         return [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]

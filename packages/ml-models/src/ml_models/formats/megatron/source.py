@@ -120,10 +120,10 @@ class MegatronSource:
         assert isinstance(entry, TensorStorageMetadata)  # `tensors` lists nothing else
         for chunk in entry.chunks:
             offsets, sizes = tuple(chunk.offsets), tuple(chunk.sizes)
-            place = Box.whole(sizes).moved(offsets)
-            shared = place.intersection(box)
+            chunk_box = Box.whole(sizes).moved(offsets)
+            shared = chunk_box.intersection(box)
             if shared is not None:
-                yield shared, self._chunk(name, offsets, sizes).read(shared.within(place))
+                yield shared, self._chunk(name, offsets, sizes).read(shared.within(chunk_box))
 
     def _chunk(self, name: str, offsets: Shape, sizes: Shape) -> StoredTensor | LoadedTensor:
         key = (name, offsets)

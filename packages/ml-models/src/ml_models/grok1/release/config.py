@@ -1,15 +1,14 @@
-"""The settings of xAI's run.py as JSON, to and from ours, and what its program writes out in code.
+"""The settings of xAI's run.py as JSON, read and written, and what its program fixes in code.
 
 xAI's program reads no configuration file; the keys here are the fields of its run.py. What it
-cannot be told (the activation, another cap) stands under the key "ml_models", as in hf_config.
+cannot be told (the activation, another cap) is kept under a key of its own, see own_settings.py.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
-from ml_models import registry
 from ml_models.errors import WeightError
 from ml_models.grok1.config import Grok1Config, ffn_hidden_size
+from ml_models.grok1.own_settings import KEY, with_own_settings
 
 CONFIG_NAME = "xai_config.json"
 MODEL_FIELDS = {
@@ -35,41 +34,34 @@ IN_CODE = {
     "norm_epsilon": 1e-5,
     "rotary_base": 10000.0,
 }
-"""What xAI's model.py fixes; ours can differ."""
+"""What xAI's model.py fixes and a Grok1Config can change."""
 NUM_EXPERTS_IN_CODE = 8
 
 
-def from_xai(values: Mapping[str, Any], where: str) -> Grok1Config:
+def from_xai(values: Mapping[str, object], where: str) -> Grok1Config:
     """A model from {"vocab_size", "sequence_len", "model": {...}, ...}."""
+    model = values.get("model")
+    if not isinstance(model, Mapping):
+        raise WeightError(f"{where}: no configuration of xAI's kind (no object 'model').")
     try:
-        model = values["model"]
-        hidden = model["emb_size"]
-        ffn = ffn_hidden_size(model["widening_factor"], hidden)
+        ffn = ffn_hidden_size(model["widening_factor"], model["emb_size"])
         if values.get("ffn_size", ffn) != ffn:
             raise WeightError(
                 f"{where}: ffn_size is {values['ffn_size']}; widening_factor makes it {ffn}."
             )
-        config = Grok1Config(
-            **{ours: model[theirs] for ours, theirs in MODEL_FIELDS.items()},
-            **{ours: values[theirs] for ours, theirs in FIELDS.items()},
-            ffn_hidden_size=ffn,
-        )
+        fields = {
+            **{field: model[key] for field, key in MODEL_FIELDS.items()},
+            **{field: values[key] for field, key in FIELDS.items()},
+            "ffn_hidden_size": ffn,
+        }
+        config = Grok1Config.of(fields)
     except (KeyError, TypeError) as error:
         raise WeightError(f"{where}: no configuration of xAI's kind ({error}).") from error
-    own = values.get("ml_models")
-    if own is None:
-        return config
-    kept = registry.from_dict(own)
-    same = (*MODEL_FIELDS, *FIELDS, "ffn_hidden_size")
-    if not isinstance(kept, Grok1Config) or any(
-        getattr(kept, name) != getattr(config, name) for name in same
-    ):
-        raise WeightError(f"{where}: its own fields and those under ml_models contradict.")
-    return kept
+    return with_own_settings(config, values, fields, where)
 
 
-def to_xai(config: Grok1Config, model_axis: int) -> dict[str, Any]:
-    """What run.py is to say; `model_axis`: processes that share a matrix, the groups of scales."""
+def to_xai(config: Grok1Config, model_axis: int) -> dict[str, object]:
+    """The settings for run.py; `model_axis`: processes that share a matrix, a scale group each."""
     return {
         "vocab_size": config.vocab_size,
         "pad_token": 0,
@@ -79,7 +71,7 @@ def to_xai(config: Grok1Config, model_axis: int) -> dict[str, Any]:
         "output_multiplier_scale": config.output_multiplier_scale,
         "embedding_multiplier_scale": config.embedding_multiplier_scale,
         "model": {
-            **{theirs: getattr(config, ours) for ours, theirs in MODEL_FIELDS.items()},
+            **{key: getattr(config, field) for field, key in MODEL_FIELDS.items()},
             "widening_factor": widening_factor(config.ffn_hidden_size, config.hidden_size),
             "shard_activations": True,
             "data_axis": "data",
@@ -88,7 +80,7 @@ def to_xai(config: Grok1Config, model_axis: int) -> dict[str, Any]:
         "local_mesh_config": [1, model_axis],
         "between_hosts_config": [1, 1],
         "ffn_size": config.ffn_hidden_size,
-        "ml_models": config.to_dict(),
+        KEY: config.to_dict(),
     }
 
 
@@ -125,28 +117,28 @@ def refuse_what_has_no_place(config: Grok1Config) -> None:
 
 def warnings(config: Grok1Config, model_axis: int) -> list[str]:
     """What whoever runs xAI's program on the folder must know."""
-    said = [
+    notes = [
         f"for xAI's program: put the values of {CONFIG_NAME} into its run.py; its mesh must be "
         f"(1, {model_axis}), as the scales of o_proj and linear_1 have {model_axis} "
         f"group{'s' if model_axis != 1 else ''}"
     ]
-    apart = [
+    differences = [
         f"{name} is {_named(getattr(config, name))} (there {value})"
         for name, value in IN_CODE.items()
         if getattr(config, name) != value
     ]
-    if apart:
-        said.append(
-            f"WARNING: xAI's code gives other numbers from this folder: {', '.join(apart)}; "
+    if differences:
+        notes.append(
+            f"WARNING: xAI's code gives other numbers from this folder: {', '.join(differences)}; "
             f"ml-models reads the model's settings from the key ml_models of {CONFIG_NAME}."
         )
     if config.num_experts != NUM_EXPERTS_IN_CODE:
-        said.append(
+        notes.append(
             f"WARNING: xAI's code runs with {NUM_EXPERTS_IN_CODE} experts only, a number that its "
             f"model.py spells out; this model has {config.num_experts}."
         )
-    return said
+    return notes
 
 
-def _named(value: Any) -> str:
+def _named(value: object) -> str:
     return "none" if value is None else str(value)

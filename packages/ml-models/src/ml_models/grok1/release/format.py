@@ -60,5 +60,5 @@ def make_sink(reader: Reader, options: SinkOptions) -> XaiSink:
             "bfloat16 scales, float32); leave it out."
         )
     refuse_what_has_no_place(model)
-    weights = build_map(tables.xai_rows(model), tables.shapes(model), model)
+    weights = build_map(tables.XAI, tables.shapes(model), model)
     return XaiSink(model, weights, target_dtypes(reader, weights, None), options)

@@ -121,7 +121,7 @@ class XaiSink(Sink):
     def _groups(self, target: Target) -> int:
         return self.scale_groups if tables.is_row_parallel(target.name) else 1
 
-    def finish(self, folder: Path, records: Mapping[str, FileRecord]) -> None:
+    def finish(self, folder: Path, _: Mapping[str, FileRecord]) -> None:
         """Write xai_config.json, in the form that --config reads."""
         values = to_xai(self._grok1, self.scale_groups)
         write_durably(folder / CONFIG_NAME, json.dumps(values, indent=1) + "\n")

@@ -1,0 +1,33 @@
+"""Settings of a model that another program's configuration file cannot express.
+
+hpcai-tech's config.json and xAI's settings have no activation, no renormalised gates and no model
+without a cap. ml-models keeps the whole configuration under the key "ml_models" of such a file,
+which the other program ignores.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from ml_models import registry
+from ml_models.errors import WeightError
+from ml_models.grok1.config import Grok1Config
+
+KEY = "ml_models"
+
+
+def with_own_settings(
+    config: Grok1Config, values: Mapping[str, object], fields: Iterable[str], where: str
+) -> Grok1Config:
+    """The model that ml-models wrote into a file; `config` where it did not write the file.
+
+    config: the model by the file's other keys, which say the `fields`. Raises WeightError where the
+    two contradict, as after an edit of the file.
+    """
+    own = values.get(KEY)
+    if own is None:
+        return config
+    kept = registry.from_dict(own)
+    if not isinstance(kept, Grok1Config) or any(
+        getattr(kept, name) != getattr(config, name) for name in fields
+    ):
+        raise WeightError(f"{where}: its own fields and those under {KEY} contradict.")
+    return kept
