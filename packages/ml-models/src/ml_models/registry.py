@@ -43,6 +43,7 @@ def architectures(*, skip_broken: bool = False) -> Iterator[Architecture]:
         module, attribute = reference.split(":")
         yield getattr(import_module(module), attribute)
     yield from _registered.values()
+    # Sorted, so that the order does not depend on the order of sys.path.
     for point in sorted(entry_points(group=GROUP)):
         if point.name in _registered:
             continue

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from ml_models import registry
 from ml_models.conversion.convert import convert
-from ml_models.formats.huggingface import header_bytes
+from ml_models.weights.safetensors import header_bytes
 from ml_models.weights.boxes import volume
 from ml_models.weights.maps import build_map
 from ml_models.weights.sink import SinkOptions

@@ -12,11 +12,14 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.distributed.checkpoint.planner import WriteItemType
 
 from ml_models.errors import WeightError
 from ml_models.files.allow_lists import DCP_METADATA, RANK_FILE, TORCH_OBJECTS, XAI_SHARD
 from ml_models.files.distributed import check_distributed_checkpoint
+from ml_models.files.inert import Span
 from ml_models.files.pickles import interpret
 
 
@@ -166,3 +169,45 @@ def test_truncation_at_every_byte_is_one_error(tmp_path: Path) -> None:
         (folder / "common.pt").write_bytes(common[:length])
         with pytest.raises(WeightError):
             check_distributed_checkpoint(folder)
+
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+    | st.binary(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner) | st.tuples(inner, inner)
+    | st.frozensets(st.integers()) | st.sets(st.text()),
+    max_leaves=20,
+)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(PLAIN, st.integers(2, pickle.HIGHEST_PROTOCOL))
+def test_plain_values_are_those_that_python_reads(value: object, protocol: int) -> None:
+    # Twice the same object: the stream refers to the first. Protocols below 4 name the class of a
+    # set, so that they are refused here, as sets stand in no file of theirs.
+    stream = pickle.dumps([value, value], protocol)
+    try:
+        found = interpret(io.BytesIO(stream), "stream", DCP_METADATA)
+    except WeightError as error:
+        assert protocol < 4 and "asks for" in str(error)
+        return
+    expected = pickle.loads(stream)
+    assert found == expected and repr(found) == repr(expected)
+
+
+@pytest.mark.parametrize("size", [65_536, 65_537, 200_000])
+@pytest.mark.parametrize("protocol", [3, 4, 5])
+def test_long_byte_strings_stay_in_the_file(size: int, protocol: int) -> None:
+    data = bytes(range(256)) * (size // 256) + bytes(size % 256)
+    text = "t" * size
+    stream = pickle.dumps((data, text, 7), protocol)
+    span, long_text, number = interpret(io.BytesIO(stream), "stream", XAI_SHARD)
+    assert long_text == text and number == 7
+    if size <= 65_536:
+        assert span == data
+    else:
+        assert isinstance(span, Span)
+        assert stream[span.offset : span.offset + span.length] == data
+    for end in range(0, len(stream), 4999):
+        with pytest.raises(WeightError, match="truncated"):
+            interpret(io.BytesIO(stream[:end]), "stream", XAI_SHARD)

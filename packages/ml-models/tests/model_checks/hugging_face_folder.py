@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ml_models.conversion.open import open_source
-from ml_models.formats.huggingface import HuggingFaceSource
+from ml_models.formats.huggingface.source import HuggingFaceSource
 from ml_models.weights.boxes import Box
 from model_checks.references import DATA
 

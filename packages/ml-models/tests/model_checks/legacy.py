@@ -383,3 +383,15 @@ def logits(model: Any, ids: Tensor) -> Tensor:
     with torch.no_grad():
         result: Tensor = model(ids, positions, mask)
     return result[..., :VOCABULARY]
+
+
+def guide(folder: Path, sizes: Sizes = (2, 1, 1, 1), **options: Any) -> Path:
+    """A small model of the guide's kind; returns the folder of the iteration."""
+    args = arguments(sizes, post_norm=True)
+    return save_sliced(folder, whole(post_norm=True), args, sizes, **options)
+
+
+def change_file(path: Path, **changes: Any) -> None:
+    """Write one rank's file again with other entries."""
+    state = torch.load(path, weights_only=False)
+    torch.save({**state, **changes}, path)

@@ -1,4 +1,4 @@
-"""The conversion: read blocks from a source, write files of a sink, account for every element.
+"""The conversion: reads blocks from a source, writes the files of a sink, counts every element.
 
 ```
 OUTPUT.partial/journal.jsonl   what is finished, see journal.py
@@ -100,6 +100,7 @@ def _publish(
         shown = "; ".join(faults[:10])
         raise WeightError(f"the audit failed, {output} was not made: {shown}.")
     report = make_report(source, sink, records)
+    # The files that make the folder valid go last, and its name after them.
     sink.finish(partial, records)
     write_durably(partial / REPORT, json.dumps(report, indent=1) + "\n")
     sink.seal(partial, records)
@@ -112,7 +113,7 @@ def _publish(
 
 @dataclass
 class _Losses:
-    """Elements of one file that the new dtype could not hold exactly."""
+    """Elements of a file that the new dtype cannot hold exactly."""
 
     entries: list[tuple[str, int, float]] = field(default_factory=list)
     """(tensor, elements of a block, the largest absolute difference)."""

@@ -1,7 +1,7 @@
 """Open weights in any format, with the model configuration that fits them.
 
-Megatron's checkpoints are of two kinds, which are told apart by what lies in the folder: their
-users know that they have one of Megatron's, and not always which.
+Megatron has two kinds of checkpoints: distributed, and a file per rank. Both are the format
+"megatron" for the user, who need not know which one a folder holds: its files tell.
 """
 
 import shlex
@@ -30,7 +30,7 @@ def _releases() -> dict[str, ReleaseFormat]:
 
 
 def read_model_file(path: Path, variant: str | None = None) -> ModelConfig:
-    """A configuration file of any kind: ours, a config.json, a publisher's own."""
+    """The model of a configuration file: of ml-models, a config.json, or a publisher's own."""
     values = read_json(path)
     if not isinstance(values, dict):
         raise WeightError(f"{path}: not an object.")
@@ -95,7 +95,10 @@ def open_source(
     config: Path | None = None,
     variant: str | None = None,
 ) -> Source:
-    """Open `folder`; the model is `name`'s, that of the file `config`, or the folder's own."""
+    """Open a folder of weights.
+
+    The model is the one called `name`, that of the file `config`, or the folder's own.
+    """
     if name is not None and config is not None:
         raise ConfigError("--model and --config both name a model; give one.")
     model: ModelConfig | None = None

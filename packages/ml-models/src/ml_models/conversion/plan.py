@@ -1,4 +1,4 @@
-"""The sink that fits a format and a model, or one sentence that says why there is none."""
+"""Which sink writes a model in a format."""
 
 from ml_models import registry
 from ml_models.errors import WeightError

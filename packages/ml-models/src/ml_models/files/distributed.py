@@ -44,6 +44,7 @@ def load_metadata(folder: Path) -> dcp.Metadata:
     if path.stat().st_size > MAX_PICKLE_BYTES:
         raise WeightError(f"{path}: larger than {MAX_PICKLE_BYTES} bytes; refused.")
     stream = path.read_bytes()
+    # Checked and unpickled from the same bytes: the file may change in between.
     interpret(io.BytesIO(stream), str(path), DCP_METADATA)
     try:
         metadata = _RestrictedUnpickler(io.BytesIO(stream)).load()
@@ -52,6 +53,7 @@ def load_metadata(folder: Path) -> dcp.Metadata:
     tables = (getattr(metadata, name, None) for name in ("storage_data", "state_dict_metadata"))
     if not all(isinstance(table, dict) for table in tables):
         raise WeightError(f"{path}: it holds no list of tensors and files.")
+    # The names are joined to the folder and opened, also by torch: they must stay in it.
     for info in metadata.storage_data.values():
         name = str(info.relative_path)
         if name in ("", ".", "..") or "/" in name or "\\" in name:
@@ -74,6 +76,7 @@ def check_distributed_checkpoint(path: str | Path, allowed: AllowList = TORCH_OB
     metadata = load_metadata(folder)
     for index, info in metadata.storage_data.items():
         entry = metadata.state_dict_metadata.get(index.fqn)
+        # What .metadata does not call a tensor, torch unpickles.
         if entry is None or isinstance(entry, dcp.BytesStorageMetadata):
             file = folder / info.relative_path
             if not file.is_file():

@@ -55,6 +55,7 @@ def replacing(path: Path, suffix: str = ".partial") -> Iterator[BinaryIO]:
     temporary = path.with_name(path.name + suffix)
     with create(temporary) as stream:
         yield stream
+        # Before the rename: some file systems write a rename earlier than the content.
         flush_stream(stream)
     os.replace(temporary, path)
 

@@ -1,4 +1,4 @@
-"""The model part of a checkpoint folder: configuration, integrity, and the mark of a whole one.
+"""Integrity of a checkpoint folder: sizes and checksums of its files, and the mark of a whole one.
 
 ```
 FOLDER/.metadata __0_0.distcp ...   torch distributed checkpoint, one key per parameter
@@ -7,7 +7,7 @@ FOLDER/model_config.json            ModelConfig.to_dict()
 FOLDER/integrity.json               {"version": 1, "files": {NAME: {"size": N, "sha256": HEX}}}
 FOLDER/COMPLETE                     written last: sha256 of integrity.json
 ```
-Sizes are compared always (microseconds), checksums on request (reads every byte).
+Sizes are always compared, which takes microseconds; checksums on request, which reads every byte.
 """
 
 import hashlib
@@ -19,7 +19,9 @@ from ml_models.files.hashes import sha256_of
 
 INTEGRITY = "integrity.json"
 COMPLETE = "COMPLETE"
-JOURNAL = "journal.jsonl"  # of a conversion, removed last
+# Of a conversion. It is removed after the folder has its final name, so that a folder whose process
+# died in between is whole with it.
+JOURNAL = "journal.jsonl"
 INTEGRITY_VERSION = 1
 
 
@@ -46,7 +48,7 @@ def write_integrity(folder: Path, known: dict[str, str] | None = None) -> None:
 
 
 def verify_integrity(folder: Path, checksums: bool = False) -> list[str]:
-    """One sentence per fault: a file missing, added, of another size or (asked) content."""
+    """A sentence per fault: a file missing, added, of another size or, on request, content."""
     folder = Path(folder)
     if not (folder / COMPLETE).is_file():
         return [f"{folder}: no {COMPLETE}, so it was not finished."]
@@ -54,7 +56,8 @@ def verify_integrity(folder: Path, checksums: bool = False) -> list[str]:
         text = (folder / INTEGRITY).read_text(encoding="utf-8")
         recorded = json.loads(text)
         files = {
-            str(name): (int(f["size"]), str(f["sha256"])) for name, f in recorded["files"].items()
+            str(name): (int(entry["size"]), str(entry["sha256"]))
+            for name, entry in recorded["files"].items()
         }
         version = recorded["version"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

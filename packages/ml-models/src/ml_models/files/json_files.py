@@ -8,7 +8,7 @@ from ml_models.files.placeholders import placeholder
 
 
 def read_json(path: Path) -> object:
-    """A JSON file, or a WeightError in one sentence."""
+    """The content of a JSON file. Raises WeightError."""
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:

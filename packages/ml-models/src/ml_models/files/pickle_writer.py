@@ -20,8 +20,10 @@ from ml_models.errors import WeightError
 from ml_models.files.inert import Call, Name
 
 PROTOCOL = 4
+# Both as in Python's pickler, pickle._Framer: the streams must be equal to the byte.
 FRAME_BYTES = 64 * 2**10
 SHORTEST_FRAME = 4
+# Short tuples have instructions of their own, which need no mark.
 TUPLES = {1: pickle.TUPLE1, 2: pickle.TUPLE2, 3: pickle.TUPLE3}
 
 
@@ -129,6 +131,7 @@ class PickleWriter:
             header = pickle.BINBYTES + struct.pack("<I", size)
         else:
             header = pickle.BINBYTES8 + struct.pack("<Q", size)
+        # Long byte strings stand outside of frames, so that no reader has to hold frame and bytes.
         apart = size >= FRAME_BYTES
         if apart:
             self._close_frame()

@@ -1,7 +1,7 @@
 """Files that are not what their name says: pointers, half downloads, dead links, web pages.
 
-They come from a download that went wrong, and every format meets them: a reader that only finds its
-own magic number absent would call them damaged.
+A download that went wrong leaves them. A reader would call them damaged, as they do not begin like
+its format; the message here says what they are and how to fetch the real file.
 """
 
 import re
@@ -11,9 +11,9 @@ LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def placeholder(path: Path) -> str | None:
-    """What lies at `path` instead of the file that its name promises; None if it may be that file.
+    """What is at `path` in place of the file that its name promises; None if it may be that file.
 
-    The text has no full stop. OSError where the file cannot be read.
+    The text has no full stop. Raises OSError where the file cannot be read.
     """
     if path.is_symlink() and not path.exists():
         return (
@@ -23,7 +23,7 @@ def placeholder(path: Path) -> str | None:
     if not path.is_file():
         return "missing" if not path.exists() else "not a file"
     with path.open("rb") as file:
-        start = file.read(512)
+        start = file.read(512)  # a pointer of Git LFS has about 130 bytes
     if not start:
         return "empty; the download is not whole: fetch it again"
     if start.startswith(LFS_POINTER):

@@ -37,14 +37,17 @@ def inspect_torch_zip(
     try:
         archive = zipfile.ZipFile(file)
         entries = archive.infolist()
+        # Of names that differ in case alone, another reader may take the other entry.
         names = [entry.filename for entry in entries]
         folders = {name.split("/", 1)[0] for name in names}
         if len({name.lower() for name in names}) != len(names) or len(folders) != 1:
             raise WeightError(f"{what}: entries that two zip readers see differently; refused.")
+        # Python's reader accepts bytes in front of the archive, torch's does not look for them.
         if min(entry.header_offset for entry in entries) != 0:
             raise WeightError(f"{what}: bytes before the first zip entry; refused.")
         top = folders.pop()
         pickles = [name for name in names if name.lower().endswith(".pkl")]
+        # An archive with a folder `code` is TorchScript, which torch.load would run.
         scripts = [name for name in names if name.lower().startswith(f"{top}/code".lower())]
         if pickles != [f"{top}/data.pkl"] or scripts:
             raise WeightError(f"{what}: not a plain torch.save archive; refused.")

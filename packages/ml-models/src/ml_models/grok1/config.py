@@ -59,12 +59,12 @@ class Grok1Config(ModelConfig):
 
     @property
     def has_router(self) -> bool:
-        """A single expert is routed to as well."""
+        """Always: the weights have a router also where there is a single expert."""
         return True
 
     @property
     def gates_sum_to_one(self) -> bool:
-        """As renormalize_topk says."""
+        """Whether the chosen experts' gates are renormalised."""
         return self.renormalize_topk
 
 

@@ -51,7 +51,7 @@ SHARED_BY_TINY = (
 
 
 def source_of(model_name: str, field: str) -> str:
-    """One line, for the field `field` of the model called `model_name`."""
+    """The source of a field of the model called `model_name`, in a line."""
     if model_name == "grok1-tiny" and field not in SHARED_BY_TINY:
         return "ours: small, every feature of the architecture"
     if model_name == "grok1-40b-guide" and field in GUIDE:

@@ -1,7 +1,8 @@
 """Grok-1's weights: hpcai-tech's Hugging Face names and the haiku tree of xAI's release.
 
 xAI's files are numbered in the order in which jax flattens the tree: sorted by name, so that
-decoder_layer_10 follows decoder_layer_1. `linear` is the activated half, `linear_v` the other.
+decoder_layer_10 follows decoder_layer_1. The output of `linear` passes the activation, that of
+`linear_v` does not.
 """
 
 from collections.abc import Sequence

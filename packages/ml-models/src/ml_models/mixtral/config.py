@@ -28,7 +28,7 @@ class MixtralConfig(ModelConfig):
 
     @property
     def has_router(self) -> bool:
-        """A single expert is routed to as well."""
+        """Always: the weights have a router also where there is a single expert."""
         return True
 
     @property

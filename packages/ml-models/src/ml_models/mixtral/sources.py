@@ -7,7 +7,7 @@ SHARED_BY_TINY = (
 
 
 def source_of(model_name: str, field: str) -> str:
-    """One line, for the field `field` of the model called `model_name`."""
+    """The source of a field of the model called `model_name`, in a line."""
     if model_name == "mixtral-tiny" and field == "vocab_size":
         return "the shipped tokenizer, which is Grok-1's"
     if model_name == "mixtral-tiny" and field not in SHARED_BY_TINY:

@@ -1,4 +1,7 @@
-"""Mixtral's weights by Hugging Face's names: w1 is the activated half, w3 the other, w2 down."""
+"""Mixtral's weights by Hugging Face's names.
+
+The output of w1 passes the activation, that of w3 does not; w2 projects their product down.
+"""
 
 from collections.abc import Sequence
 
@@ -32,7 +35,7 @@ HUGGINGFACE_OUTPUT = Row("output_layer.weight", "lm_head.weight")
 
 
 def shapes(model: MixtralConfig) -> dict[str, Shape]:
-    """Our parameters."""
+    """Mixtral's parameters."""
     return parameter_shapes(model, post_norms=False)
 
 

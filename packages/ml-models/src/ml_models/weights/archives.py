@@ -68,12 +68,14 @@ class ArchivedTensors:
             return None
         if len(call.arguments) < 4 or not self._is_little_endian:
             return None
+        # _rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks, flags)
         storage, first, size, stride = call.arguments[:4]
         flags = call.arguments[6] if len(call.arguments) > 6 else None
         if isinstance(flags, dict) and NEGATED & set(flags):
             return None
         if not isinstance(storage, tuple) or len(storage) < 3 or str(storage[1]) not in STORAGES:
             return None
+        # A storage is the tuple that pickles.py has checked: ("storage", class, key, ...).
         shape, dtype = _row_major(size, stride), STORAGES[str(storage[1])]
         entry = self._entries.get(f"{self._top}/data/{storage[2]}")
         if shape is None or not _is_index(first) or entry is None or entry.compress_type:

@@ -43,6 +43,7 @@ def assemble(
 
 def read_ahead(read: Callable[[Box], Tensor], boxes: Iterable[Box]) -> Iterator[tuple[Box, Tensor]]:
     """Each box with its block; the next block is read while the caller works on this one."""
+    # One block ahead: reading and writing overlap, and two blocks are in memory at most.
     with ThreadPoolExecutor(1) as pool:
         waiting: tuple[Box, Future[Tensor]] | None = None
         for box in boxes:

@@ -1,4 +1,4 @@
-"""One tensor of a Hugging Face folder, before it is known whether the model needs it."""
+"""Tensors that a file lists, before it is known whether the model needs them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +14,17 @@ DTYPES = {
     "F16": torch.float16,
     "BF16": torch.bfloat16,
 }
-"""What weights are made of, by safetensors' names."""
+"""safetensors' names of the dtypes that weights have."""
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 @dataclass(frozen=True)
 class ListedTensor:
-    """A tensor that a file names."""
+    """A tensor that a file lists."""
 
     path: Path
     shape: Shape
     dtype: str
-    """The file's own word: BF16, I32, F8_E4M3; torch's storage name in a torch file."""
+    """As the file calls it: BF16, I32, F8_E4M3; the class of the storage in a torch file."""
     stored: StoredTensor | None
-    """None: its numbers are of a dtype that weights do not have here, or do not lie row by row."""
+    """None for numbers of a dtype that weights do not have, or that do not lie row by row."""

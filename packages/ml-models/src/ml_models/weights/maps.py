@@ -176,6 +176,7 @@ def audit_cover(weights: WeightMap) -> None:
 
 
 def _cover_faults(name: str, shape: Shape, boxes: Sequence[Box]) -> list[str]:
+    # With the right total, every element is covered once unless two boxes overlap.
     covered, total = sum(box.volume for box in boxes), volume(shape)
     if covered != total:
         return [f"{name}: {covered} of {total} elements are mapped"]

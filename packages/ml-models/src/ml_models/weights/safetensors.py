@@ -22,7 +22,7 @@ MAX_HEADER_BYTES = 100 * 2**20  # the limit of the safetensors library
 
 
 def read_header(path: Path) -> dict[str, ListedTensor]:
-    """The tensors of one safetensors file; WeightError when it is truncated or damaged."""
+    """The tensors of a safetensors file. Raises WeightError where it is truncated or damaged."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -56,7 +56,7 @@ def read_header(path: Path) -> dict[str, ListedTensor]:
 
 
 def _listed(path: Path, name: str, entry: Any, data: int, size: int) -> ListedTensor:
-    """One entry of a header; `data` is where the file's data begins."""
+    """An entry of a header; `data` is the offset of the file's data, `size` that of the file."""
     begin, end = entry["data_offsets"]
     shape, dtype = tuple(entry["shape"]), str(entry["dtype"])
     if any(type(number) is not int or number < 0 for number in (begin, end, *shape)):
@@ -74,7 +74,7 @@ def _listed(path: Path, name: str, entry: Any, data: int, size: int) -> ListedTe
 
 
 def header_bytes(tensors: Mapping[str, tuple[Shape, torch.dtype]]) -> bytes:
-    """The header of a file that holds `tensors` in this order; padded to 8 bytes."""
+    """The header of a file that holds `tensors` in this order, padded to a multiple of 8 bytes."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     at = 0
     for name, (shape, dtype) in tensors.items():

@@ -88,6 +88,7 @@ class Reader:
         """The dtype of the tensors that make up a parameter; fp32 if they differ."""
         pieces = self.source.weights.by_parameter[parameter]
         dtypes = {self.source.tensors[piece.tensor].dtype for piece in pieces}
+        # fp32 holds bf16 and fp16 exactly; neither of them holds the other.
         return dtypes.pop() if len(dtypes) == 1 else torch.float32
 
     def read(self, parameter: str, box: Box, dtype: torch.dtype | None = None) -> Tensor:

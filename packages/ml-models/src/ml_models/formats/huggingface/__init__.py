@@ -2,16 +2,11 @@
 
 | file | what it knows |
 |---|---|
-| weight_files.py | which files hold the weights: one, those of an index, shards without an index |
-| safetensors_files.py, torch_files.py | tensors of one file: name, shape, dtype, place |
-| names.py | prefixes that wrappers leave in names; buffers that are computed and not trained |
-| config_json.py, config_fields.py | config.json as a model configuration |
-| refusals.py | folders and files that are not read: what they hold, and what to do |
-| source.py | all of it together, as a Source |
+| source.py | reads a folder |
+| sink.py | writes a folder |
+| weight_files.py | finds the files that hold the weights |
+| torch_files.py | lists the tensors of a pytorch_model.bin |
+| names.py | removes what wrappers put into names; knows tables that are computed and not trained |
+| config_json.py, config_fields.py | read config.json as a model configuration |
+| refusals.py | explains folders and files that are not read, and what to do with them |
 """
-
-from ml_models.formats.huggingface.config_json import config_of, read_config
-from ml_models.formats.huggingface.source import HuggingFaceSource
-from ml_models.weights.safetensors import header_bytes, read_header
-
-__all__ = ["HuggingFaceSource", "config_of", "header_bytes", "read_config", "read_header"]

@@ -6,7 +6,7 @@ from ml_models.errors import WeightError
 
 
 def named_architecture(values: Mapping[str, object]) -> str:
-    """The first of `architectures`; "" where config.json names none."""
+    """The first entry of `architectures`; "" for a config.json that names none."""
     named = values.get("architectures")
     if isinstance(named, str):
         return named
@@ -30,8 +30,8 @@ def head_size(values: Mapping[str, object], where: str) -> int:
 def plain_rope_base(values: Mapping[str, object], where: str, default: float) -> float:
     """RoPE's base, `default` where config.json gives none or null.
 
-    It stands in `rope_theta`, or since transformers 5 in `rope_parameters`. Raises WeightError for
-    positions that are scaled, which no model here computes.
+    Its key is `rope_theta`, since transformers 5 inside `rope_parameters`. Raises WeightError for
+    scaled positions, which no model here computes.
     """
     bases = {"rope_theta": values.get("rope_theta")}
     for name in ("rope_parameters", "rope_scaling"):
@@ -70,7 +70,7 @@ def _refuse_scaling(entry: Mapping[str, object], where: str) -> None:
 
 
 def ties_output(values: Mapping[str, object], where: str, default: bool) -> bool:
-    """tie_word_embeddings: whether the output has the embedding's weight; null is the default."""
+    """Whether the output has the embedding's weight; `default` where config.json does not say."""
     tied = values.get("tie_word_embeddings")
     if tied is None:
         return default

@@ -13,7 +13,7 @@ CONFIG = "config.json"
 
 
 def read_values(folder: Path) -> dict[str, object]:
-    """config.json of a folder; WeightError where it is missing or no object."""
+    """The object in a folder's config.json. Raises WeightError."""
     path = folder / CONFIG
     values = read_json(path)
     if not isinstance(values, dict):
@@ -21,13 +21,8 @@ def read_values(folder: Path) -> dict[str, object]:
     return values
 
 
-def read_config(folder: Path, variant: str | None = None) -> ModelConfig:
-    """config.json as a model configuration; WeightError for another model's folder."""
-    return config_of(read_values(folder), str(folder / CONFIG), variant)
-
-
 def config_of(values: Mapping[str, object], where: str, variant: str | None) -> ModelConfig:
-    """A config.json by the first architecture that recognises it."""
+    """The model of a config.json, by the first architecture that recognises it. WeightError."""
     for entry in registry.architectures():
         hf_config = entry.hf_config()
         if hf_config.recognises(values):

@@ -1,7 +1,8 @@
-"""Names that wrappers changed on the way to the disk, and tensors that are no weights.
+"""Names that wrappers changed before a model was saved, and tensors that are no weights.
 
-A model that was saved inside DistributedDataParallel, FSDP or torch.compile has their names in its
-own. A name is only ever changed into one that the model needs, and two names never become one.
+A model that was saved inside DistributedDataParallel, FSDP or torch.compile has their names in
+front of its own or between them. A name is changed only if the result is a name that the model
+needs, and two names never become the same.
 """
 
 import re
@@ -13,6 +14,7 @@ from ml_models.errors import WeightError
 
 EMBEDDING, OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
 INVERSE_FREQUENCIES = re.compile(r"(.*\.)?(original_)?inv_freq")
+# inv_freq, cos_cached and sin_cached are RoPE's; position_ids and masked_bias are of older models.
 _BUFFER = re.compile(r"(.*\.)?((original_)?inv_freq|(cos|sin)_cached|position_ids|masked_bias)")
 _WRAPPERS = frozenset(
     {
@@ -35,13 +37,14 @@ def is_buffer(name: str) -> bool:
 
 
 def in_the_models_names(
-    tensors: Mapping[str, Value], wanted: Collection[str]
+    tensors: Mapping[str, Value], needed: Collection[str]
 ) -> tuple[dict[str, Value], list[str]]:
-    """`tensors` by the names of `wanted` where a wrapper's name is all that differs; and notes.
+    """`tensors` under the model's names, where only a wrapper's name differs, and notes.
 
-    Raises WeightError where two names would become one.
+    Raises WeightError where two tensors would have the same name.
     """
-    known = {*wanted, OUTPUT}
+    known = {*needed, OUTPUT}
+    # A prefix is taken off all names or off none: it is what the whole model was wrapped in.
     prefix = _common_prefix(tensors, known)
     renamed: dict[str, Value] = {}
     origin: dict[str, str] = {}
@@ -71,18 +74,18 @@ def _without_wrappers(name: str, prefix: str, known: Collection[str]) -> str:
 
 
 def _common_prefix(tensors: Collection[str], known: Collection[str]) -> str:
-    """What stands in front of the most names that are otherwise the model's; "" for nothing."""
+    """The prefix that makes the most names those of the model when it is removed; "" for none."""
     prefixes: Counter[str] = Counter()
     for name in tensors:
         parts = [part for part in name.split(".") if part not in _WRAPPERS]
-        for at in range(1, len(parts)):
-            if ".".join(parts[at:]) in known:
-                prefixes[".".join(parts[:at]) + "."] += 1
+        for start in range(1, len(parts)):
+            if ".".join(parts[start:]) in known:
+                prefixes[".".join(parts[:start]) + "."] += 1
     return prefixes.most_common(1)[0][0] if prefixes else ""
 
 
 def _difference(name: str, new: str) -> str:
-    """In words, what was taken from `name` or put in front of it."""
+    """In words, how `name` became `new`."""
     if new == BASE + name:
         return f"with {BASE} in front"
     if name.endswith("." + new):

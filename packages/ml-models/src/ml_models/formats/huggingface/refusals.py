@@ -1,7 +1,7 @@
-"""What a folder or file holds that is not read, and what its owner can do: one sentence each.
+"""Folders and tensors that are not read: what they are, and what their owner can do.
 
-People have more kinds of folders than a library reads: adapters, quantized weights, pointers of Git
-LFS, the hub's cache. A refusal that only says "missing" costs an afternoon.
+Users have adapters, quantized weights, the hub's cache and other programs' formats. A message that
+says only that a file is missing does not help them.
 """
 
 import json
@@ -12,13 +12,18 @@ from pathlib import Path
 from ml_models.weights.listed import DTYPES, ListedTensor
 
 ADAPTER = "adapter_config.json"
+# A name such as mistralai/Mixtral-8x7B-v0.1, which is no path of this machine.
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+# Tensors that GPTQ, AWQ, compressed-tensors, bitsandbytes and FP8 libraries add to a layer.
 _QUANTIZED = re.compile(
     r".*\.(qweight|qzeros|scales|g_idx|weight_scale(_inv)?|weight_packed|SCB|weight_format"
     r"|weight\.(absmax|quant_map|quant_state.*|nested_.*)|input_scale)"
 )
+# Names of peft.
 _ADAPTED = re.compile(r".*\.lora_(A|B|embedding_A|embedding_B)\..*")
+# transformers 5 keeps the experts of a layer in one tensor, in memory and in some saved folders.
 _FUSED = re.compile(r"model\.layers\.\d+\.mlp\.experts\.(gate_up_proj|down_proj)")
+# The format that Mistral publishes beside the one of transformers.
 _MISTRALS = re.compile(r"(tok_embeddings|layers\.\d+\.attention\.w[qkvo])\.weight")
 _FOREIGN = (  # file name, what it is
     ("*.gguf", "llama.cpp's format"),
@@ -34,7 +39,7 @@ _SHOWN = 5
 
 
 def explain_folder(folder: Path) -> str | None:
-    """What a folder without readable weights holds instead; None if it holds nothing known."""
+    """What a folder without readable weights is; None for nothing known."""
     if not folder.exists():
         if _REPOSITORY.fullmatch(str(folder)):
             return (
@@ -130,9 +135,9 @@ def explain_tensors(
     tied: bool,
     needed: set[str],
 ) -> str | None:
-    """Why tensors are not those of the model; None for no better reason than their names.
+    """Why tensors are not those of the model; None for no known reason.
 
-    `values` is config.json, empty without one; `needed` the names that the model has.
+    values: of config.json, empty without one. needed: the names of the model's tensors.
     """
     facts: Iterable[tuple[bool, Callable[[], str]]] = (
         (any(map(_ADAPTED.fullmatch, tensors)), _tell_adapted),
@@ -145,7 +150,7 @@ def explain_tensors(
 
 
 def _quantized(tensors: Mapping[str, ListedTensor], needed: set[str]) -> list[str]:
-    """Names that tell of quantization: scales and packed numbers, or weights in other dtypes."""
+    """Names of quantized weights: scales and packed numbers, or weights of narrow dtypes."""
     return [
         name
         for name, tensor in tensors.items()
@@ -203,7 +208,7 @@ def _tell_untied() -> str:
 
 
 def read_quietly(path: Path) -> Mapping[str, object]:
-    """A JSON object that only adds to a message: empty where it cannot be read."""
+    """A JSON object that only adds detail to a message; empty where it cannot be read."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

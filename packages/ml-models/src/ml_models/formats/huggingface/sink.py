@@ -1,4 +1,4 @@
-"""config.json and safetensors files that transformers reads, written."""
+"""Writes config.json and safetensors files that transformers reads."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from ml_models.weights.source import Reader
 
 
 class HuggingFaceSink(Sink):
-    """config.json and safetensors files that transformers reads."""
+    """Writes a folder for transformers."""
 
     format = "huggingface"
 
@@ -42,7 +42,7 @@ class HuggingFaceSink(Sink):
             record.tensors[target.name] = digest.hexdigest()
 
     def finish(self, folder: Path, _: Mapping[str, FileRecord]) -> None:
-        """config.json, and the index when there is more than one file."""
+        """Write config.json, and the index where there is more than one file."""
         dtypes = {str(target.dtype).removeprefix("torch.") for target in self.targets}
         dtype = dtypes.pop() if len(dtypes) == 1 else "float32"
         values = huggingface_config(self.model, dtype)

@@ -1,4 +1,4 @@
-"""A Hugging Face folder, opened and not yet read."""
+"""Weights in a Hugging Face folder, opened and not yet read."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,14 +24,14 @@ from ml_models.weights.arrays import StoredTensor
 from ml_models.weights.boxes import Box
 from ml_models.weights.listed import DTYPES, ListedTensor
 from ml_models.weights.maps import WeightMap, build_map
-from ml_models.weights.source import TensorInfo, check_names
+from ml_models.weights.source import TensorInfo, check_names, identity_of
 
 _FREQUENCY_TOLERANCE = {"F32": 1e-4, "F64": 1e-4, "BF16": 1e-2, "F16": 1e-2}
 """Relative; a table in half precision is rounded by up to 2^-8."""
 
 
 class HuggingFaceSource:
-    """One folder, opened. Raises WeightError for what is not read, with what to do."""
+    """A folder, opened. Raises WeightError for a folder that is not read."""
 
     format = "huggingface"
 
@@ -45,11 +45,12 @@ class HuggingFaceSource:
             model = config_of(self._values, str(folder / CONFIG), variant)
         listed, self.notes = list_tensors(folder)
         self.model = model or self._without_a_config(listed)
-        maps = registry.architecture(self.model).weights()
+        tables = registry.architecture(self.model).weights()
         self.weights: WeightMap = build_map(
-            maps.huggingface_rows(self.model), maps.shapes(self.model), self.model
+            tables.huggingface_rows(self.model), tables.shapes(self.model), self.model
         )
         needed = set(self.weights.tensor_shapes)
+        # Names come first: buffers and the tied copy are known by the model's own names.
         listed, notes = in_the_models_names(listed, needed)
         self.notes += notes
         self._drop_buffers(listed, needed)
@@ -61,7 +62,7 @@ class HuggingFaceSource:
         self._note_what_is_ignored()
 
     def _without_a_config(self, listed: Mapping[str, ListedTensor]) -> NoReturn:
-        """Raise WeightError with what the tensors tell, or else with what config.json is for."""
+        """Raise WeightError for a folder that does not say what model its weights are of."""
         reason = explain_tensors(listed, {}, tied=True, needed=set())
         raise WeightError(
             f"{self._folder}: "
@@ -74,7 +75,7 @@ class HuggingFaceSource:
         )
 
     def _drop_buffers(self, listed: dict[str, ListedTensor], needed: set[str]) -> None:
-        """Tables that the model computes itself; RoPE's must be those of the configuration."""
+        """Remove tables that the model computes; RoPE's must be those of the configuration."""
         buffers = [name for name in listed if name not in needed and is_buffer(name)]
         for name in buffers:
             tensor = listed.pop(name)
@@ -86,6 +87,7 @@ class HuggingFaceSource:
 
     def _check_frequencies(self, name: str, stored: StoredTensor, dtype: str) -> None:
         size, base = self.model.kv_channels, self.model.rotary_base
+        # RoPE turns the pair i of a head by position * base^(-2i / head size).
         powers = torch.arange(0, size, 2, dtype=torch.float64) / size
         expected = 1.0 / base**powers
         given = stored.read(Box.whole(stored.shape)).double().reshape(-1)
@@ -98,7 +100,7 @@ class HuggingFaceSource:
         )
 
     def _drop_tied_copy(self, listed: dict[str, ListedTensor]) -> None:
-        """A tied model's lm_head.weight: a copy of the embedding, or stored in its stead."""
+        """Remove a tied model's lm_head.weight, or take it for the embedding that is absent."""
         copy, original = listed.get(OUTPUT), listed.get(EMBEDDING)
         if self.model.untie_embeddings_and_output_weights or copy is None:
             return
@@ -119,7 +121,7 @@ class HuggingFaceSource:
     def _check(
         self, listed: Mapping[str, ListedTensor], needed: set[str]
     ) -> dict[str, StoredTensor]:
-        """The tensors, exactly those of the model, each of a dtype that weights have."""
+        """The places of the tensors. Raises WeightError unless they are those of the model."""
         tied = not self.model.untie_embeddings_and_output_weights
         reason = explain_tensors(listed, self._values, tied=tied, needed=needed)
         if reason is not None:
@@ -146,10 +148,10 @@ class HuggingFaceSource:
             self.notes.append("the adapter in the folder is not merged into the weights")
 
     def read(self, name: str, box: Box) -> Tensor:
-        """One block of one tensor."""
+        """A block of a tensor."""
         return self._stored[name].read(box)
 
     def identity(self) -> object:
         """Files with size and time of change."""
         paths = sorted({stored.path for stored in self._stored.values()})
-        return [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
+        return identity_of(paths)

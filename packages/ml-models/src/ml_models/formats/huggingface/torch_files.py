@@ -1,7 +1,7 @@
 """The tensors of a pytorch_model.bin, whose pickle is interpreted and never run.
 
-The numbers are read straight from the zip archive, so no library unpickles anything. torch.save's
-format before 1.6, which is no archive, is refused.
+The numbers are read from the zip archive itself, so that no library unpickles the file. The format
+that torch.save wrote before 1.6 is no archive and is refused.
 """
 
 from collections.abc import Mapping
@@ -15,11 +15,11 @@ from ml_models.weights.archives import ArchivedTensors, tensor_call
 from ml_models.weights.listed import NAMES, ListedTensor
 
 WRAPPED_IN = ("state_dict", "module", "model")
-"""Keys under which trainers keep the state_dict in one file with other things."""
+"""Keys under which trainers keep the state_dict beside other objects of the file."""
 
 
 def read_torch_file(path: Path) -> dict[str, ListedTensor]:
-    """The tensors of one file; WeightError when it is damaged or its pickle asks for more."""
+    """The tensors of a file. Raises WeightError where it is damaged or its pickle is refused."""
     try:
         if (reason := placeholder(path)) is not None:
             raise WeightError(f"{path}: {reason}.")
@@ -50,7 +50,7 @@ def _state_dict(value: object) -> Mapping[object, object] | None:
 
 
 def _listed(path: Path, value: object, archived: ArchivedTensors) -> ListedTensor | None:
-    """None for what is no tensor."""
+    """A tensor of the file's table; None for an entry that is no tensor."""
     stored = archived.find(value)
     if stored is not None:
         stored.check()

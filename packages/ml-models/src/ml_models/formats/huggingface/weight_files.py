@@ -6,8 +6,8 @@ model-00001-of-00003.safetensors ...   shards; model.safetensors.index.json says
 pytorch_model.bin, pytorch_model-...   the same in torch's format, read where no safetensors are
 NAME.safetensors                       any other name, where it is the only set of weights
 ```
-Shards are read without an index too, if all of their number are there. Two sets of weights of one
-kind are refused: which of them is stale cannot be seen.
+Shards are read without an index if none is missing. Two sets of weights of the same kind are
+refused, as nothing tells which of them is stale.
 """
 
 import re
@@ -28,11 +28,13 @@ from ml_models.weights.listed import ListedTensor
 from ml_models.weights.safetensors import read_header
 
 USUAL = {".safetensors": "model", ".bin": "pytorch_model"}
-"""Suffix -> how the file is called as a rule, in order of preference."""
+"""Suffix -> the usual name of the file, in order of preference."""
 WHOLE_MODELS = (*USUAL.values(), "consolidated")
-"""How files begin that hold the same weights once more; others may hold anything."""
+"""Beginnings of names of files that hold the same weights again; other files may hold anything."""
+# variant is between the numbers and the suffix, as in model-00001-of-00002.fp16.safetensors.
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{1,5})-of-(?P<count>\d{1,5})(?P<variant>\.[\w-]+)?")
 _COMPARED_ELEMENTS = 2**24
+"""Of two tensors that are compared, in memory at a time."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class FileSet:
     stem: str
     """model in model-00001-of-00003.safetensors."""
     files: tuple[str, ...]
-    placed: Mapping[str, str] | None = None
+    tensor_files: Mapping[str, str] | None = None
     """Tensor -> file, as the index says it."""
     note: str = ""
     """For the report."""
@@ -53,18 +55,20 @@ class FileSet:
 
 
 def list_tensors(folder: Path) -> tuple[dict[str, ListedTensor], list[str]]:
-    """All tensors of a folder by the files' names for them, and notes on what was left out."""
+    """All tensors of a folder by their names in the files, and notes on what was left out."""
     chosen, notes = choose_files(folder)
     tensors: dict[str, ListedTensor] = {}
     copies: list[tuple[str, ListedTensor]] = []
     for file in chosen.files:
         for name, tensor in _read(folder / file).items():
-            indexed_in = chosen.placed.get(name) if chosen.placed is not None else None
-            if chosen.placed is not None and indexed_in is None and not is_buffer(name):
+            indexed_in = chosen.tensor_files.get(name) if chosen.tensor_files is not None else None
+            if chosen.tensor_files is not None and indexed_in is None and not is_buffer(name):
                 raise WeightError(
                     f"{folder / file}: it holds {name}, which the index does not say; if the index "
                     "is of other files, remove it: the shards are read without it."
                 )
+            # A tensor may be in several shards. The index names the shard that counts; the copies
+            # are compared with it below, once all shards are listed.
             if name in tensors or (indexed_in is not None and indexed_in != file):
                 copies.append((name, tensor))
             else:
@@ -74,7 +78,7 @@ def list_tensors(folder: Path) -> tuple[dict[str, ListedTensor], list[str]]:
             _refuse_other(name, tensors[name], copy)
     if copies:
         notes.append(f"tensors that are in two files, with equal numbers: {len(copies)}")
-    if lost := sorted(set(chosen.placed or ()) - set(tensors)):
+    if lost := sorted(set(chosen.tensor_files or ()) - set(tensors)):
         raise WeightError(
             f"{folder}: the index names {lost[0]}, which its file does not hold; fetch the index "
             "and the shards from one source."
@@ -83,13 +87,14 @@ def list_tensors(folder: Path) -> tuple[dict[str, ListedTensor], list[str]]:
 
 
 def _read(path: Path) -> dict[str, ListedTensor]:
+    # The hub's cache has links; a broken one would be reported as a missing file.
     if path.is_symlink() and (reason := placeholder(path)) is not None:
         raise WeightError(f"{path}: {reason}.")
     return read_torch_file(path) if path.suffix == ".bin" else read_header(path)
 
 
 def _refuse_other(name: str, tensor: ListedTensor, copy: ListedTensor) -> None:
-    """WeightError unless two tensors of one name are the same to the bit."""
+    """Raise WeightError unless two tensors of the same name are equal to the bit."""
     if not same_numbers(tensor, copy):
         raise WeightError(
             f"{copy.path}: {name} differs from the one in {tensor.path.name}; shards of two models "
@@ -108,7 +113,7 @@ def same_numbers(tensor: ListedTensor, copy: ListedTensor) -> bool:
 
 
 def choose_files(folder: Path) -> tuple[FileSet, list[str]]:
-    """The set of files that holds the weights, and notes. WeightError says what is there instead.
+    """The set of files that holds the weights, and notes. Raises WeightError.
 
     A set under the usual name comes first, safetensors before torch files.
     """
@@ -145,7 +150,7 @@ def choose_files(folder: Path) -> tuple[FileSet, list[str]]:
 
 
 def _sets(folder: Path, suffix: str) -> list[FileSet]:
-    """Files of a suffix, shards of one name and number together; adapters and states left out."""
+    """The sets of files with a suffix; adapters and trainers' states are left out."""
     shards: dict[tuple[str, int], list[str]] = {}
     singles = []
     for path in sorted(folder.iterdir()):
@@ -164,9 +169,9 @@ def _sets(folder: Path, suffix: str) -> list[FileSet]:
 def _usable(
     folder: Path, stem: str, suffix: str, sets: list[FileSet], *, other_kind: bool
 ) -> FileSet | None:
-    """The one set of the usual name that is whole; None if there is none at all.
+    """The only whole set under the usual name; None without any.
 
-    other_kind: there are files of the other suffix, so that an index of nothing is no matter.
+    other_kind: there are files of the other suffix, so that an index without files is ignored.
     """
     path = folder / f"{stem}{suffix}.index.json"
     indexed = _read_index(path, suffix, bool(sets)) if path.is_file() else None
@@ -177,7 +182,7 @@ def _usable(
         if len(present) == len(indexed.files):
             sets = [indexed, *apart]
         elif not present and not whole and other_kind:
-            return None
+            return None  # the index was left behind when the files were replaced by the other kind
         elif present or not whole:
             lost = sorted(set(indexed.files) - set(present))
             raise WeightError(
@@ -198,7 +203,7 @@ def _usable(
 
 
 def _is_there(path: Path) -> bool:
-    """A link into nothing counts: the reader says what is wrong with it."""
+    """Whether a path exists. A broken link counts: its reader explains what is wrong with it."""
     return path.is_file() or path.is_symlink()
 
 
@@ -210,23 +215,23 @@ def _read_index(path: Path, suffix: str, files_are_there: bool) -> FileSet:
         index = read_json(path)
     except WeightError as error:
         raise WeightError(f"{str(error).rstrip('.')}{remove}.") from error
-    placed = index.get("weight_map") if isinstance(index, Mapping) else None
-    if not isinstance(placed, Mapping) or not placed:
+    tensor_files = index.get("weight_map") if isinstance(index, Mapping) else None
+    if not isinstance(tensor_files, Mapping) or not tensor_files:
         raise WeightError(f"{path}: no weight_map, or an empty one{remove}.")
-    for file in placed.values():
+    for file in tensor_files.values():
         parts = PurePosixPath(file).parts if isinstance(file, str) else ()
         if not parts or ".." in parts or file.startswith("/") or "\\" in file:
             raise WeightError(f"{path}: it names {file!r}, which is no file of this folder.")
         if PurePosixPath(file).suffix not in USUAL:
             raise WeightError(f"{path}: it names {file!r}, which is no {suffix} file.")
-    return FileSet(USUAL[suffix], tuple(sorted(set(placed.values()))), placed)
+    return FileSet(USUAL[suffix], tuple(sorted(set(tensor_files.values()))), tensor_files)
 
 
 def _missing(files: FileSet) -> list[str]:
-    """Shards that the names of the others tell of and that are not there."""
+    """Names of shards that are not there, as the others' names count them."""
     matches = [_SHARD.fullmatch(PurePosixPath(file).stem) for file in files.files]
     first = matches[0]
-    if first is None or files.placed is not None:
+    if first is None or files.tensor_files is not None:
         return []
     present = {int(match["number"]) for match in matches if match}
     digits, suffix = len(first["number"]), PurePosixPath(files.files[0]).suffix
@@ -237,7 +242,7 @@ def _missing(files: FileSet) -> list[str]:
 
 
 def _numbers(present: set[int], count: int) -> list[int]:
-    """Of 1 to count, or of 0 to count - 1 where shards are numbered from 0."""
+    """Numbers of missing shards, which are counted from 0 where there is a shard 0, else from 1."""
     start = 0 if 0 in present else 1
     return [number for number in range(start, start + count) if number not in present]
 

@@ -37,6 +37,7 @@ FIXED: Mapping[str, object] = {
     "moe_layer_freq": 1,
     "moe_router_score_function": "softmax",
 }
+# Kinds of load balancing whose router takes the softmax after it has chosen the experts.
 SELECT_THEN_SOFTMAX = ("aux_loss", "none", "seq_aux_loss")
 SIZES = (
     *("num_layers", "hidden_size", "num_attention_heads", "kv_channels", "num_experts"),

@@ -1,4 +1,4 @@
-"""The model part of a distributed checkpoint, written."""
+"""Writes the model part of a distributed checkpoint, which loads under any parallel layout."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ from ml_models.weights.source import Reader
 
 
 class MegatronSink(Sink):
-    """The model part of a distributed checkpoint; loads under any layout."""
+    """Writes a checkpoint folder."""
 
     format = "megatron"
     # A chunk is an entry of .metadata, which every later reader checks: larger ones, fewer entries.
@@ -59,7 +59,7 @@ class MegatronSink(Sink):
         write_model_config(folder, self.model)
 
     def seal(self, folder: Path, records: Mapping[str, FileRecord]) -> None:
-        """integrity.json and COMPLETE."""
+        """Write integrity.json and COMPLETE."""
         write_integrity(folder, {name: record.sha256 for name, record in records.items()})
 
 

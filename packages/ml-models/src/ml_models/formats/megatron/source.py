@@ -62,12 +62,14 @@ class MegatronSource:
         if not folder.is_dir():
             raise WeightError(f"{folder}: no such folder.")
         self._folder = folder = find_checkpoint(folder)
+        # RANK_FILE allows the trainers' own names, as nothing but tensors is unpickled afterwards.
         check_distributed_checkpoint(folder, RANK_FILE)
         self._metadata = load_metadata(folder)
         self.notes: list[str] = []
         keys = set(self._metadata.state_dict_metadata)
         stock = is_stock(keys)
         self.model = model or (self._stock_model() if stock else read_model_config(folder))
+        # A checkpoint of ours needs no comparison: model_config.json was written with it.
         if stock and (settings := read_settings(folder, self._metadata)) is not None:
             check_model(settings, self.model, location_of(folder, self._metadata))
         shapes = registry.architecture(self.model).weights().shapes(self.model)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ml_models.architecture import Settings
 from ml_models.errors import WeightError
 
-# Layouts in which a layer or an expert is not where the plain rule puts it.
+# Settings that put layers or experts elsewhere than an even division does.
 ODD_LAYOUTS = (
     *("num_layer_list", "noop_layers", "automated_pipeline", "pipeline_model_parallel_layout"),
     *("decoder_first_pipeline_num_layers", "decoder_last_pipeline_num_layers"),
@@ -31,7 +31,7 @@ class Layout:
 
 
 def layout_of(settings: Settings, where: object) -> Layout:
-    """The layout; WeightError for one in which layers or experts are dealt out otherwise."""
+    """The layout. Raises WeightError for one that does not divide layers and experts evenly."""
     sizes = []
     for name in (
         "tensor_model_parallel_size",
@@ -51,6 +51,7 @@ def layout_of(settings: Settings, where: object) -> Layout:
                 f"{where}: {name} is {settings[name]!r} in its args; only layouts that divide "
                 "layers and experts evenly are read."
             )
+    # Without the argument, experts are divided over TP like a dense MLP.
     expert_tp = settings.get("expert_tensor_parallel_size")
     if expert_tp not in (None, layout.tp):
         raise WeightError(

@@ -17,7 +17,9 @@ from ml_models.weights.archives import ArchivedTensors
 from ml_models.weights.arrays import StoredTensor
 
 FILE = "model_optim_rng.pt"
+# mp_rank_TT, mp_rank_TT_PPP, mp_rank_TT_EEE or mp_rank_TT_PPP_EEE: the args tell which.
 _RANK_FOLDER = re.compile(r"mp_rank_\d{2,}(_\d{3,}){0,2}")
+# "model", or "model0", "model1", ... with virtual stages.
 _CHUNK = re.compile(r"model(\d*)")
 EXTRA_STATE = "_extra_state"
 
@@ -60,7 +62,7 @@ def _rank_folders(folder: Path) -> list[Path]:
 
 
 def read_ranks(folder: Path) -> tuple[Layout, list[RankFile]]:
-    """All files of a checkpoint; WeightError if one is missing or does not belong to the others."""
+    """All files of a checkpoint. Raises WeightError where a file is missing or of another run."""
     present = {path.name for path in _rank_folders(folder)}
     if not present:
         raise WeightError(f"{folder}: no mp_rank_ folders.")

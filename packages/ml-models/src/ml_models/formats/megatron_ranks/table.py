@@ -93,6 +93,7 @@ class TableMaker:
                 self._layer(int(match[1]), match[2], parameter, shape)
             else:
                 raise _no_rule(parameter)
+        # The last stage computes the logits and cannot reach the embedding of the first one.
         if OUTPUT not in shapes and self._layout.pp > 1:
             self._tied_copy(first, last)
         return self.table
@@ -201,7 +202,7 @@ class TableMaker:
         rows = self._vocabulary_rows(stage, parameter, vocabulary)
         for tp in range(tp_size):
             label = self._over_ep(stage, tp, parameter, (rows, hidden))
-            real = min(rows, vocabulary - tp * rows)
+            real = min(rows, vocabulary - tp * rows)  # 0 or less on a rank that has padding alone
             if real > 0:
                 box = Box.of((tp * rows, tp * rows + real), (0, hidden))
                 self._piece(parameter, box, label, Box.of((0, real), (0, hidden)))

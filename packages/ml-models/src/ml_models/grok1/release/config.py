@@ -85,10 +85,12 @@ def to_xai(config: Grok1Config, model_axis: int) -> dict[str, object]:
 
 
 def widening_factor(ffn: int, hidden: int) -> float:
-    """The roundest number from which xAI's rule makes the width `ffn`; WeightError if none does."""
+    """The simplest factor from which xAI's rule makes the width `ffn`. Raises WeightError."""
+    # The rule rounds two thirds of factor * hidden up to a multiple of 8, so that many factors give
+    # the same width. Whole numbers are tried first, then halves, quarters and so on.
     denominator = 1
     while denominator <= 2**20:
-        # the rule rounds two thirds of the product up to a multiple of 8
+        # The smallest numerator that the rule may bring to `ffn`, and the next one.
         numerator = max(1, -(-(ffn - 8) * 3 * denominator // (2 * hidden)))
         for factor in (numerator / denominator, (numerator + 1) / denominator):
             if ffn_hidden_size(factor, hidden) == ffn:
