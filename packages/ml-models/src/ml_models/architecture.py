@@ -156,6 +156,7 @@ class Architecture:
 
     def megatron_args(self) -> MegatronArgs | None:
         """How the model is described by Megatron's arguments; None for a package without it."""
+        # find_spec tells a module that is absent from one that fails to import.
         if find_spec(f"{self.package}.megatron_args") is None:
             return None
         return cast(MegatronArgs, import_module(f"{self.package}.megatron_args"))

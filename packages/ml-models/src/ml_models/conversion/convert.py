@@ -86,7 +86,8 @@ def _locked(partial: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        # Removed before it is released: nobody can hold a lock on a file that has another's name.
+        # Removed while it is held, so that no other process can lock a file that is about to go. A
+        # process that comes later makes a new file, and sees what this process has left.
         Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
 

@@ -51,6 +51,7 @@ class Journal:
             self._read(folder, lines)
             self._clean(folder)
             return
+        # Files without a journal are not ours to delete.
         left = [path.name for path in folder.iterdir() if not path.name.startswith(JOURNAL)]
         if left:
             raise WeightError(f"{folder}: {left[0]} without a journal; remove the folder.")

@@ -107,6 +107,7 @@ def open_source(
     elif config is not None:
         model = read_model_file(config, variant)
     releases = _releases()
+    # A folder that looks like nothing goes to the reader, whose refusal knows the format better.
     formats = formats_of(folder)
     if formats and kind not in formats:
         contents = {**_CONTENTS, **{key: release.CONTENT for key, release in releases.items()}}

@@ -17,6 +17,7 @@ def make_sink(kind: str, reader: Reader, options: SinkOptions) -> Sink:
         return releases[kind].release().make_sink(reader, options)
     if kind not in SINKS:
         raise WeightError(f"no format is called {kind!r}; known: {', '.join(registry.formats())}.")
+    # An option without an effect would be read as one that was obeyed.
     if options.scale_groups is not None:
         raise WeightError(f"--xai-scale-groups belongs to --to xai; {kind} has no scales.")
     return SINKS[kind](reader, options)

@@ -59,6 +59,7 @@ def audit(source: Source, sink: Sink, records: Mapping[str, FileRecord]) -> list
     for target in sink.targets:
         if filled[target.name] != 1:
             faults.append(f"target {target.name}: filled {filled[target.name]} times")
+    # A name that neither side has can only come of an error in a source or a sink.
     names = set(source.tensors) | {target.name for target in sink.targets}
     faults += [f"{name}: unknown" for name in {*taken, *filled} - names]
     return faults

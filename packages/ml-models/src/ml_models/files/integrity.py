@@ -40,6 +40,7 @@ def write_integrity(folder: Path, known: dict[str, str] | None = None) -> None:
     files = {}
     for path in _files(folder):
         name = path.relative_to(folder).as_posix()
+        # A writer that hashed on the way saves a second reading of terabytes.
         checksum = known.get(name) or sha256_of(path)
         files[name] = {"size": path.stat().st_size, "sha256": checksum}
     text = json.dumps({"version": INTEGRITY_VERSION, "files": files}, indent=1) + "\n"

@@ -15,6 +15,7 @@ class FileSlice(io.RawIOBase):
     def __init__(self, path: Path, offset: int, length: int) -> None:
         self._file = path.open("rb")
         self._offset, self._size, self._position = offset, length, 0
+        # Checked here: a short read later would look like the end of the archive.
         if offset < 0 or length < 0 or offset + length > path.stat().st_size:
             self._file.close()
             raise WeightError(f"{path}: truncated, {length} bytes at {offset} are not all there.")

@@ -23,6 +23,7 @@ def describes(settings: Settings) -> bool:
 
 def derive(settings: Settings, sizes: Mapping[str, object]) -> Grok1Config:
     """The guide's model with the sizes, multipliers and gates of the arguments."""
+    # Megatron scales the scores by the head size and has no soft cap, as the guide's model.
     model = grok1_40b_guide().replace(**sizes)
     return model.replace(
         attention_scale=model.kv_channels**-0.5,

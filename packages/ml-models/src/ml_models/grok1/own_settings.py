@@ -26,6 +26,7 @@ def with_own_settings(
     if own is None:
         return config
     kept = registry.from_dict(own)
+    # The other keys are what the other program computes with: they must not say something else.
     if not isinstance(kept, Grok1Config) or any(
         getattr(kept, name) != getattr(config, name) for name in fields
     ):

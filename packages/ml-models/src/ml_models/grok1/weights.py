@@ -43,7 +43,9 @@ HUGGINGFACE: tuple[Row, ...] = (
     Row(FC2, f"{EXPERT}linear_1.weight", "expert_down"),
     Row("decoder.final_layernorm.weight", "model.norm.scale"),
 )
+# Only of a model that is not tied, such as the guide's.
 HUGGINGFACE_OUTPUT = Row("output_layer.weight", "lm_head.weight")
+# In the order of the flattened tree, on which the numbers of the files depend.
 XAI: tuple[Row, ...] = (
     Row("embedding.word_embeddings.weight", "language_model/in_out_embed/embeddings"),
     Row("decoder.final_layernorm.weight", "language_model/rms_norm/scale"),

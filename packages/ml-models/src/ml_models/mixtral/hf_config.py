@@ -40,6 +40,7 @@ def from_huggingface(values: Mapping[str, object], where: str) -> MixtralConfig:
         raise WeightError(f"{where}: {', '.join(missing)} missing; it is no Mixtral config.json.")
     if values.get("hidden_act", "silu") != "silu":
         raise WeightError(f"{where}: hidden_act is {values['hidden_act']!r}; Mixtral has silu.")
+    # A window that is never smaller than the sequence changes nothing.
     window, longest = values.get("sliding_window"), values["max_position_embeddings"]
     sees_all = isinstance(window, int) and isinstance(longest, int) and window >= longest
     if window is not None and not sees_all:

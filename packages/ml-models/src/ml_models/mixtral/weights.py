@@ -31,6 +31,7 @@ HUGGINGFACE: tuple[Row, ...] = (
     Row(FC2, f"{EXPERT}w2.weight", "expert_down"),
     Row("decoder.final_layernorm.weight", "model.norm.weight"),
 )
+# Left out of a tied model, whose output is the embedding.
 HUGGINGFACE_OUTPUT = Row("output_layer.weight", "lm_head.weight")
 
 

@@ -118,6 +118,7 @@ def chunk_boxes(shape: Shape, itemsize: int, chunk_bytes: int) -> Iterator[Box]:
 
     `itemsize`: bytes of an element. A row is never divided.
     """
+    # Two axes at most, as pieces of weight maps have: a chunk then lies inside one piece, or few.
     lead, matrix = shape[:-2], shape[-2:]
     row_bytes = volume(matrix[1:]) * itemsize
     rows = max(1, chunk_bytes // max(1, row_bytes))

@@ -87,6 +87,7 @@ def build_map(rows: Sequence[Row], shapes: Mapping[str, Shape], model: ModelConf
         for layer in layers:
             parameter = row.parameter.format(layer=layer)
             for parameter_box, tensor_box, expert in _blocks(row, shapes[parameter], model):
+                # The axis of the experts is in front of the matrix, which is transposed alone.
                 if row.transposed:
                     tensor_box = tensor_box.transposed()
                 if row.stacked:
@@ -123,6 +124,7 @@ def _heads(part: str, model: ModelConfig) -> Iterator[tuple[Range, Range]]:
     linear_qkv has a block per group: the rows of its query heads, then its key, then its value.
     """
     head = model.kv_channels
+    # Query head j belongs to the group j // (heads / groups), in the formats as well.
     wide = model.num_attention_heads // model.num_query_groups * head
     start, rows = {"query": (0, wide), "key": (wide, head), "value": (wide + head, head)}[part]
     for group in range(model.num_query_groups):

@@ -17,6 +17,7 @@ def parameter_shapes(
     query = model.num_attention_heads * head
     qkv = query + 2 * model.num_query_groups * head
     shapes: dict[str, Shape] = {"embedding.word_embeddings.weight": (model.vocab_size, hidden)}
+    # "pre_mlp" also where the MLP is a mixture of experts: megatron-core has one name for both.
     norms = ["input_layernorm", "pre_mlp_layernorm"]
     norms += ["post_attention_layernorm", "post_mlp_layernorm"] if post_norms else []
     experts, ffn = model.num_experts, model.ffn_hidden_size

@@ -75,7 +75,7 @@ def _listed(path: Path, name: str, entry: Any, data: int, size: int) -> ListedTe
 
 def header_bytes(tensors: Mapping[str, tuple[Shape, torch.dtype]]) -> bytes:
     """The header of a file that holds `tensors` in this order, padded to a multiple of 8 bytes."""
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     at = 0
     for name, (shape, dtype) in tensors.items():
         size = volume(shape) * dtype.itemsize

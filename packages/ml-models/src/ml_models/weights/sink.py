@@ -150,6 +150,7 @@ def group_by_size(targets: list[Target], limit: int) -> list[list[Target]]:
     files: list[list[Target]] = [[]]
     size = 0
     for target in targets:
+        # A tensor larger than the limit has a file of its own.
         if files[-1] and size + target.num_bytes > limit:
             files.append([])
             size = 0

@@ -107,6 +107,7 @@ class Reader:
                 continue
             tensor_box = piece.to_tensor(shared)
             part = self.source.read(piece.tensor, tensor_box)
+            # What is counted here, the audit compares with the tensor's size.
             self.taken[piece.tensor] += tensor_box.volume
             if piece.transposed:
                 part = part.transpose(-1, -2)

@@ -44,7 +44,7 @@ def in_the_models_names(
     Raises WeightError where two tensors would have the same name.
     """
     known = {*needed, OUTPUT}
-    # A prefix is taken off all names or off none: it is what the whole model was wrapped in.
+    # A trainer's own module around the model puts the same prefix in front of most names.
     prefix = _common_prefix(tensors, known)
     renamed: dict[str, Value] = {}
     origin: dict[str, str] = {}

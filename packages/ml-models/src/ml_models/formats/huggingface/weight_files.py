@@ -120,6 +120,8 @@ def choose_files(folder: Path) -> tuple[FileSet, list[str]]:
     if not folder.is_dir():
         raise WeightError(explain_folder(folder) or f"{folder}: no such folder.")
     sets = {suffix: _sets(folder, suffix) for suffix in USUAL}
+    # Repositories publish the same weights in several formats: the usual name tells which files are
+    # the model, and the rest is named in a note.
     for suffix, stem in USUAL.items():
         usual = [files for files in sets[suffix] if files.stem == stem]
         other_kind = suffix == ".safetensors" and bool(sets[".bin"])
@@ -155,6 +157,7 @@ def _sets(folder: Path, suffix: str) -> list[FileSet]:
     singles = []
     for path in sorted(folder.iterdir()):
         name = path.name.removesuffix(suffix)
+        # Other .bin files are no weights: training_args.bin, optimizer.bin, tokenizer files.
         unusual = suffix == ".bin" and not name.startswith(USUAL[suffix])
         if name == path.name or unusual or name.startswith(("adapter_", ".")):
             continue
@@ -177,6 +180,7 @@ def _usable(
     indexed = _read_index(path, suffix, bool(sets)) if path.is_file() else None
     if indexed is not None:
         present = [file for file in indexed.files if _is_there(folder / file)]
+        # Sets that the index does not know: of another save, or what replaced the indexed files.
         apart = [files for files in sets if not set(files.files) <= set(indexed.files)]
         whole = [files for files in apart if not _missing(files)]
         if len(present) == len(indexed.files):

@@ -99,6 +99,7 @@ class XaiSink(Sink):
 
     def _name_files(self, groups: list[list[Target]]) -> Iterator[tuple[str, list[Target]]]:
         """A file per leaf, whatever its size: `groups` are made by size for other formats."""
+        # xAI's program reads tensorNNNNN_000 in the order of the flattened tree.
         by_name = {target.name: target for group in groups for target in group}
         for number, name in enumerate(leaf_names(self._grok1)):
             yield f"tensor{number:05d}_000", [by_name[name]]
@@ -153,6 +154,7 @@ class _QuantizedLeaf:
         """int8 rows, a group of rows at a time. All groups share one plane of memory."""
         *lead, rows, columns = self._given.shape
         group_rows = rows // self._groups
+        # Allocated once: the system would clear the pages of a new plane for every group.
         plane = torch.empty((group_rows, columns), dtype=torch.int8)
         for index in itertools.product(*(range(size) for size in lead)):
             matrix = Box((at, at + 1) for at in index)
