@@ -43,7 +43,7 @@ def build_indexes(loaded: LoadedConfig, global_batch_size: int) -> None:
 def _saved_state(loaded: LoadedConfig) -> RunState | None:
     """What the checkpoint says that the run will go on from; None where it starts fresh."""
     config = loaded.config.checkpoint
-    start = decide(config, {key: value for key, value, _ in loaded.table()})
+    start = decide(config, loaded.values())
     counts_anew = start.weights_only or (config.no_load_optim and not start.own)
     if not start.candidates or counts_anew:
         return None

@@ -52,7 +52,7 @@ def run(loaded: LoadedConfig, layout: Layout, world: World, platform: "Platform"
         watch = stack.enter_context(watching(world, start, timeout=timeout, folder=reports))
         checkpoints = CheckpointManager(config.checkpoint, platform=platform, timeout=timeout)
         stack.enter_context(checkpoints.owning_save())
-        checkpoint = checkpoints.start(model, {key: value for key, value, _ in loaded.table()})
+        checkpoint = checkpoints.start(model, loaded.values())
         if checkpoint and is_finished(
             checkpoint, checkpoints.iteration_of_start(checkpoint), config
         ):

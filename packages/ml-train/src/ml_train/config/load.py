@@ -44,6 +44,10 @@ class LoadedConfig:
         given = {key: origin for key, origin in self.origins.items() if origin != "default"}
         return [*ineffective(self.config, given), *unreached(self.config)]
 
+    def values(self) -> dict[str, SettingValue]:
+        """section.name -> value of every setting, as a checkpoint keeps them."""
+        return {setting.key: setting.value_in(self.config) for setting in settings().values()}
+
     def table(self) -> list[tuple[str, SettingValue, str]]:
         """(section.name, value, origin) of every setting."""
         return [
