@@ -10,11 +10,11 @@ import pytest
 
 from ml_data import terminal
 from ml_data.errors import OutputError
-from ml_data.pipeline.progress import Tick
+from ml_data.pipeline.progress import ProgressUpdate
 
 from .conftest import write_lines
 
-TICK = Tick(num_documents=1, num_bytes=1, seconds=1, fraction=0.5, seconds_left=1)
+TICK = ProgressUpdate(num_documents=1, num_bytes=1, seconds=1, fraction=0.5, seconds_left=1)
 
 
 def tokenize_command(folder: Path, tokenizer: Path, name: str) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from ml_data.errors import FormatError
 from ml_data.indexed.manifest import known_manifest
 from ml_data.indexed.prefixes import expanded
-from ml_data.indexed.verify import Report, verify_pair
+from ml_data.indexed.verify import PairReport, verify_pair
 from ml_data.indexed.writer import warn
 from ml_data.pipeline.options import BATCH_BYTES, SHARD_BYTES, TokenizeOptions
 from ml_data.pipeline.plan import OnNotice
@@ -82,7 +82,7 @@ def tokenize(
     return run_tokenize(options, on_progress=on_progress, on_notice=on_notice)
 
 
-def verify(prefix: str | Path, tokenizer: str | Path | None = None) -> Report:
+def verify(prefix: str | Path, tokenizer: str | Path | None = None) -> PairReport:
     """Check a pair: structure, ids in range, checksums and, with a tokenizer, the fingerprint."""
     prefix = expanded(prefix)
     loaded = load_tokenizer(tokenizer) if tokenizer is not None else None

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from ml_data import __version__, terminal
 from ml_data.errors import ExitCode, MlDataError, Terminated, UsageError
-from ml_data.flags import Parser, refuse_unknown_flags
+from ml_data.flags import FlagParser, refuse_unknown_flags
 
 _OBJECTS_PER_COLLECTION = 50_000
 
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
-    parser = Parser(
+    parser = FlagParser(
         prog="ml-data", description="Text to token files for training, and tools around them."
     )
     parser.add_argument("--version", action="version", version=f"ml-data {__version__}")

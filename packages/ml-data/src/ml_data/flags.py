@@ -12,7 +12,7 @@ from typing import Any
 _GIVEN = "flags_given"
 
 
-class Parser(argparse.ArgumentParser):
+class FlagParser(argparse.ArgumentParser):
     """A parser whose flags keep all values that they are given, or refuse the second."""
 
     def __init__(self, *args: Any, **options: Any) -> None:

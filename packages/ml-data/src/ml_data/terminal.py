@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-    from ml_data.pipeline.progress import Tick
+    from ml_data.pipeline.progress import ProgressUpdate
 
 _SECONDS_BETWEEN_DRAWINGS = 0.1
 _NAME = "ml-data"
@@ -125,7 +125,7 @@ class ProgressLine:
         self._drawn: Progress | None = None
         self._last = 0.0
 
-    def show(self, tick: Tick) -> None:
+    def show(self, tick: ProgressUpdate) -> None:
         """Show where the run is."""
         seconds = max(tick.seconds, 1e-9)
         rate = (
@@ -139,7 +139,7 @@ class ProgressLine:
                 text = f"Processed {tick.num_documents} documents ({rate}{left})."
                 print(text, file=self._stream, flush=True)
 
-    def _draw(self, tick: Tick, text: str) -> None:
+    def _draw(self, tick: ProgressUpdate, text: str) -> None:
         now = time.monotonic()
         if tick.fraction < 1 and now - self._last < _SECONDS_BETWEEN_DRAWINGS:
             return
@@ -165,13 +165,13 @@ class ProgressLine:
 def _console(stream: TextIO) -> Console:
     from rich.console import Console
 
-    class OurConsole(Console):
+    class OpenConsole(Console):
         """rich's own ends the process when nobody reads what it draws, and closes stdout."""
 
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
-    return OurConsole(file=stream)
+    return OpenConsole(file=stream)
 
 
 def clock(seconds: float) -> str:

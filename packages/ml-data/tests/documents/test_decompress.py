@@ -14,7 +14,7 @@ import zstandard
 from ml_data.documents.batch import Position, Segment
 from ml_data.documents.decompress import decompressed
 from ml_data.documents.read import read_source
-from ml_data.documents.sources import find_sources
+from ml_data.documents.sources import resolve
 from ml_data.errors import InputError
 
 RAW = b"".join(b'{"text": "line %d of the file, %d"}\n' % (n, n * n) for n in range(4_000))
@@ -88,7 +88,7 @@ def test_a_damage_is_named_where_it_is(
     )
     path = tmp_path / name
     path.write_bytes(packed)
-    (source,) = find_sources([str(path)])
+    (source,) = resolve([str(path)]).sources
     lines = b""
     words = r"after line (\d+): .* data that begins at byte (\d+)"
     with pytest.raises(InputError, match=words) as raised:

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from ml_data.documents.extract import Wanted
+from ml_data.documents.extract import WantedTexts
 from ml_data.documents.schema import check_sources
-from ml_data.documents.sources import find_sources
+from ml_data.documents.sources import resolve
 from ml_data.documents.template import get_template
 from ml_data.errors import InputError
 from ml_data.pipeline.estimate import estimate
@@ -34,8 +34,8 @@ def check(
 ) -> list[str]:
     """Notices of the check. Raises InputError."""
     notices: list[str] = []
-    wanted = Wanted(keys=keys, template=get_template(template) if template else None)
-    sources = find_sources(list(map(str, paths)))
+    wanted = WantedTexts(keys=keys, template=get_template(template) if template else None)
+    sources = resolve(list(map(str, paths))).sources
     check_sources(sources, wanted, tolerate=not stop, notice=notices.append)
     return notices
 

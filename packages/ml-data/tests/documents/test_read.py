@@ -8,7 +8,7 @@ import pytest
 
 from ml_data.documents.batch import Position, Segment
 from ml_data.documents.read import read_source
-from ml_data.documents.sources import find_sources
+from ml_data.documents.sources import resolve
 from ml_data.errors import InputError
 
 ROWS = 3000
@@ -24,7 +24,7 @@ def write(path: Path, *, checksums: bool = True) -> Path:
 
 
 def read(path: Path, start_row: int = 0) -> list[str]:
-    (source,) = find_sources([str(path)])
+    (source,) = resolve([str(path)]).sources
     segment = Segment(file=0, start=Position(row=start_row))
     batches = read_source(source, segment, ["text"], 4096)
     return [text for batch in batches for text in batch.columns.column(0).to_pylist()]
@@ -57,6 +57,6 @@ def test_a_row_group_that_is_shorter_than_the_footer_promises(
 def test_a_file_without_a_byte_has_no_rows(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet")
     (tmp_path / "b.parquet").touch()
-    sources = find_sources([str(tmp_path)])
+    sources = resolve([str(tmp_path)]).sources
     segment = Segment(file=1, start=Position())
     assert list(read_source(sources[1], segment, ["text"], 4096)) == []

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import zstandard
 
-from ml_data.documents.sources import find_sources
+from ml_data.documents.sources import resolve
 from ml_data.errors import InputError
 from ml_data.pipeline.options import TokenizeOptions
-from ml_data.pipeline.progress import Tick
+from ml_data.pipeline.progress import ProgressUpdate
 from ml_data.pipeline.run import tokenize
 
 from ..conftest import files_of, write_lines
@@ -62,9 +62,9 @@ def test_s3(tmp_path: Path, options: Make, sample: Path, s3: str) -> None:
 
 def test_s3_errors(s3: str) -> None:
     with pytest.raises(InputError, match="no such file"):
-        find_sources([f"s3://data/missing.parquet?{s3}"])
+        resolve([f"s3://data/missing.parquet?{s3}"])
     with pytest.raises(InputError, match="s3://no-such-bucket/x: no such file"):
-        find_sources([f"s3://no-such-bucket/x?{s3}"])
+        resolve([f"s3://no-such-bucket/x?{s3}"])
 
 
 def test_fsspec_file_system(tmp_path: Path, options: Make, sample: Path) -> None:
@@ -78,7 +78,7 @@ def test_fsspec_file_system(tmp_path: Path, options: Make, sample: Path) -> None
 
 def test_unknown_scheme() -> None:
     with pytest.raises(InputError, match="nowhere"):
-        find_sources(["nowhere://x/a.parquet"])
+        resolve(["nowhere://x/a.parquet"])
 
 
 def test_a_remote_run_goes_on_after_a_crash(
@@ -100,9 +100,9 @@ def test_a_remote_run_goes_on_after_a_crash(
         pass
 
     while True:
-        ticks: list[Tick] = []
+        ticks: list[ProgressUpdate] = []
 
-        def crash(tick: Tick, ticks: list[Tick] = ticks) -> None:
+        def crash(tick: ProgressUpdate, ticks: list[ProgressUpdate] = ticks) -> None:
             ticks.append(tick)
             if len(ticks) == 4:
                 raise CrashError

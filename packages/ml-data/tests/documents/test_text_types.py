@@ -7,10 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from ml_data.documents.batch import Position, Segment
-from ml_data.documents.extract import Texts, Wanted, extract
+from ml_data.documents.extract import ExtractedTexts, WantedTexts, extract
 from ml_data.documents.read import read_source
 from ml_data.documents.schema import check_sources
-from ml_data.documents.sources import find_sources
+from ml_data.documents.sources import resolve
 from ml_data.documents.template import get_template
 from ml_data.errors import InputError
 
@@ -18,9 +18,9 @@ TEXTS = ["first", "caf\u00e9 \u4f60\u597d", ""]
 BYTES = [text.encode() for text in TEXTS]
 
 
-def texts_of(path: Path, key: str = "text", template: str | None = None) -> Texts:
-    wanted = Wanted(keys=(key,), template=get_template(template) if template else None)
-    sources = find_sources([str(path)])
+def texts_of(path: Path, key: str = "text", template: str | None = None) -> ExtractedTexts:
+    wanted = WantedTexts(keys=(key,), template=get_template(template) if template else None)
+    sources = resolve([str(path)]).sources
     check_sources(sources, wanted, tolerate=True, notice=print)
     segment = Segment(file=0, start=Position())
     (batch,) = read_source(sources[0], segment, wanted.columns)

@@ -35,15 +35,15 @@ def lines(tmp_path: Path) -> Path:
 def stop_after(options: TokenizeOptions, shard: int) -> list[str]:
     """Interrupt a run after its `shard`-th shard; its notices."""
     notices: list[str] = []
-    append = journal_module.Journal.append
+    append = journal_module.RunJournal.append
 
-    def stopping(self: journal_module.Journal, *args: Any) -> None:
+    def stopping(self: journal_module.RunJournal, *args: Any) -> None:
         append(self, *args)
         if self.num_shards == shard:
             raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(journal_module.Journal, "append", stopping)
+        patch.setattr(journal_module.RunJournal, "append", stopping)
         tokenize(options, on_notice=notices.append)
     return notices
 
@@ -270,13 +270,13 @@ def test_progress_of_another_command_survives_a_run_that_has_nothing_to_do(
 def test_a_remote_file_without_a_time_is_compared_by_size() -> None:
     import pyarrow.fs as arrow_fs
 
-    from ml_data.documents.sources import Source
+    from ml_data.documents.sources import SourceFile
 
     filesystem = arrow_fs._MockFileSystem()
     with filesystem.open_output_stream("a.jsonl") as stream:
         stream.write(b"12345")
     info = filesystem.get_file_info("a.jsonl")
-    source = Source(
+    source = SourceFile(
         name="mock://a.jsonl", path="a.jsonl", filesystem=filesystem, num_bytes=5,
         modified_ns=info.mtime_ns or 0, is_local=False,
     )  # fmt: skip

@@ -17,7 +17,7 @@ import pytest
 
 from ml_data.documents.batch import Batch, Position, Segment
 from ml_data.errors import InputError, OutputError, WorkerError
-from ml_data.pipeline.encode import Encoded
+from ml_data.pipeline.encode import EncodedBatch
 from ml_data.pipeline.executors import LocalExecutor
 from ml_data.pipeline.options import TokenizeOptions
 from ml_data.pipeline.run import tokenize
@@ -40,13 +40,13 @@ def test_bytes_do_not_depend_on_the_number_of_workers(
 
 def test_one_row_group_feeds_every_worker(tmp_path: Path) -> None:
     from ml_data.documents.read import read_source
-    from ml_data.documents.sources import find_sources
+    from ml_data.documents.sources import resolve
 
     path = write_parquet(tmp_path / "a.parquet", {"text": ["some text"] * 9000})
     barrier = threading.Barrier(4, timeout=30)
 
     class Waits:
-        def encode(self, batch: Batch) -> list[Encoded]:
+        def encode(self, batch: Batch) -> list[EncodedBatch]:
             if batch.first_row in first_rows:
                 barrier.wait()
             return []
@@ -54,7 +54,7 @@ def test_one_row_group_feeds_every_worker(tmp_path: Path) -> None:
         def close(self) -> None:
             pass
 
-    (source,) = find_sources([str(path)])
+    (source,) = resolve([str(path)]).sources
     batches = list(read_source(source, Segment(file=0, start=Position()), ["text"], 4096))
     assert len(batches) > 4
     first_rows = {one.first_row for one in batches[:4]}
@@ -76,7 +76,7 @@ def test_the_reader_waits_for_the_workers() -> None:
     release = threading.Event()
 
     class Blocks:
-        def encode(self, batch: Batch) -> list[Encoded]:
+        def encode(self, batch: Batch) -> list[EncodedBatch]:
             release.wait(30)
             return []
 
@@ -95,12 +95,12 @@ def test_the_reader_waits_for_the_workers() -> None:
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_slow_reader_leaves_no_finished_results_alive(workers: int) -> None:
-    made: list[weakref.ref[Encoded]] = []
+    made: list[weakref.ref[EncodedBatch]] = []
     lock = threading.Lock()
 
     class Makes:
-        def encode(self, batch: Batch) -> list[Encoded]:
-            result = Encoded(ids=np.zeros(9, np.int32), lengths=np.array([9], np.int32))
+        def encode(self, batch: Batch) -> list[EncodedBatch]:
+            result = EncodedBatch(ids=np.zeros(9, np.int32), lengths=np.array([9], np.int32))
             with lock:
                 made.append(weakref.ref(result))
             return [result]
@@ -127,7 +127,7 @@ def test_a_later_batch_that_fails_ends_the_wait_for_the_oldest() -> None:
     release = threading.Event()
 
     class FailsLater:
-        def encode(self, batch: Batch) -> list[Encoded]:
+        def encode(self, batch: Batch) -> list[EncodedBatch]:
             if batch.first_row == 0:
                 release.wait(30)
             if batch.first_row == 2:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import ml_data
 from ml_data.errors import TokenizerError
-from ml_data.tokenizers import gigatoken_engine, load_tokenizer
+from ml_data.tokenizers import base, gigatoken_engine, load_tokenizer
 from ml_data.tokenizers.gigatoken_engine import GigatokenTokenizer
 from ml_data.tokenizers.gigatoken_json import convert
 from ml_data.tokenizers.model_facts import read_facts
@@ -179,14 +179,14 @@ def test_a_wrong_id_fails_loudly(tokenizer: GigatokenTokenizer) -> None:
 def test_a_version_that_differs_is_refused_when_it_is_opened(
     grok1: Path, installed: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    truth = GigatokenTokenizer._encode_admitted
+    encode_admitted = GigatokenTokenizer._encode_admitted
 
     def shifted(self: GigatokenTokenizer, values: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-        ids, lengths = truth(self, values)
+        ids, lengths = encode_admitted(self, values)
         return ids + 1, lengths
 
     monkeypatch.setattr(GigatokenTokenizer, "_encode_admitted", shifted)
-    monkeypatch.setattr(gigatoken_engine, "compare_sample", lambda *given: 0)
+    monkeypatch.setattr(base, "compare_sample", lambda *_: 0)
     with pytest.raises(TokenizerError, match="the installed version gives other ids"):
         load_tokenizer(grok1, engine="gigatoken")
 
@@ -203,7 +203,7 @@ def test_it_is_never_chosen_by_auto(grok1: Path) -> None:
 def test_without_gigatoken_the_way_out_is_named(
     grok1: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gigatoken_engine.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(gigatoken_engine.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(TokenizerError, match=r"pip install 'ml-data\[gigatoken\]'"):
         load_tokenizer(grok1, engine="gigatoken")
 

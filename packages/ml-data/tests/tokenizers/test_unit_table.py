@@ -8,7 +8,7 @@ import pytest
 
 from ml_data.tokenizers import unit_table
 from ml_data.tokenizers.sentencepiece_units import UnitTokenizer
-from ml_data.tokenizers.unit_table import Keys, _numbers_of
+from ml_data.tokenizers.unit_table import UnitKeys, _numbers_of
 
 LONG = "abcdefghijklmnopqrst"
 WORDS = [
@@ -23,7 +23,7 @@ def test_numbers_tell_all_units_apart() -> None:
     text = np.frombuffer(b"".join(units) + b"." * 16, np.uint8)
     sizes = [len(unit) for unit in units]
     positions = np.concatenate(([0], np.cumsum(sizes), [len(text)])).astype(np.int32)
-    keys = Keys(text, positions)
+    keys = UnitKeys(text, positions)
     tails = np.zeros(len(keys.heads), np.uint64)
     tails[keys.full_rows] = keys.tails
     seen = list(zip(keys.heads.tolist(), tails.tolist(), strict=True))[:-1]
@@ -39,7 +39,7 @@ def test_numbers_tell_all_units_apart() -> None:
 @pytest.mark.parametrize("size", [0, 1, 7, 15, 16, 17])
 def test_short_texts_and_ends(size: int) -> None:
     text = np.frombuffer(b"a" * size, np.uint8)
-    keys = Keys(text, np.arange(size + 1, dtype=np.int32))
+    keys = UnitKeys(text, np.arange(size + 1, dtype=np.int32))
     assert len(keys.heads) == size
     # What cannot be read at once has no key, and goes through the dictionary.
     assert np.count_nonzero(keys.heads) == max(0, size - 15)

@@ -39,7 +39,7 @@ UTF8_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Content:
+class FileContent:
     """What the first bytes are: `what` in words, `fix` as the way out (with its full stop).
 
     `compression` and `ending` are those of compressed data; `is_parquet` is a file of that kind.
@@ -61,24 +61,24 @@ def pointer_of(head: bytes) -> str | None:
     return None
 
 
-def recognize(head: bytes) -> Content | None:
+def recognize(head: bytes) -> FileContent | None:
     """What the first `HEAD_BYTES` of a file are; None for what may be plain JSON lines."""
     for magic, (name, ending) in _COMPRESSED.items():
         if head.startswith(magic):
-            return Content(what=f"{name} data", compression=name, ending=ending)
+            return FileContent(what=f"{name} data", compression=name, ending=ending)
     if len(head) >= 4 and head[1:4] == _SKIPPABLE_ZSTD and head[0] >> 4 == 5:
-        return Content(what="zstd data", compression="zstd", ending=".zst")
+        return FileContent(what="zstd data", compression="zstd", ending=".zst")
     if head.startswith((b"PAR1", b"PARE")):
-        return Content(what="a parquet file", is_parquet=True)
+        return FileContent(what="a parquet file", is_parquet=True)
     for magic, what in _OTHER.items():
         if head.startswith(magic):
-            return Content(what=what, fix="Convert it to parquet or JSON lines.")
+            return FileContent(what=what, fix="Convert it to parquet or JSON lines.")
     if head[257:262] == b"ustar":
-        return Content(what="a tar archive", fix="Unpack it.")
+        return FileContent(what="a tar archive", fix="Unpack it.")
     return _text_of_another_kind(head)
 
 
-def _text_of_another_kind(head: bytes) -> Content | None:
+def _text_of_another_kind(head: bytes) -> FileContent | None:
     for mark, encoding in _BYTE_ORDER_MARKS.items():
         if head.startswith(mark):
             return _in_encoding(encoding)
@@ -90,7 +90,7 @@ def _text_of_another_kind(head: bytes) -> Content | None:
                 return _in_encoding(encoding)
     text = head.removeprefix(UTF8_MARK).lstrip()[:15].lower()
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        return Content(
+        return FileContent(
             what="an HTML or XML page",
             fix="A download that failed leaves its error page under the name of the data: get it "
             "again.",
@@ -98,8 +98,8 @@ def _text_of_another_kind(head: bytes) -> Content | None:
     return None
 
 
-def _in_encoding(encoding: str) -> Content:
-    return Content(
+def _in_encoding(encoding: str) -> FileContent:
+    return FileContent(
         what=f"text in {encoding}",
         fix=f"JSON lines are UTF-8: iconv -f {encoding} -t UTF-8 FILE > FILE.utf8.jsonl",
     )

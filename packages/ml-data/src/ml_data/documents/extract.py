@@ -24,7 +24,7 @@ NULL, UNDECODABLE, TOO_LONG = "null", "undecodable", "too_long"
 
 
 @dataclass
-class Texts:
+class ExtractedTexts:
     """Texts of one output without nulls; `rows` are their row numbers, `bad` the others'."""
 
     values: pa.Array
@@ -33,7 +33,7 @@ class Texts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class WantedTexts:
     """The texts that are asked of every file: those of `keys`, or of a template."""
 
     keys: tuple[str, ...]
@@ -55,7 +55,7 @@ class Wanted:
         return "--template" if self.template else "--json-keys"
 
 
-def extract(batch: Batch, key: str, template: Template | None) -> Texts:
+def extract(batch: Batch, key: str, template: Template | None) -> ExtractedTexts:
     """Texts of the column `key`, or of the template, in row order."""
     if batch.lines is not None:
         return _from_lines(batch, key, template)
@@ -65,11 +65,11 @@ def extract(batch: Batch, key: str, template: Template | None) -> Texts:
     return _from_column(batch, key)
 
 
-def _from_column(batch: Batch, key: str) -> Texts:
+def _from_column(batch: Batch, key: str) -> ExtractedTexts:
     values = column_values(batch.columns, key)
     rows: list[int] | range = range(batch.first_row, batch.first_row + len(values))
     if not values.null_count and is_utf8(values):
-        return Texts(values, rows)
+        return ExtractedTexts(values, rows)
     raw = values.cast(pa.large_binary())
     return _collect(batch.first_row, raw.to_pylist(), lambda cell: cell)
 
@@ -99,7 +99,7 @@ def _rows_of(columns: pa.RecordBatch) -> list[dict[str, Any]]:
     return [dict(zip(columns.schema.names, row, strict=True)) for row in zip(*cells, strict=True)]
 
 
-def _from_lines(batch: Batch, key: str, template: Template | None) -> Texts:
+def _from_lines(batch: Batch, key: str, template: Template | None) -> ExtractedTexts:
     lines = (batch.lines or b"").split(b"\n")
     if not lines[-1]:
         lines.pop()
@@ -145,7 +145,7 @@ def _nested(row: dict[str, Any], key: str) -> object:
 
 def _collect(
     first_row: int, cells: list[Any], get: Callable[[Any], object], *, skip_blank: bool = False
-) -> Texts:
+) -> ExtractedTexts:
     encoded: list[bytes] = []
     rows: list[int] = []
     bad: list[dict[str, Any]] = []
@@ -167,7 +167,7 @@ def _collect(
             continue
         encoded.append(utf8)
         rows.append(row)
-    return Texts(strings(encoded), rows, bad)
+    return ExtractedTexts(strings(encoded), rows, bad)
 
 
 def bad_row(row: int, reason: str, detail: str, raw: object) -> dict[str, Any]:

@@ -15,9 +15,9 @@ from typing import Any
 from ml_data.documents.batch import Batch, Position
 from ml_data.documents.content import HEAD_BYTES, UTF8_MARK, pointer_of, recognize
 from ml_data.documents.decompress import Readable, decompressed
-from ml_data.documents.extract import NULL, Wanted, extract
+from ml_data.documents.extract import NULL, WantedTexts, extract
 from ml_data.documents.hints import shape_of_row, shown_names, way_out
-from ml_data.documents.sources import Source, reporting_input
+from ml_data.documents.sources import SourceFile, reporting_input
 from ml_data.errors import InputError
 
 _BLOCK_BYTES = 1 << 18
@@ -41,14 +41,14 @@ class FirstRows:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fault:
+class FirstRowsFault:
     """Why no first row of a file is usable; `is_whole_file` where it has no further rows."""
 
     text: str
     is_whole_file: bool
 
 
-def check_first_rows(source: Source, wanted: Wanted) -> Fault | None:
+def check_first_rows(source: SourceFile, wanted: WantedTexts) -> FirstRowsFault | None:
     """Why none of the first rows holds what is wanted; None when some do, or are null.
 
     Raises InputError for a file that is no JSON lines, or that names a wanted key twice in a row.
@@ -77,7 +77,7 @@ def check_first_rows(source: Source, wanted: Wanted) -> Fault | None:
         fix = way_out(shape_of_row(objects[0]), wanted.flag) if objects else _mend(first.lines[row])
         rows = f"{'' if first.are_all else 'first '}{len(texts.bad):,} rows"
         text = f"{source.name}: none of its {rows} holds a text. Row {row}: {detail}. {fix}"
-        return Fault(text=text, is_whole_file=first.are_all)
+        return FirstRowsFault(text=text, is_whole_file=first.are_all)
     return None
 
 
@@ -94,7 +94,7 @@ def _mend(line: bytes) -> str:
     return _CONVERT if text.startswith("{") else "JSON lines have one object a line"
 
 
-def read_first_rows(source: Source) -> FirstRows:
+def read_first_rows(source: SourceFile) -> FirstRows:
     """The first rows of JSON lines. Raises InputError for a file that holds something else."""
     with reporting_input(lambda: f"{source.name}: cannot be read", is_local=source.is_local):
         with source.open_stream() as stream:
@@ -118,7 +118,7 @@ def read_first_rows(source: Source) -> FirstRows:
     return FirstRows(lines=lines[:_MAX_ROWS], are_all=is_end and len(lines) <= _MAX_ROWS)
 
 
-def _read_rows(source: Source, stream: Readable, text: bytes) -> tuple[bytes, bool]:
+def _read_rows(source: SourceFile, stream: Readable, text: bytes) -> tuple[bytes, bool]:
     """(a block with at least one whole line, whether it is all of the file)."""
     while True:
         _refuse_array(source, text)
@@ -137,7 +137,7 @@ def _read_rows(source: Source, stream: Readable, text: bytes) -> tuple[bytes, bo
         text += block
 
 
-def _check_content(source: Source, head: bytes) -> None:
+def _check_content(source: SourceFile, head: bytes) -> None:
     pointer = pointer_of(head)
     if pointer:
         raise InputError(f"{source.name} {pointer}")
@@ -161,7 +161,7 @@ def _check_content(source: Source, head: bytes) -> None:
     raise InputError(f"{source.name} holds {content.what}, not JSON lines. {fix}")
 
 
-def _refuse_array(source: Source, text: bytes) -> None:
+def _refuse_array(source: SourceFile, text: bytes) -> None:
     if text.removeprefix(UTF8_MARK).lstrip().startswith(b"["):
         raise InputError(
             f"{source.name} holds one JSON array; JSON lines have one object a line. Convert it: "
@@ -169,7 +169,7 @@ def _refuse_array(source: Source, text: bytes) -> None:
         )
 
 
-def _refuse_spread_objects(source: Source, text: bytes, lines: list[bytes]) -> None:
+def _refuse_spread_objects(source: SourceFile, text: bytes, lines: list[bytes]) -> None:
     """Refuse a pretty-printed file, whose objects go over several lines."""
     first = next((line.strip() for line in lines if line.strip()), b"").removeprefix(UTF8_MARK)
     if not first.startswith(b"{") or _object_of(first) is not None:
@@ -185,7 +185,7 @@ def _refuse_spread_objects(source: Source, text: bytes, lines: list[bytes]) -> N
         raise InputError(f"{source.name} holds JSON objects that go over several lines. {_CONVERT}")
 
 
-def _refuse_doubled_keys(source: Source, first: FirstRows, wanted: Wanted) -> None:
+def _refuse_doubled_keys(source: SourceFile, first: FirstRows, wanted: WantedTexts) -> None:
     """JSON's readers keep the last of two values of a key, and lose the other in silence."""
     marks = {name: json.dumps(name).encode() for name in wanted.columns}
     for row, line in enumerate(first.lines):

@@ -17,7 +17,7 @@ _OF_A_MESSAGE = {"role", "content", "from", "value"}
 
 
 @dataclass(kw_only=True)
-class Shape:
+class NamesByContent:
     """The names in a row or schema by what they hold; `a.b` is field b of the object a."""
 
     texts: list[str] = field(default_factory=list)
@@ -26,9 +26,9 @@ class Shape:
     tables: list[str] = field(default_factory=list)
 
 
-def shape_of_row(row: Mapping[str, Any], head: str = "") -> Shape:
+def shape_of_row(row: Mapping[str, Any], head: str = "") -> NamesByContent:
     """What the values of a JSON object hold."""
-    shape = Shape()
+    shape = NamesByContent()
     for key, value in row.items():
         name = f"{head}{key}"
         if isinstance(value, str):
@@ -42,9 +42,9 @@ def shape_of_row(row: Mapping[str, Any], head: str = "") -> Shape:
     return shape
 
 
-def shape_of_schema(schema: pa.Schema) -> Shape:
+def shape_of_schema(schema: pa.Schema) -> NamesByContent:
     """What the columns of a parquet file hold."""
-    shape = Shape()
+    shape = NamesByContent()
     for column in schema:
         kind = column.type
         if pa.types.is_string(kind) or pa.types.is_large_string(kind):
@@ -69,7 +69,7 @@ def shown_names(names: Iterable[str]) -> str:
     return ", ".join(every[:_SHOWN_NAMES]) + (f" and {more:,} more" if more > 0 else "")
 
 
-def way_out(shape: Shape, flag: str) -> str:
+def way_out(shape: NamesByContent, flag: str) -> str:
     """A sentence on what to do; `flag` named what is missing."""
     if shape.chats and not shape.texts:
         return (

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from ml_data.documents.batch import Batch, Position, Segment
 from ml_data.documents.content import HEAD_BYTES, pointer_of, recognize
 from ml_data.documents.decompress import decompressed
-from ml_data.documents.sources import Source, reporting_input
+from ml_data.documents.sources import SourceFile, reporting_input
 from ml_data.errors import InputError
 
 BATCH_BYTES = 4 << 20
@@ -25,7 +25,7 @@ _READ_BYTES = 1 << 20
 
 
 def read_source(
-    source: Source, segment: Segment, columns: list[str], batch_bytes: int = BATCH_BYTES
+    source: SourceFile, segment: Segment, columns: list[str], batch_bytes: int = BATCH_BYTES
 ) -> Iterator[Batch]:
     """Batches of that part of `source`, in file order; none of a file without a byte."""
     if source.num_bytes == 0:
@@ -37,7 +37,7 @@ def read_source(
 
 
 @contextmanager
-def open_parquet(source: Source) -> Iterator[pq.ParquetFile]:
+def open_parquet(source: SourceFile) -> Iterator[pq.ParquetFile]:
     """The parquet file behind `source`; InputError when it is none."""
     with reporting_input(
         lambda: f"{source.name} is not a readable parquet file", is_local=source.is_local
@@ -57,7 +57,7 @@ def open_parquet(source: Source) -> Iterator[pq.ParquetFile]:
         yield opened
 
 
-def _name_content(source: Source, stream: pa.NativeFile) -> None:
+def _name_content(source: SourceFile, stream: pa.NativeFile) -> None:
     """Raise InputError that names what a file holds that is called parquet and is none."""
     stream.seek(0)
     head = stream.read(HEAD_BYTES)
@@ -77,7 +77,7 @@ def _name_content(source: Source, stream: pa.NativeFile) -> None:
 
 
 def _read_parquet(
-    source: Source, segment: Segment, columns: list[str], batch_bytes: int
+    source: SourceFile, segment: Segment, columns: list[str], batch_bytes: int
 ) -> Iterator[Batch]:
     row, start_row, stop_row = 0, segment.start.row, segment.stop_row
     with (
@@ -143,7 +143,7 @@ def _split(batch: pa.RecordBatch, limit: int) -> Iterator[pa.RecordBatch]:
         yield batch
 
 
-def _read_lines(source: Source, segment: Segment, batch_bytes: int) -> Iterator[Batch]:
+def _read_lines(source: SourceFile, segment: Segment, batch_bytes: int) -> Iterator[Batch]:
     start, row, offset = segment.start, 0, 0
     with reporting_input(
         lambda: f"{source.name}: cannot be read after line {row}", is_local=source.is_local

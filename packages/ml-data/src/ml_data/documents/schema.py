@@ -9,18 +9,18 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from ml_data.documents.batch import Position, Segment
-from ml_data.documents.extract import NULL, Wanted, extract
-from ml_data.documents.first_rows import Fault, check_first_rows, read_first_rows
+from ml_data.documents.extract import NULL, WantedTexts, extract
+from ml_data.documents.first_rows import FirstRowsFault, check_first_rows, read_first_rows
 from ml_data.documents.hints import shape_of_schema, shown_names, way_out
 from ml_data.documents.read import open_parquet, read_source, text_bytes_of
-from ml_data.documents.sources import Source
+from ml_data.documents.sources import SourceFile
 from ml_data.documents.text_types import is_number, is_string, is_text
 from ml_data.errors import InputError
 
 _FIRST_BYTES = 1 << 18
 
 
-def column_names(source: Source) -> list[str]:
+def column_names(source: SourceFile) -> list[str]:
     """Top-level columns of a parquet file, keys of the first object of a JSON lines file."""
     if source.kind == "jsonl":
         objects = read_first_rows(source).objects()
@@ -31,7 +31,7 @@ def column_names(source: Source) -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Size:
+class StatedSize:
     """What a file says of itself: rows and bytes of text, None where only reading would tell."""
 
     num_rows: int | None = None
@@ -39,8 +39,8 @@ class Size:
 
 
 def check_sources(
-    sources: list[Source], wanted: Wanted, *, tolerate: bool, notice: Callable[[str], None]
-) -> list[Size]:
+    sources: list[SourceFile], wanted: WantedTexts, *, tolerate: bool, notice: Callable[[str], None]
+) -> list[StatedSize]:
     """Check every source before hours are spent on the first; several at a time.
 
     Raises InputError when a source is not what its name says, lacks a column, or has no text in its
@@ -69,13 +69,13 @@ def check_sources(
     return [size for size, _ in checked]
 
 
-def _check(source: Source, wanted: Wanted) -> tuple[Size, Fault | None]:
+def _check(source: SourceFile, wanted: WantedTexts) -> tuple[StatedSize, FirstRowsFault | None]:
     """A file without a byte is zero documents, as Spark writes them for an empty partition."""
     if source.num_bytes == 0:
-        return Size(num_rows=0, text_bytes=0), None
+        return StatedSize(num_rows=0, text_bytes=0), None
     if source.kind == "jsonl":
         fault = check_first_rows(source, wanted)
-        return Size(text_bytes=None if source.compression else source.num_bytes), fault
+        return StatedSize(text_bytes=None if source.compression else source.num_bytes), fault
     with open_parquet(source) as file:
         schema, metadata = file.schema_arrow, file.metadata
         groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
@@ -83,12 +83,12 @@ def _check(source: Source, wanted: Wanted) -> tuple[Size, Fault | None]:
     for column in wanted.columns:
         check_column(source.name, schema, column, wanted)
     fault = _fault_of_bytes(source, schema, metadata.num_rows, wanted)
-    return Size(num_rows=metadata.num_rows, text_bytes=text_bytes), fault
+    return StatedSize(num_rows=metadata.num_rows, text_bytes=text_bytes), fault
 
 
 def _fault_of_bytes(
-    source: Source, schema: pa.Schema, num_rows: int, wanted: Wanted
-) -> Fault | None:
+    source: SourceFile, schema: pa.Schema, num_rows: int, wanted: WantedTexts
+) -> FirstRowsFault | None:
     """Why none of the first cells of a column of bytes is a text: pictures, another encoding."""
     kinds = [field_type(schema, column) for column in wanted.columns]
     if all(kind is None or is_string(kind) or is_number(kind) for kind in kinds):
@@ -105,11 +105,11 @@ def _fault_of_bytes(
             f"{source.name}: none of the first {len(texts.bad):,} cells of bytes in {key!r} is a "
             f"text. Row 0: {texts.bad[0]['detail']}. Store text as UTF-8"
         )
-        return Fault(text=text, is_whole_file=num_rows == batch.num_rows)
+        return FirstRowsFault(text=text, is_whole_file=num_rows == batch.num_rows)
     return None
 
 
-def check_column(name: str, schema: pa.Schema, column: str, wanted: Wanted) -> None:
+def check_column(name: str, schema: pa.Schema, column: str, wanted: WantedTexts) -> None:
     """Raise InputError when the parquet file `name` has no texts in `column`, or two such."""
     kind = field_type(schema, column)
     head = column if column in schema.names else column.split(".")[0]

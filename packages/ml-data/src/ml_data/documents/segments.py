@@ -7,14 +7,14 @@ Compressed JSON lines are not cut.
 from __future__ import annotations
 
 from ml_data.documents.batch import Position, Segment
-from ml_data.documents.schema import Size
-from ml_data.documents.sources import Source
+from ml_data.documents.schema import StatedSize
+from ml_data.documents.sources import SourceFile
 
 _SEARCH_BYTES = 1 << 16
 
 
 def segments_of(
-    sources: list[Source], sizes: list[Size], task_index: int = 0, num_tasks: int = 1
+    sources: list[SourceFile], sizes: list[StatedSize], task_index: int = 0, num_tasks: int = 1
 ) -> list[Segment]:
     """What task `task_index` of `num_tasks` reads; all tasks in order read the whole."""
     total = sum(source.num_bytes for source in sources)
@@ -37,7 +37,7 @@ def segments_of(
     return segments
 
 
-def _cut(sources: list[Source], sizes: list[Size], byte: int) -> Position:
+def _cut(sources: list[SourceFile], sizes: list[StatedSize], byte: int) -> Position:
     """The first row boundary at or after byte `byte` of all inputs in a row."""
     for index, (source, size) in enumerate(zip(sources, sizes, strict=True)):
         if byte >= source.num_bytes:
@@ -54,7 +54,7 @@ def _cut(sources: list[Source], sizes: list[Size], byte: int) -> Position:
     return Position(file=len(sources))
 
 
-def _next_line(source: Source, byte: int) -> int:
+def _next_line(source: SourceFile, byte: int) -> int:
     with source.open_file() as stream:
         at = byte - 1
         stream.seek(at)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ml_data.documents.sources import Source
+from ml_data.documents.sources import SourceFile
 from ml_data.documents.sources.remote import remote_state
 from ml_data.errors import ChangedInputError, InputError
 
 
-def require_unchanged(source: Source) -> None:
+def require_unchanged(source: SourceFile) -> None:
     """Raise ChangedInputError where `source` is no longer the file that was planned with."""
     try:
         num_bytes, modified_ns = _state_of(source)
@@ -34,7 +34,7 @@ def require_unchanged(source: Source) -> None:
     )
 
 
-def _state_of(source: Source) -> tuple[int, int]:
+def _state_of(source: SourceFile) -> tuple[int, int]:
     """(size in bytes, time of change in ns) now, as when the source was found."""
     if source.is_local:
         facts = Path(source.path).stat()

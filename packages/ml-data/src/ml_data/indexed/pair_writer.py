@@ -33,7 +33,7 @@ LONGEST = int(np.iinfo(np.int32).max)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Written:
+class WriterState:
     """How far a writer has got; the sizes of its files follow from it."""
 
     num_sequences: int = 0
@@ -72,12 +72,12 @@ class PairWriter:
         dtype: np.dtype | type,
         work: Path,
         *,
-        resume: Written | None = None,
+        resume: WriterState | None = None,
         notice: Notice = ignore_notice,
     ) -> None:
         self.prefix, self.dtype, self._notice = Path(prefix), layout.token_dtype(dtype), notice
         self._highest = np.iinfo(self.dtype).max
-        done = resume or Written()
+        done = resume or WriterState()
         self.num_sequences = done.num_sequences
         self.num_documents = done.num_documents
         self.num_tokens = done.num_tokens
@@ -98,9 +98,9 @@ class PairWriter:
         return path.open("ab")
 
     @property
-    def written(self) -> Written:
+    def written(self) -> WriterState:
         """How far this writer has got."""
-        return Written(
+        return WriterState(
             num_sequences=self.num_sequences,
             num_documents=self.num_documents,
             num_tokens=self.num_tokens,

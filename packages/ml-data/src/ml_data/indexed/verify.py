@@ -16,7 +16,7 @@ _CHUNK = 1 << 20
 
 
 @dataclass(kw_only=True)
-class Report:
+class PairReport:
     """What was found; `faults` is empty for a sound pair."""
 
     prefix: str
@@ -40,13 +40,13 @@ def verify_pair(
     manifest: dict[str, Any] | None,
     fingerprint: str | None = None,
     id_bound: int | None = None,
-) -> Report:
+) -> PairReport:
     """Read the whole pair once, in constant memory.
 
     `fingerprint` and `id_bound` (highest id + 1) are those of a tokenizer to compare with; the
     bound of a manifest counts where no tokenizer is given.
     """
-    report = Report(prefix=str(prefix), has_manifest=manifest is not None)
+    report = PairReport(prefix=str(prefix), has_manifest=manifest is not None)
     try:
         index = IndexFile(prefix)
     except FormatError as error:
@@ -65,7 +65,7 @@ def verify_pair(
     return report
 
 
-def _check_sequences(index: IndexFile, report: Report) -> None:
+def _check_sequences(index: IndexFile, report: PairReport) -> None:
     report.checked.append("sequence lengths and offsets")
     place = 0
     for at in range(0, index.num_sequences, _CHUNK):
@@ -85,7 +85,7 @@ def _check_sequences(index: IndexFile, report: Report) -> None:
         report.faults.append(f"{index.bin_path} has {size} bytes, its index needs {place}")
 
 
-def _check_documents(index: IndexFile, report: Report) -> None:
+def _check_documents(index: IndexFile, report: PairReport) -> None:
     report.checked.append("document marks")
     last = 0
     for at in range(0, index.num_documents + 1, _CHUNK):
@@ -101,7 +101,7 @@ def _check_documents(index: IndexFile, report: Report) -> None:
         )
 
 
-def _check_ids(index: IndexFile, report: Report, size: int | None) -> None:
+def _check_ids(index: IndexFile, report: PairReport, size: int | None) -> None:
     highest, lowest = -1, 0
     with index.bin_path.open("rb") as file:
         while len(ids := np.fromfile(file, index.dtype, _CHUNK)):
@@ -115,7 +115,7 @@ def _check_ids(index: IndexFile, report: Report, size: int | None) -> None:
 
 
 def _check_manifest(
-    prefix: Path, report: Report, manifest: dict[str, Any], fingerprint: str | None
+    prefix: Path, report: PairReport, manifest: dict[str, Any], fingerprint: str | None
 ) -> None:
     report.checked.append("checksums")
     for name, facts in manifest["files"].items():

@@ -47,7 +47,7 @@ _TASK = re.compile(r"\.task-(\d{5})-of-(\d{5})_(.+)_document\.idx$")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class CombinedOutput:
     """One output: ranges of documents (index, start, stop), one after the other."""
 
     prefix: str
@@ -74,7 +74,7 @@ def merge(
             "it that all were made with the same"
         )
     facts["merged_from"] = [origin(prefix) for prefix in inputs]
-    recipe = Recipe(prefix=output, parts=[*parts], facts=facts)
+    recipe = CombinedOutput(prefix=output, parts=[*parts], facts=facts)
     return _write([recipe], f"{output}.work", overwrite, notice)[0]
 
 
@@ -99,7 +99,9 @@ def split(
     recipes = []
     for name, start, stop in zip(names, cuts[:-1], cuts[1:], strict=True):
         source = {"split_from": {**origin(prefix), "documents": [int(start), int(stop)]}}
-        recipes.append(Recipe(prefix=name, parts=[(index, start, stop)], facts={**facts, **source}))
+        recipes.append(
+            CombinedOutput(prefix=name, parts=[(index, start, stop)], facts={**facts, **source})
+        )
     return _write(recipes, f"{output}.work", overwrite, notice)
 
 
@@ -159,7 +161,7 @@ def _finished_tasks(prefix: str) -> dict[tuple[str, int], set[int]]:
     return finished
 
 
-def _recipe_of_tasks(parts: list[str], output: str) -> Recipe:
+def _recipe_of_tasks(parts: list[str], output: str) -> CombinedOutput:
     manifests = []
     for part in parts:
         manifest = known_manifest(part)
@@ -184,7 +186,7 @@ def _recipe_of_tasks(parts: list[str], output: str) -> Recipe:
         "ledger": add_ledgers([manifest["ledger"] for manifest in manifests]),
         "inputs": inputs,
     }
-    return Recipe(
+    return CombinedOutput(
         prefix=output,
         parts=[(IndexFile(part), 0, None) for part in parts],
         facts=facts,
@@ -230,14 +232,14 @@ def _publishing(
 
 
 def _write(
-    recipes: list[Recipe], folder: str, overwrite: bool, notice: Notice
+    recipes: list[CombinedOutput], folder: str, overwrite: bool, notice: Notice
 ) -> list[dict[str, Any]]:
     prefixes = [recipe.prefix for recipe in recipes]
     with _publishing(prefixes, folder, overwrite, notice) as work:
         return [_seal(recipe, work.path, notice) for recipe in recipes]
 
 
-def _seal(recipe: Recipe, work: Path, notice: Notice) -> dict[str, Any]:
+def _seal(recipe: CombinedOutput, work: Path, notice: Notice) -> dict[str, Any]:
     """Write one output, complete, under its temporary names; its manifest."""
     for index, _, _ in recipe.parts:
         index.require_whole()
@@ -259,7 +261,7 @@ def _seal(recipe: Recipe, work: Path, notice: Notice) -> dict[str, Any]:
     return made
 
 
-def _seal_quarantine(recipe: Recipe, work: Path, notice: Notice) -> FileFacts | None:
+def _seal_quarantine(recipe: CombinedOutput, work: Path, notice: Notice) -> FileFacts | None:
     temporary = temporary_path(work, recipe.prefix, QUARANTINE)
     with temporary.open("wb") as file:
         for part, rows_before in recipe.quarantines:

@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml_data.documents.batch import Batch
-from ml_data.documents.extract import TOO_LONG, Texts, bad_row, extract
+from ml_data.documents.extract import TOO_LONG, ExtractedTexts, bad_row, extract
 from ml_data.documents.template import get_template
 from ml_data.errors import TokenizerError
 from ml_data.tokenizers import Tokenizer, load_tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class EncodingJob:
     """All that a worker has to know, as JSON values."""
 
     tokenizer_path: str
@@ -54,7 +54,7 @@ class Job:
 
 
 @dataclass
-class Encoded:
+class EncodedBatch:
     """One batch for one output: `ids` is flat [sum(lengths)], `lengths` [documents written]."""
 
     ids: NDArray[np.integer]
@@ -64,13 +64,13 @@ class Encoded:
     bad: list[dict[str, Any]] = field(default_factory=list)
 
 
-def encode_batch(batch: Batch, job: Job, tokenizer: Tokenizer) -> list[Encoded]:
+def encode_batch(batch: Batch, job: EncodingJob, tokenizer: Tokenizer) -> list[EncodedBatch]:
     """One result per key of the job."""
     template = get_template(job.template) if job.template else None
     return [_encode(extract(batch, key, template), job, tokenizer) for key in job.keys]
 
 
-def _encode(texts: Texts, job: Job, tokenizer: Tokenizer) -> Encoded:
+def _encode(texts: ExtractedTexts, job: EncodingJob, tokenizer: Tokenizer) -> EncodedBatch:
     ids: NDArray[np.integer]
     ids, lengths = tokenizer.encode_arrow(texts.values)
     lengths = np.asarray(lengths, np.int32)
@@ -89,7 +89,7 @@ def _encode(texts: Texts, job: Job, tokenizer: Tokenizer) -> Encoded:
             f"{tokenizer.path}: ids from {int(ids.min())} to {int(ids.max())} do not fit "
             f"{dtype.name}: the vocabulary size {tokenizer.vocab_size} of the tokenizer is wrong"
         )
-    return Encoded(
+    return EncodedBatch(
         ids=ids.astype(dtype, copy=False),
         lengths=lengths,
         num_empty=int(len(filled) - filled.sum()),
@@ -99,7 +99,10 @@ def _encode(texts: Texts, job: Job, tokenizer: Tokenizer) -> Encoded:
 
 
 def _framed(
-    ids: NDArray[np.integer], lengths: NDArray[np.int32], filled: NDArray[np.bool_], job: Job
+    ids: NDArray[np.integer],
+    lengths: NDArray[np.int32],
+    filled: NDArray[np.bool_],
+    job: EncodingJob,
 ) -> tuple[NDArray[np.integer], NDArray[np.int32]]:
     """(ids, lengths) with the ids of the job around each document that is not empty."""
     if job.eod_id is not None:
@@ -113,7 +116,7 @@ def _framed(
 
 
 def _too_long(
-    texts: Texts, lengths: NDArray[np.int32], long: NDArray[np.bool_], job: Job
+    texts: ExtractedTexts, lengths: NDArray[np.int32], long: NDArray[np.bool_], job: EncodingJob
 ) -> list[dict[str, Any]]:
     limit = job.max_document_tokens
     return [

@@ -14,7 +14,7 @@ from ml_data.errors import InputError
 from ml_data.indexed.publication import Publication
 from ml_data.pipeline.encode import encode_batch
 from ml_data.pipeline.options import TokenizeOptions
-from ml_data.pipeline.plan import OnNotice, Plan, make_plan
+from ml_data.pipeline.plan import OnNotice, TokenizePlan, make_plan
 from ml_data.pipeline.resume import finished_before
 
 _SAMPLED_FILES, _SAMPLED_BATCHES = 4, 2
@@ -59,7 +59,7 @@ def estimate(options: TokenizeOptions, notice: OnNotice) -> dict[str, Any]:
     }
 
 
-def _sample(plan: Plan) -> dict[str, Any]:
+def _sample(plan: TokenizePlan) -> dict[str, Any]:
     step = max(1, len(plan.segments) // _SAMPLED_FILES)
     tokens = np.zeros(len(plan.prefixes), np.int64)
     num_bytes = documents = 0
@@ -92,7 +92,7 @@ def _sample(plan: Plan) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _text_bytes(plan: Plan) -> int:
+def _text_bytes(plan: TokenizePlan) -> int:
     """Bytes of text that will be read: known for parquet and plain lines, guessed for the rest."""
     total = 0
     for segment in plan.segments:

@@ -16,21 +16,21 @@ from typing import Protocol
 
 from ml_data.documents.batch import Batch
 from ml_data.errors import WorkerError
-from ml_data.pipeline.encode import Encoded, Job, encode_batch
-from ml_data.pipeline.plan import Plan
+from ml_data.pipeline.encode import EncodedBatch, EncodingJob, encode_batch
+from ml_data.pipeline.plan import TokenizePlan
 from ml_data.pipeline.worker import WorkerProcess
 from ml_data.tokenizers import Tokenizer
 
 # Texts waiting or being encoded; one batch larger than this (a huge cell) goes through alone.
 IN_FLIGHT_BYTES = 256 << 20
 
-Result = tuple[Batch, list[Encoded]]
+BatchResult = tuple[Batch, list[EncodedBatch]]
 
 
 class Encoder(Protocol):
     """Encodes one batch at a time."""
 
-    def encode(self, batch: Batch) -> list[Encoded]:
+    def encode(self, batch: Batch) -> list[EncodedBatch]:
         """Results, one per key."""
         ...
 
@@ -39,13 +39,13 @@ class Encoder(Protocol):
         ...
 
 
-class InProcess:
+class InProcessEncoder:
     """Encodes in the calling thread."""
 
-    def __init__(self, job: Job, tokenizer: Tokenizer) -> None:
+    def __init__(self, job: EncodingJob, tokenizer: Tokenizer) -> None:
         self._job, self._tokenizer = job, tokenizer
 
-    def encode(self, batch: Batch) -> list[Encoded]:
+    def encode(self, batch: Batch) -> list[EncodedBatch]:
         """Results, one per key."""
         return encode_batch(batch, self._job, self._tokenizer)
 
@@ -62,13 +62,13 @@ class LocalExecutor:
         self._idle: queue.SimpleQueue[Encoder] = queue.SimpleQueue()
         self._lock, self._closed = Lock(), False
 
-    def run(self, batches: Iterator[Batch]) -> Generator[Result, None, None]:
+    def run(self, batches: Iterator[Batch]) -> Generator[BatchResult, None, None]:
         """Results in the order of `batches`. Raises the first failure of any batch."""
-        pending: deque[tuple[Batch, Future[list[Encoded]]]] = deque()
+        pending: deque[tuple[Batch, Future[list[EncodedBatch]]]] = deque()
         in_flight_bytes = 0
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="encode")
 
-        def next_result() -> Result:
+        def next_result() -> BatchResult:
             oldest = pending[0][1]
             running = {future for _, future in pending}
             while not oldest.done():
@@ -103,7 +103,7 @@ class LocalExecutor:
             self.close()
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _encode(self, batch: Batch) -> list[Encoded]:
+    def _encode(self, batch: Batch) -> list[EncodedBatch]:
         try:
             encoder = self._idle.get_nowait()
         except queue.Empty:
@@ -130,7 +130,7 @@ class LocalExecutor:
                 self._all.pop().close()
 
 
-def make_executor(plan: Plan) -> LocalExecutor:
+def make_executor(plan: TokenizePlan) -> LocalExecutor:
     """Ray actors where asked for; threads where the engine frees the interpreter; else processes.
 
     A small input gets fewer workers: starting a process costs as much as encoding a mebibyte.
@@ -144,5 +144,5 @@ def make_executor(plan: Plan) -> LocalExecutor:
         connect()
         return LocalExecutor(lambda: make_ray_worker(job), options.workers)
     if workers == 1 or plan.tokenizer.releases_gil:
-        return LocalExecutor(lambda: InProcess(job, plan.tokenizer), workers)
+        return LocalExecutor(lambda: InProcessEncoder(job, plan.tokenizer), workers)
     return LocalExecutor(lambda: WorkerProcess(job), workers)

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from ml_data.documents.batch import Batch, Position
-from ml_data.pipeline.encode import Encoded
+from ml_data.pipeline.encode import EncodedBatch
 
 Frame = tuple[dict[str, Any], list[Any]]
 
@@ -66,7 +66,7 @@ def unpack_batch(frame: Frame) -> Batch:
     )
 
 
-def pack_results(results: list[Encoded]) -> Frame:
+def pack_results(results: list[EncodedBatch]) -> Frame:
     """The results of a batch as a message."""
     facts = [
         {
@@ -84,11 +84,11 @@ def pack_results(results: list[Encoded]) -> Frame:
     return {"results": facts}, buffers
 
 
-def unpack_results(frame: Frame) -> list[Encoded]:
+def unpack_results(frame: Frame) -> list[EncodedBatch]:
     """The results in a message."""
     header, buffers = frame
     return [
-        Encoded(
+        EncodedBatch(
             ids=np.frombuffer(buffers[2 * index], np.dtype(facts["dtype"])),
             lengths=np.frombuffer(buffers[2 * index + 1], np.int32),
             num_empty=facts["num_empty"],

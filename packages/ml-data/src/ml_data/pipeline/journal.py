@@ -27,7 +27,7 @@ _ENTRY_FIELDS = {"shard", "position", "outputs", "rows", "sealed"}
 
 
 @dataclass(kw_only=True)
-class Progress:
+class ShardProgress:
     """State at the end of a shard. `rows` maps a finished input to its number of rows."""
 
     shard: int = 0
@@ -37,7 +37,7 @@ class Progress:
     sealed: bool = False
 
 
-class Journal:
+class RunJournal:
     """Append-only file of the shards of one run. `identity` is what that run is."""
 
     def __init__(
@@ -66,9 +66,9 @@ class Journal:
         with reporting_output(self._path), self._path.open("rb") as file:
             return file.readline().endswith(b"\n")
 
-    def read(self) -> Progress | None:
+    def read(self) -> ShardProgress | None:
         """The last shard in the journal of an earlier run; None where it finished none."""
-        progress: Progress | None = None
+        progress: ShardProgress | None = None
         rows: dict[int, int] = {}
         with reporting_output(self._path), self._path.open("rb") as file:
             self._size = len(file.readline())
@@ -77,7 +77,7 @@ class Journal:
                 if entry is None or not set(entry) >= _ENTRY_FIELDS:
                     break
                 rows.update({int(index): count for index, count in entry["rows"].items()})
-                progress = Progress(
+                progress = ShardProgress(
                     shard=entry["shard"],
                     position=Position(**entry["position"]),
                     outputs=entry["outputs"],
@@ -106,7 +106,7 @@ class Journal:
                 sync_file(file, self._notice)
             sync_directory(self._path.parent, self._notice)
 
-    def append(self, progress: Progress, new_rows: dict[int, int]) -> None:
+    def append(self, progress: ShardProgress, new_rows: dict[int, int]) -> None:
         """Record a finished shard."""
         entry = {
             "shard": progress.shard,

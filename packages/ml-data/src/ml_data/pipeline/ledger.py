@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ml_data.pipeline.encode import Encoded
+from ml_data.pipeline.encode import EncodedBatch
 
 
 @dataclass
-class Ledger:
+class OutputLedger:
     """Counts of one output. Empty documents are written; `tokens_in` includes their ends."""
 
     documents_in: int = 0
@@ -20,7 +20,7 @@ class Ledger:
     tokens_written: int = 0
     tokens_dropped: int = 0
 
-    def add(self, encoded: Encoded) -> None:
+    def add(self, encoded: EncodedBatch) -> None:
         """Count one batch."""
         written = len(encoded.lengths)
         self.documents_in += written + len(encoded.bad)

@@ -15,8 +15,8 @@ import ml_data
 from ml_data.indexed.files import FileFacts
 from ml_data.indexed.manifest import FORMAT, FORMAT_VERSION
 from ml_data.pipeline.options import TokenizeOptions
-from ml_data.pipeline.output import Output
-from ml_data.pipeline.plan import Plan
+from ml_data.pipeline.output import TokenizeOutput
+from ml_data.pipeline.plan import TokenizePlan
 from ml_data.tokenizers import Tokenizer
 
 _LIBRARIES = ("numpy", "pyarrow", "sentencepiece", "tokenizers")
@@ -26,7 +26,7 @@ _OPTIONAL = ("gigatoken", "transformers")
 
 def build_manifest(
     options: TokenizeOptions,
-    output: Output,
+    output: TokenizeOutput,
     tokenizer: Tokenizer,
     inputs: list[dict[str, Any]],
     facts: dict[str, FileFacts],
@@ -71,7 +71,7 @@ def versions(engine: str = "") -> dict[str, str]:
 
 
 def describe_inputs(
-    plan: Plan, end_rows: dict[int, int], checksums: dict[int, str | None]
+    plan: TokenizePlan, end_rows: dict[int, int], checksums: dict[int, str | None]
 ) -> list[dict[str, Any]]:
     """The inputs as a manifest lists them; `rows` are those that this task read."""
     first_rows = {one.file: one.start.row for one in plan.segments}

@@ -21,13 +21,13 @@ from ml_data.indexed.files import (
     sync_file,
 )
 from ml_data.indexed.ownership import QUARANTINE, quarantine_path
-from ml_data.indexed.pair_writer import PairWriter, Written, temporary_files
+from ml_data.indexed.pair_writer import PairWriter, WriterState, temporary_files
 from ml_data.indexed.publication import temporary_path
-from ml_data.pipeline.encode import Encoded
-from ml_data.pipeline.ledger import Ledger
+from ml_data.pipeline.encode import EncodedBatch
+from ml_data.pipeline.ledger import OutputLedger
 
 
-class Output:
+class TokenizeOutput:
     """Takes results in order; everything lies in the work folder until it is published."""
 
     def __init__(
@@ -41,10 +41,10 @@ class Output:
         notice: Notice = ignore_notice,
     ) -> None:
         self.prefix, self.key, self._on_error, self._notice = prefix, key, on_error, notice
-        written = Written(**state["written"]) if state else None
+        written = WriterState(**state["written"]) if state else None
         self.writer = PairWriter(prefix, dtype, work, resume=written, notice=notice)
         self.first_bad = ""
-        self.ledger = Ledger(**state["ledger"]) if state else Ledger()
+        self.ledger = OutputLedger(**state["ledger"]) if state else OutputLedger()
         self._quarantine = temporary_path(work, prefix, QUARANTINE)
         self._manifest = temporary_path(work, prefix, ".json")
         with reporting_output(quarantine_path(prefix)):
@@ -54,7 +54,7 @@ class Output:
                 os.truncate(self._quarantine, kept_bytes)
             self._quarantine_file = self._quarantine.open("ab" if kept_bytes else "wb")
 
-    def add(self, source: str, encoded: Encoded) -> None:
+    def add(self, source: str, encoded: EncodedBatch) -> None:
         """Append one batch of `source`. Raises InputError for a bad row under `stop`."""
         if encoded.bad and self._on_error == "stop":
             row = encoded.bad[0]
@@ -115,7 +115,7 @@ def missing_of(prefix: str, dtype: np.dtype, work: Path, state: dict[str, Any]) 
     """Why an output cannot go on from `state` of an earlier process; None when it can."""
     needed = {
         temporary_files(work, prefix)[name]: size
-        for name, size in Written(**state["written"]).file_bytes(dtype).items()
+        for name, size in WriterState(**state["written"]).file_bytes(dtype).items()
     }
     needed[temporary_path(work, prefix, QUARANTINE)] = state["quarantine_bytes"]
     for path, size in needed.items():

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from ml_data.documents.batch import Segment
-from ml_data.documents.extract import Wanted
-from ml_data.documents.schema import Size, check_sources, column_names
+from ml_data.documents.extract import WantedTexts
+from ml_data.documents.schema import StatedSize, check_sources, column_names
 from ml_data.documents.segments import segments_of
-from ml_data.documents.sources import LeftOut, Source, resolve
+from ml_data.documents.sources import LeftOutFile, SourceFile, resolve
 from ml_data.documents.sources.names import files_of_run
 from ml_data.documents.template import get_template
 from ml_data.errors import TokenizerError, UsageError
 from ml_data.indexed.layout import best_dtype
-from ml_data.pipeline.encode import Job
+from ml_data.pipeline.encode import EncodingJob
 from ml_data.pipeline.options import TokenizeOptions
 from ml_data.tokenizers import Tokenizer, load_tokenizer
 from ml_data.tokenizers.load import ENGINES, TOKENIZER_TYPES
@@ -29,16 +29,16 @@ OnNotice = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class TokenizePlan:
     """What a run reads, with what it encodes, and where it writes."""
 
     options: TokenizeOptions
-    sources: list[Source]
-    left_out: list[LeftOut]
-    sizes: list[Size]
+    sources: list[SourceFile]
+    left_out: list[LeftOutFile]
+    sizes: list[StatedSize]
     segments: list[Segment]
     tokenizer: Tokenizer
-    job: Job
+    job: EncodingJob
     columns: list[str]
     prefixes: list[str]
     work: Path
@@ -72,7 +72,7 @@ def output_prefix(prefix: str, key: str) -> str:
     return f"{prefix}_{key}_document"
 
 
-def make_plan(options: TokenizeOptions, notice: OnNotice) -> Plan:
+def make_plan(options: TokenizeOptions, notice: OnNotice) -> TokenizePlan:
     """Find the inputs, load the tokenizer, check that they fit."""
     listing = resolve(options.input, files_of_run(options.output_prefix, options.json_keys))
     for text in listing.notices():
@@ -95,10 +95,10 @@ def make_plan(options: TokenizeOptions, notice: OnNotice) -> Plan:
     _check_special_tokens(options, tokenizer, notice)
     options = _with_default_template(options, sources, notice)
     template = get_template(options.template) if options.template else None
-    wanted = Wanted(keys=options.json_keys, template=template)
+    wanted = WantedTexts(keys=options.json_keys, template=template)
     tolerate = options.on_error != "stop"
     sizes = check_sources(sources, wanted, tolerate=tolerate, notice=notice)
-    job = Job(
+    job = EncodingJob(
         tokenizer_path=tokenizer.path,
         tokenizer_type=options.tokenizer_type,
         engine=options.engine,
@@ -112,7 +112,7 @@ def make_plan(options: TokenizeOptions, notice: OnNotice) -> Plan:
         fingerprint=tokenizer.fingerprint,
     )
     prefix = task_prefix(options.output_prefix, options.task_index, options.num_tasks)
-    return Plan(
+    return TokenizePlan(
         options=options,
         sources=sources,
         left_out=listing.left_out,
@@ -152,7 +152,7 @@ def _check_special_tokens(options: TokenizeOptions, tokenizer: Tokenizer, notice
 
 
 def _with_default_template(
-    options: TokenizeOptions, sources: list[Source], notice: OnNotice
+    options: TokenizeOptions, sources: list[SourceFile], notice: OnNotice
 ) -> TokenizeOptions:
     """Alpaca's schema without a `text` column works out of the box."""
     if options.template or options.json_keys != ("text",):

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ml_data.documents.batch import Batch
-from ml_data.pipeline.plan import Plan
+from ml_data.pipeline.plan import TokenizePlan
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tick:
+class ProgressUpdate:
     """Counts of this run so far; `fraction` is that of all inputs, `seconds_left` a guess."""
 
     num_documents: int
@@ -21,13 +21,13 @@ class Tick:
     seconds_left: float | None
 
 
-OnProgress = Callable[[Tick], None]
+OnProgress = Callable[[ProgressUpdate], None]
 
 
-class Meter:
+class ProgressMeter:
     """Turns finished batches into a tick every `interval` documents."""
 
-    def __init__(self, plan: Plan, on_progress: OnProgress) -> None:
+    def __init__(self, plan: TokenizePlan, on_progress: OnProgress) -> None:
         self._plan, self._on_progress = plan, on_progress
         self._interval = plan.options.log_interval
         self._next = self._interval
@@ -64,7 +64,7 @@ class Meter:
         done = fraction - (self._first or 0.0)
         left = seconds * (1 - fraction) / done if done > 0 else None
         self._on_progress(
-            Tick(
+            ProgressUpdate(
                 num_documents=self._documents,
                 num_bytes=self._bytes,
                 seconds=seconds,

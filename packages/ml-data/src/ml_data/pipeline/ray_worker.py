@@ -14,7 +14,7 @@ import ml_data.errors
 from ml_data.documents.batch import Batch
 from ml_data.errors import MlDataError, UsageError, WorkerError
 from ml_data.pipeline import frames
-from ml_data.pipeline.encode import Encoded, Job, encode_batch
+from ml_data.pipeline.encode import EncodedBatch, EncodingJob, encode_batch
 from ml_data.tokenizers import Tokenizer
 
 
@@ -31,11 +31,11 @@ def connect() -> None:
         )
 
 
-class Encodes:
+class RayEncoder:
     """The actor."""
 
     def __init__(self, job: dict[str, Any]) -> None:
-        self._job = Job(**{**job, "keys": tuple(job["keys"])})
+        self._job = EncodingJob(**{**job, "keys": tuple(job["keys"])})
         self._tokenizer: Tokenizer | None = None
 
     def encode(self, header: dict[str, Any], buffers: list[bytes]) -> tuple[dict[str, Any], list]:
@@ -52,13 +52,13 @@ class Encodes:
 class RayWorker:
     """The run's side of one actor."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: EncodingJob) -> None:
         import ray
 
         self._ray = ray
-        self._actor = ray.remote(Encodes).options(num_cpus=1).remote(job.to_dict())
+        self._actor = ray.remote(RayEncoder).options(num_cpus=1).remote(job.to_dict())
 
-    def encode(self, batch: Batch) -> list[Encoded]:
+    def encode(self, batch: Batch) -> list[EncodedBatch]:
         """Results of one batch. Raises WorkerError when the actor is gone."""
         header, buffers = frames.pack_batch(batch)
         call = self._actor.encode.remote(header, [bytes(one) for one in buffers])
@@ -77,6 +77,6 @@ class RayWorker:
         self._ray.kill(self._actor)
 
 
-def make_ray_worker(job: Job) -> RayWorker:
+def make_ray_worker(job: EncodingJob) -> RayWorker:
     """One actor with the tokenizer of `job`."""
     return RayWorker(job)

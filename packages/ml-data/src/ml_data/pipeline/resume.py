@@ -13,22 +13,22 @@ from typing import Any
 
 import numpy as np
 
-from ml_data.documents.sources import Source, source_checksum
+from ml_data.documents.sources import SourceFile, source_checksum
 from ml_data.errors import InputError, OutputError
 from ml_data.indexed.files import Notice
 from ml_data.indexed.layout import idx_path
 from ml_data.indexed.manifest import known_manifest
 from ml_data.indexed.publication import Publication
-from ml_data.pipeline.journal import Journal, Progress
+from ml_data.pipeline.journal import RunJournal, ShardProgress
 from ml_data.pipeline.output import missing_of
-from ml_data.pipeline.plan import Plan
+from ml_data.pipeline.plan import TokenizePlan
 
 _Inputs = list[tuple[str, int, int]]
 
 
 def earlier_progress(
-    plan: Plan, journal: Journal, publication: Publication
-) -> tuple[Progress | None, str | None]:
+    plan: TokenizePlan, journal: RunJournal, publication: Publication
+) -> tuple[ShardProgress | None, str | None]:
     """Where an earlier run of the same command stopped, or why what is left cannot be gone on with.
 
     Raises InputError where an input changed since, unless --overwrite starts over.
@@ -100,7 +100,7 @@ def changed_inputs(before: dict[str, Any], now: dict[str, Any]) -> str | None:
     return None
 
 
-def _missing(plan: Plan, progress: Progress, publication: Publication) -> str | None:
+def _missing(plan: TokenizePlan, progress: ShardProgress, publication: Publication) -> str | None:
     if progress.sealed:
         return None if publication.is_sealed() else f"files in {plan.work} are missing"
     dtype = np.dtype(plan.job.dtype)
@@ -110,7 +110,7 @@ def _missing(plan: Plan, progress: Progress, publication: Publication) -> str | 
     return None
 
 
-def finished_before(plan: Plan, notice: Notice) -> list[dict[str, Any]] | None:
+def finished_before(plan: TokenizePlan, notice: Notice) -> list[dict[str, Any]] | None:
     """Manifests when the same command has finished before; None when nothing is in the way.
 
     Raises OutputError, with the reason, when the output that is there is another one.
@@ -120,7 +120,7 @@ def finished_before(plan: Plan, notice: Notice) -> list[dict[str, Any]] | None:
     return [_finished_output(plan, prefix, notice) for prefix in plan.prefixes]
 
 
-def _finished_output(plan: Plan, prefix: str, notice: Notice) -> dict[str, Any]:
+def _finished_output(plan: TokenizePlan, prefix: str, notice: Notice) -> dict[str, Any]:
     manifest = known_manifest(prefix)
     if manifest is None and not idx_path(prefix).exists():
         raise OutputError(
@@ -142,7 +142,9 @@ def _finished_output(plan: Plan, prefix: str, notice: Notice) -> dict[str, Any]:
     return manifest
 
 
-def _other_output(plan: Plan, manifest: dict[str, Any] | None, notice: Notice) -> str | None:
+def _other_output(
+    plan: TokenizePlan, manifest: dict[str, Any] | None, notice: Notice
+) -> str | None:
     """Why the finished output with this manifest is not the one that `plan` makes."""
     if manifest is None:
         return "it was made by another command: no manifest is beside it"
@@ -174,7 +176,7 @@ def _other_output(plan: Plan, manifest: dict[str, Any] | None, notice: Notice) -
 
 
 def _changed_content(
-    inputs: list[dict[str, Any]], sources: list[Source], notice: Notice
+    inputs: list[dict[str, Any]], sources: list[SourceFile], notice: Notice
 ) -> str | None:
     """Inputs of the same size that were modified or touched: their checksums decide."""
     for entry, source in zip(inputs, sources, strict=True):

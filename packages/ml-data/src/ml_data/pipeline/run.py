@@ -16,7 +16,7 @@ from typing import Any
 
 from ml_data.documents.batch import Batch
 from ml_data.documents.read import read_source
-from ml_data.documents.sources import Source, enumerate_names, source_checksum
+from ml_data.documents.sources import SourceFile, enumerate_names, source_checksum
 from ml_data.documents.state import require_unchanged
 from ml_data.errors import ChangedInputError, InputError
 from ml_data.indexed.files import Notice
@@ -25,12 +25,12 @@ from ml_data.indexed.manifest import read_manifest
 from ml_data.indexed.publication import Publication
 from ml_data.indexed.work import JOURNAL, WorkFolder
 from ml_data.pipeline.executors import make_executor
-from ml_data.pipeline.journal import Journal, Progress
+from ml_data.pipeline.journal import RunJournal, ShardProgress
 from ml_data.pipeline.manifest import build_manifest, describe_inputs, versions
 from ml_data.pipeline.options import TokenizeOptions
-from ml_data.pipeline.output import Output
-from ml_data.pipeline.plan import OnNotice, Plan, make_plan
-from ml_data.pipeline.progress import Meter, OnProgress
+from ml_data.pipeline.output import TokenizeOutput
+from ml_data.pipeline.plan import OnNotice, TokenizePlan, make_plan
+from ml_data.pipeline.progress import OnProgress, ProgressMeter
 from ml_data.pipeline.resume import earlier_progress, finished_before
 
 
@@ -45,7 +45,7 @@ def tokenize(
     plan = make_plan(options, notice)
     work = WorkFolder(plan.work, notice, keeps_journal=True)
     identity = {**plan.identity(), "versions": versions(plan.tokenizer.engine_name)}
-    journal = Journal(plan.work / JOURNAL, identity, notice)
+    journal = RunJournal(plan.work / JOURNAL, identity, notice)
     publication = Publication(plan.prefixes, plan.work, overwrite=options.overwrite, notice=notice)
     try:
         finished = _complete(plan, work, journal, publication, on_progress, notice)
@@ -64,9 +64,9 @@ def tokenize(
 
 
 def _complete(
-    plan: Plan,
+    plan: TokenizePlan,
     work: WorkFolder,
-    journal: Journal,
+    journal: RunJournal,
     publication: Publication,
     on_progress: OnProgress,
     notice: Notice,
@@ -93,7 +93,7 @@ def _complete(
                 notice(f"starting over, as {work.path} cannot be gone on with: {reason}")
             work.clear()
             journal.start()
-            progress = Progress()
+            progress = ShardProgress()
         else:
             notice(f"going on after shard {progress.shard} of an earlier run")
         _write(plan, journal, progress, on_progress, notice)
@@ -113,7 +113,7 @@ def _once(notice: Notice) -> Notice:
     return tell
 
 
-def _leave(work: WorkFolder, journal: Journal, error: BaseException, notice: Notice) -> None:
+def _leave(work: WorkFolder, journal: RunJournal, error: BaseException, notice: Notice) -> None:
     """Keep what a later run can go on from; remove what it cannot."""
     if journal.num_shards == 0:
         work.remove()
@@ -124,14 +124,18 @@ def _leave(work: WorkFolder, journal: Journal, error: BaseException, notice: Not
 
 
 def _write(
-    plan: Plan, journal: Journal, progress: Progress, on_progress: OnProgress, notice: Notice
+    plan: TokenizePlan,
+    journal: RunJournal,
+    progress: ShardProgress,
+    on_progress: OnProgress,
+    notice: Notice,
 ) -> None:
     """Everything from the first row to sealed files and manifests in the work folder."""
     started, options = time.time(), plan.options
     dtype = best_dtype(plan.tokenizer.vocab_size)
     states: list[dict[str, Any] | None] = [*progress.outputs] or [None] * len(plan.prefixes)
     outputs = [
-        Output(prefix, key, dtype, plan.work, options.on_error, state, notice)
+        TokenizeOutput(prefix, key, dtype, plan.work, options.on_error, state, notice)
         for prefix, key, state in zip(plan.prefixes, options.json_keys, states, strict=True)
     ]
     sums = ThreadPoolExecutor(1, thread_name_prefix="checksums")
@@ -174,14 +178,14 @@ def _write(
             output.close()
 
 
-def _checksum(source: Source, which: str) -> str | None:
+def _checksum(source: SourceFile, which: str) -> str | None:
     digest = source_checksum(source, which)
     if digest is not None:
         require_unchanged(source)
     return digest
 
 
-def _require_tokens(plan: Plan, journal: Journal, outputs: list[Output]) -> None:
+def _require_tokens(plan: TokenizePlan, journal: RunJournal, outputs: list[TokenizeOutput]) -> None:
     for output in outputs:
         if output.writer.num_tokens == 0 and plan.options.num_tasks == 1:
             counts = output.ledger
@@ -195,14 +199,14 @@ def _require_tokens(plan: Plan, journal: Journal, outputs: list[Output]) -> None
 
 
 def _encode_all(
-    plan: Plan,
-    journal: Journal,
-    progress: Progress,
-    outputs: list[Output],
+    plan: TokenizePlan,
+    journal: RunJournal,
+    progress: ShardProgress,
+    outputs: list[TokenizeOutput],
     on_progress: OnProgress,
 ) -> None:
     executor = make_executor(plan)
-    meter = Meter(plan, on_progress)
+    meter = ProgressMeter(plan, on_progress)
     new_rows: dict[int, int] = {}
     with closing(executor.run(_batches(plan, progress))) as results:
         for batch, encoded in results:
@@ -221,7 +225,7 @@ def _encode_all(
     progress.rows.update(new_rows)
 
 
-def _batches(plan: Plan, progress: Progress) -> Iterator[Batch]:
+def _batches(plan: TokenizePlan, progress: ShardProgress) -> Iterator[Batch]:
     """Batches after the last finished shard, cut into shards by the bytes read."""
     options, done = plan.options, progress.position
     shard, shard_bytes = progress.shard + 1, 0
@@ -242,7 +246,7 @@ def _batches(plan: Plan, progress: Progress) -> Iterator[Batch]:
                 shard, shard_bytes = shard + 1, 0
 
 
-def _unchanged(source: Source, batches: Iterator[Batch]) -> Iterator[Batch]:
+def _unchanged(source: SourceFile, batches: Iterator[Batch]) -> Iterator[Batch]:
     """The batches of a file that is the same after the last of them as when it was planned with.
 
     Also where it could not be read: that it changed is then the reason.

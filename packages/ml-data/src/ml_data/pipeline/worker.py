@@ -16,7 +16,7 @@ import ml_data.errors
 from ml_data.documents.batch import Batch
 from ml_data.errors import MlDataError, WorkerError
 from ml_data.pipeline import frames
-from ml_data.pipeline.encode import Encoded, Job, encode_batch
+from ml_data.pipeline.encode import EncodedBatch, EncodingJob, encode_batch
 
 _START = (
     # Ctrl-C and a scheduler's SIGTERM reach the whole group; the run ends its workers itself.
@@ -30,7 +30,7 @@ _START = (
 def serve(channel: Connection) -> None:
     """Answer batches until the run closes the channel."""
     header, _ = frames.receive(channel)
-    job = Job(**{**header["job"], "keys": tuple(header["job"]["keys"])})
+    job = EncodingJob(**{**header["job"], "keys": tuple(header["job"]["keys"])})
     tokenizer = None
     while True:
         try:
@@ -50,7 +50,7 @@ def serve(channel: Connection) -> None:
 class WorkerProcess:
     """The run's side of one worker process."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: EncodingJob) -> None:
         run_side, worker_side = socket.socketpair()
         number = worker_side.fileno()
         command = [sys.executable, "-c", _START, str(number), *sys.path]
@@ -59,7 +59,7 @@ class WorkerProcess:
         self._channel = Connection(run_side.detach())
         self._header = {"job": job.to_dict()}
 
-    def encode(self, batch: Batch) -> list[Encoded]:
+    def encode(self, batch: Batch) -> list[EncodedBatch]:
         """Results of one batch. Raises WorkerError when the process is gone."""
         try:
             if self._header:

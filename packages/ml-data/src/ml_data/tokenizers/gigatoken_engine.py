@@ -1,36 +1,39 @@
 """gigatoken, an optional engine for an admitted tokenizer.model, chosen by name only.
 
-gigatoken merges as SentencePiece does where a text holds nothing but normal pieces and the symbols
-that merges can express; `gigatoken_json` says which texts those are, and all others are encoded by
-SentencePiece. The merging itself is gigatoken's: equal ids are shown by tests and by the sample of
-each batch that is held to SentencePiece, not by construction as for the fast engine. So `auto`
-never chooses it.
+gigatoken merges as SentencePiece does where a text consists of normal pieces and of symbols that
+merges can express. `gigatoken_json` says which texts those are; SentencePiece encodes all others.
+The merging is gigatoken's own code. So tests, and the sample of each batch that is compared with
+SentencePiece, show that the ids are equal; the construction does not prove it, as it does for the
+fast engine. That is why `auto` never chooses gigatoken.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import queue
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ml_data.arrow import offsets_of, strings
+from ml_data.arrow import offsets_of
 from ml_data.errors import TokenizerError
 from ml_data.tokenizers.gigatoken_json import convert
 from ml_data.tokenizers.model_facts import NORMAL, ModelFacts, read_facts
-from ml_data.tokenizers.protocol import check_text, check_values
-from ml_data.tokenizers.sample_check import Ids, compare_sample
-from ml_data.tokenizers.sentencepiece_model import SentencePieceTokenizer
+from ml_data.tokenizers.protocol import Ids, check_values
+from ml_data.tokenizers.sampled_engine import SampledEngine
 from ml_data.tokenizers.sentencepiece_units import NotAdmittedError, reason_against
+
+if TYPE_CHECKING:
+    import awkward
+    import gigatoken
 
 ENGINE = "gigatoken"
 GIGATOKEN_EXTRA = "pip install 'ml-data[gigatoken]'"
-# Encoded by both when a tokenizer is opened, besides the symbols that the conversion expresses.
+# gigatoken and SentencePiece must agree on these when a tokenizer is opened, and on the symbols
+# that the conversion expresses.
 _PROBES = (
     "hello world",
     " a  b\u2581c ",
@@ -41,15 +44,14 @@ _PROBES = (
 )
 
 
-class GigatokenTokenizer(SentencePieceTokenizer):
-    """gigatoken over one admitted model file, with SentencePiece for the texts that it cannot do.
+class GigatokenTokenizer(SampledEngine):
+    """gigatoken over one admitted model file. SentencePiece encodes the texts that it cannot.
 
-    Threads share it. A gigatoken tokenizer encodes one batch at a time, so each thread that
-    encodes takes one of its own from `_idle`.
+    Threads share this object. A gigatoken tokenizer encodes one batch at a time, so a thread takes
+    one from `_idle` while it encodes. `num_diverted` counts the texts that SentencePiece encoded.
     """
 
     engine_name = ENGINE
-    releases_gil = True
 
     def __init__(self, path: Path, *, parse_special_tokens: bool = False) -> None:
         if importlib.util.find_spec(ENGINE) is None:
@@ -61,13 +63,12 @@ class GigatokenTokenizer(SentencePieceTokenizer):
             raise NotAdmittedError(f"{path} cannot use the engine {ENGINE}: {reason}")
         conversion = convert(facts)
         self._json, self._diverted = conversion.json, conversion.diverted
-        self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self.num_checked = 0
+        self._idle: queue.SimpleQueue[gigatoken.Tokenizer] = queue.SimpleQueue()
         self.num_diverted = 0
         self._probe([*_PROBES, *(f"a{symbol}b" for symbol in conversion.symbols)])
 
     def _scores_against(self, facts: ModelFacts) -> str | None:
-        """Merges are ranked by the order of the pieces, SentencePiece goes by their scores."""
+        """Why scores forbid this engine: it ranks merges by piece order, SentencePiece by score."""
         rows = [row for row, kind in enumerate(facts.types) if kind == NORMAL]
         scores = np.array(self._processor.get_score(rows), np.float32)
         if (np.diff(scores) >= 0).any():
@@ -85,12 +86,6 @@ class GigatokenTokenizer(SentencePieceTokenizer):
                     f"other ids than SentencePiece for {ascii(text)}"
                 )
 
-    def encode_batch(self, texts: Sequence[str]) -> tuple[Ids, Ids]:
-        """(flat ids [sum(lengths)], lengths [len(texts)])."""
-        for text in texts:
-            check_text(text)
-        return self.encode_arrow(strings([text.encode() for text in texts]))
-
     def encode_arrow(self, values: pa.Array) -> tuple[Ids, Ids]:
         """Like `encode_batch`, of an Arrow string array without nulls."""
         values = check_values(values)
@@ -104,18 +99,15 @@ class GigatokenTokenizer(SentencePieceTokenizer):
         else:
             is_diverted = np.array(diverted.to_pylist(), bool)
             lengths = np.empty(len(values), np.int32)
-            own, lengths[~is_diverted] = self._encode_admitted(values.filter(pc.invert(diverted)))
-            truth, lengths[is_diverted] = super().encode_arrow(values.filter(diverted))
-            ids = np.empty(len(own) + len(truth), np.int32)
-            from_truth = np.repeat(is_diverted, lengths)
-            ids[~from_truth], ids[from_truth] = own, truth
+            admitted = values.filter(pc.invert(diverted))
+            admitted_ids, lengths[~is_diverted] = self._encode_admitted(admitted)
+            diverted_ids, lengths[is_diverted] = super().encode_arrow(values.filter(diverted))
+            ids = np.empty(len(admitted_ids) + len(diverted_ids), np.int32)
+            of_diverted = np.repeat(is_diverted, lengths)
+            ids[~of_diverted], ids[of_diverted] = admitted_ids, diverted_ids
         self.num_diverted += count
         self.num_checked += self.check_sample(values, ids, lengths)
         return ids, lengths
-
-    def check_sample(self, values: pa.Array, ids: Ids, lengths: Ids) -> int:
-        """Hold one text in a thousand, at least one, to SentencePiece; how many were compared."""
-        return compare_sample(ENGINE, self._processor, values, ids, lengths)
 
     def _encode_admitted(self, values: pa.Array) -> tuple[Ids, Ids]:
         """gigatoken's ids of texts that the pattern `_diverted` does not match."""
@@ -130,20 +122,21 @@ class GigatokenTokenizer(SentencePieceTokenizer):
         finally:
             self._idle.put(tokenizer)
         ends = np.asarray(encoded.offsets.data)
-        # uint32 below 2^31: the same bytes as int32.
+        # Ids are below 2^31, so that their bytes as uint32 are those of int32.
         ids = np.asarray(encoded.content.data)[ends[0] : ends[-1]].view(np.int32)
         return ids, np.diff(ends).astype(np.int32)
 
 
-def _open(json: bytes) -> Any:
-    # Imported here, so that only who chose the engine waits for it.
+def _open(json: bytes) -> gigatoken.Tokenizer:
+    # gigatoken is optional, and only the runs that chose it wait for its import.
     import gigatoken
 
     return gigatoken.Tokenizer.from_json(json)
 
 
-def _awkward(values: pa.Array) -> Any:
+def _awkward(values: pa.Array) -> awkward.Array:
     """The texts as gigatoken takes them without a copy: an awkward array over Arrow's buffers."""
+    # awkward is optional, as gigatoken is.
     import awkward
 
     text = np.frombuffer(values.buffers()[2], np.uint8)

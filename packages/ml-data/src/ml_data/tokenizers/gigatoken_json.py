@@ -21,7 +21,7 @@ _BYTE_PIECES = "<0x[0-9A-F]{2}>"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Conversion:
+class GigatokenConversion:
     """`json` for gigatoken; `diverted`, a pattern (RE2) of the texts that it may not encode;
     `symbols`, the user-defined symbols that the json expresses."""
 
@@ -30,7 +30,7 @@ class Conversion:
     symbols: list[str]
 
 
-def convert(facts: ModelFacts) -> Conversion:
+def convert(facts: ModelFacts) -> GigatokenConversion:
     """The conversion of a model that `sentencepiece_units.reason_against` admits.
 
     The ranks of the merges are the order of the normal pieces, so these must stand in the order of
@@ -52,7 +52,7 @@ def convert(facts: ModelFacts) -> Conversion:
         f"{re.escape(character)}{{{most + 1}}}" for character, most in runs.items() if most > 1
     ]
     document = _document(facts, pieces, merges)
-    return Conversion(json=document, diverted="|".join(patterns), symbols=symbols)
+    return GigatokenConversion(json=document, diverted="|".join(patterns), symbols=symbols)
 
 
 def _expressible_runs(user_defined: list[str], normal: list[str]) -> dict[str, int]:

@@ -1,8 +1,9 @@
-"""A `tokenizer.json`: the `tokenizers` library, which is the truth for such a file.
+"""A `tokenizer.json` encoded by the `tokenizers` library, the reference tokenizer of such a file.
 
-Special tokens in text stay text, unless `parse_special_tokens` asks for them; other added tokens
-always count. What the file stores of an earlier call (truncation, padding, dropout) is switched
-off, with a notice: a document is encoded whole, and always in the same way.
+Special tokens in text stay text, unless `parse_special_tokens` asks for them. Other added tokens
+always count as tokens. A file may store settings of an earlier call: truncation, padding, dropout.
+They are switched off, with a notice, so that a document is encoded whole and always to the same
+ids.
 """
 
 from __future__ import annotations
@@ -14,22 +15,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import orjson
-import pyarrow as pa
 import tokenizers
-from numpy.typing import NDArray
 
 from ml_data.errors import TokenizerError
-from ml_data.tokenizers.protocol import Frame, check_text, check_values, flatten
+from ml_data.tokenizers.base import TokenizerBase
+from ml_data.tokenizers.protocol import Frame, Ids, check_text, flatten
 from ml_data.tokenizers.recognize import read_file, refuse_lfs_pointer
-from ml_data.tokenizers.side_files import CONFIG, Claim, NamedToken, SideFiles
+from ml_data.tokenizers.side_files import CONFIG, NamedToken, SideFiles
 
 _BOM = b"\xef\xbb\xbf"
 _PROBE = "a"
 
 
-class HuggingFaceTokenizer:
+class HuggingFaceTokenizer(TokenizerBase):
     """The `tokenizers` library over one tokenizer.json, without added special tokens."""
 
     engine_name = "tokenizers"
@@ -37,25 +36,18 @@ class HuggingFaceTokenizer:
     has_own_frame = True
 
     def __init__(self, path: Path, *, parse_special_tokens: bool = False) -> None:
-        self.path = str(path)
+        super().__init__(str(path), parse_special_tokens=parse_special_tokens)
         raw = read_file(path)
         refuse_lfs_pointer(raw, path)
-        self._load(raw.removeprefix(_BOM), parse_special_tokens)
+        self._load(raw.removeprefix(_BOM))
         self.fingerprint = hashlib.sha256(raw).hexdigest()
 
-    def _load(self, raw: bytes, parse_special_tokens: bool) -> None:
-        self.parse_special_tokens = parse_special_tokens
-        self.notices: list[str] = []
-        self.eod_id: int | None = None
-        self.bos_id: int | None = None
-        self.eod_fault = self.bos_fault = ""
-        self.names_eod = False
-        self.frame: Frame = (), ()
+    def _load(self, raw: bytes) -> None:
         try:
             self._tokenizer = tokenizers.Tokenizer.from_buffer(raw)
         except Exception as error:
             raise TokenizerError(f"{self.path} is not a tokenizer.json: {error}") from error
-        self._tokenizer.encode_special_tokens = not parse_special_tokens
+        self._tokenizer.encode_special_tokens = not self.parse_special_tokens
         self._document: dict[str, Any] = _parse(raw)
         self._refuse_moved_tokens()
         self._switch_off_stored_calls()
@@ -174,14 +166,6 @@ class HuggingFaceTokenizer:
         text: str | None = self._tokenizer.id_to_token(token_id)
         return text
 
-    def own_claims(self, role: str) -> list[Claim]:
-        """A tokenizer.json does not say what its tokens are for."""
-        return []
-
-    def default_claims(self, role: str) -> list[Claim]:
-        """Nothing."""
-        return []
-
     def own_frame(self) -> Frame:
         """What the post-processor puts in front of and behind a text."""
         if not self._tokenizer.num_special_tokens_to_add(False):
@@ -199,22 +183,12 @@ class HuggingFaceTokenizer:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
-    def encode_batch(self, texts: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    def encode_batch(self, texts: Sequence[str]) -> tuple[Ids, Ids]:
         """(flat ids [sum(lengths)], lengths [len(texts)])."""
         for text in texts:
             check_text(text)
         encoded = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return flatten([encoding.ids for encoding in encoded])
-
-    def encode_arrow(self, values: pa.Array) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Like `encode_batch`, of an Arrow string array without nulls."""
-        return self.encode_batch(check_values(values).to_pylist())
-
-    def check_sample(
-        self, values: pa.Array, ids: NDArray[np.int32], lengths: NDArray[np.int32]
-    ) -> int:
-        """This engine is the truth: nothing to compare."""
-        return 0
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids`."""

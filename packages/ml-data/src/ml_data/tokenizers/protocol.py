@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -13,9 +13,14 @@ from numpy.typing import NDArray
 from ml_data.errors import TokenizerError
 
 if TYPE_CHECKING:
-    from ml_data.tokenizers.side_files import Claim
+    from ml_data.tokenizers.side_files import TokenClaim
 
+Ids = NDArray[np.int32]
+"""Token ids, or numbers of them: how many each text has."""
 Frame = tuple[tuple[int, ...], tuple[int, ...]]
+"""Ids in front of a text and behind it."""
+Role = Literal["eos", "bos"]
+"""What a token is for: `eos` ends a document, `bos` begins a text."""
 
 
 class Vocabulary(Protocol):
@@ -33,17 +38,23 @@ class Vocabulary(Protocol):
 
 
 class Tokenizer(Vocabulary, Protocol):
-    """Text to ids and back; rebuilt from its path in each worker.
+    """Text to ids and back. Each worker process builds its own from the path.
 
-    `engine_name` says what encodes; `releases_gil`, whether threads of one process gain from
-    `encode_arrow`. Every engine gives the truth's ids; one that is not itself the truth holds a
-    sample of each batch to the truth (`check_sample`, called by `encode_arrow`).
+    The reference tokenizer of a file is the library that the file was made for: SentencePiece for
+    a tokenizer.model, tokenizers for a tokenizer.json. Every engine gives the ids of the reference
+    tokenizer. An engine that is not the reference itself compares a sample of each batch with it
+    (`check_sample`, which `encode_arrow` calls).
 
-    `vocab_size` is the highest id plus one, so it counts holes. `eod_id` and `bos_id` are None
-    where no single id is known; `eod_fault` and `bos_fault` say why; `names_eod` is True where some
-    file names an end-of-document token, usable or not. `frame` holds the ids that
-    the tokenizer's own library puts in front of and behind a text; `encode` leaves them away.
-    `notices` are sentences for the user.
+    - `engine_name`: what encodes.
+    - `releases_gil`: whether several threads of one process encode faster than a single thread.
+    - `vocab_size`: the highest id plus 1; ids without a token count.
+    - `eod_id`, `bos_id`: None where no single id is known; `eod_fault` and `bos_fault` say why.
+    - `names_eod`: whether some file names an end-of-document token, usable or not.
+    - `own_claims`: what the model's own file says about a token.
+    - `default_claims`: what counts where no file says anything.
+    - `frame`: the ids that the tokenizer's library puts around a text; `encode` leaves them out.
+    - `has_own_frame`: whether the model's own file states the frame.
+    - `notices`: sentences for the user.
     """
 
     engine_name: str
@@ -58,14 +69,8 @@ class Tokenizer(Vocabulary, Protocol):
     has_own_frame: bool
     notices: list[str]
     fingerprint: str
-
-    def own_claims(self, role: str) -> list[Claim]:
-        """What the model's own file says about the token `eos` or `bos`."""
-        ...
-
-    def default_claims(self, role: str) -> list[Claim]:
-        """What counts where no file says anything."""
-        ...
+    own_claims: Mapping[Role, list[TokenClaim]]
+    default_claims: Mapping[Role, list[TokenClaim]]
 
     def own_frame(self) -> Frame:
         """Ids that the model's own file asks for in front of and behind a text."""
@@ -75,20 +80,19 @@ class Tokenizer(Vocabulary, Protocol):
         """Ids of one text."""
         ...
 
-    def encode_batch(self, texts: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    def encode_batch(self, texts: Sequence[str]) -> tuple[Ids, Ids]:
         """(flat ids [sum(lengths)], lengths [len(texts)])."""
         ...
 
-    def encode_arrow(self, values: pa.Array) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    def encode_arrow(self, values: pa.Array) -> tuple[Ids, Ids]:
         """Like `encode_batch`, of a string or large_string array without nulls."""
         ...
 
-    def check_sample(
-        self, values: pa.Array, ids: NDArray[np.int32], lengths: NDArray[np.int32]
-    ) -> int:
-        """Hold a few texts of an encoded batch to the truth; how many were compared.
+    def check_sample(self, values: pa.Array, ids: Ids, lengths: Ids) -> int:
+        """Compare a few texts of an encoded batch with the reference; how many were compared.
 
-        Raises TokenizerError naming the first text that differs. 0 where the engine is the truth.
+        0 where the engine is the reference tokenizer. Raises TokenizerError naming the first text
+        that differs.
         """
         ...
 
@@ -97,7 +101,7 @@ class Tokenizer(Vocabulary, Protocol):
         ...
 
 
-def flatten(ids: list[list[int]]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+def flatten(ids: list[list[int]]) -> tuple[Ids, Ids]:
     """(flat ids, lengths) of a list of lists."""
     lengths = np.fromiter(map(len, ids), np.int32, len(ids))
     flat = np.fromiter(chain.from_iterable(ids), np.int32, int(lengths.sum(dtype=np.int64)))

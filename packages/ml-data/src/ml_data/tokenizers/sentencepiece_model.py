@@ -1,4 +1,4 @@
-"""A `tokenizer.model`: SentencePiece itself, which is the truth for such a file.
+"""A `tokenizer.model` encoded by SentencePiece, the reference tokenizer of such a file.
 
 User-defined symbols in text are symbols; control tokens such as `[EOS]` in text stay text, unless
 `parse_special_tokens` asks for them: then they count as user-defined symbols do.
@@ -10,52 +10,45 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import sentencepiece
-from numpy.typing import NDArray
 
 from ml_data.errors import TokenizerError
+from ml_data.tokenizers.base import TokenizerBase
 from ml_data.tokenizers.model_facts import with_control_tokens_in_text
-from ml_data.tokenizers.protocol import Frame, check_text, check_values, flatten
+from ml_data.tokenizers.protocol import Ids, Role, check_text, check_values, flatten
 from ml_data.tokenizers.recognize import read_file, why_not_sentencepiece
-from ml_data.tokenizers.side_files import Claim, SideFiles
+from ml_data.tokenizers.side_files import SideFiles, TokenClaim
 
 
-class SentencePieceTokenizer:
+class SentencePieceTokenizer(TokenizerBase):
     """SentencePiece over one model file."""
 
     engine_name = "sentencepiece"
-    releases_gil = False
-    has_own_frame = False
 
     def __init__(self, path: Path, *, parse_special_tokens: bool = False) -> None:
-        self.path = str(path)
-        self.parse_special_tokens = parse_special_tokens
-        self.notices: list[str] = []
-        self.eod_fault = self.bos_fault = ""
-        self.names_eod = False
-        self.frame: Frame = (), ()
+        super().__init__(str(path), parse_special_tokens=parse_special_tokens)
         self._added: dict[int, str] = {}
         raw = read_file(path)
         self._processor = load_processor(raw, path)
         self.fingerprint = hashlib.sha256(raw).hexdigest()
         self.vocab_size: int = self._processor.vocab_size()
         eod, bos = self._processor.eos_id(), self._processor.bos_id()
-        self.eod_id: int | None = eod if eod >= 0 else None
-        self.bos_id: int | None = bos if bos >= 0 else None
-        # Kept, as a control token that counts in text is no control token to the library.
-        self._own = {"eos": self.eod_id, "bos": self.bos_id}
+        self.eod_id = eod if eod >= 0 else None
+        self.bos_id = bos if bos >= 0 else None
+        # Read before control tokens are made symbols below: then the library names none of them.
+        self.own_claims = _claims_of_model(path, {"eos": self.eod_id, "bos": self.bos_id})
         if parse_special_tokens:
             raw = with_control_tokens_in_text(raw)
             self._processor = load_processor(raw, path)
         self._raw = raw
 
     def add_tokens(self, side: SideFiles) -> None:
-        """Take note of tokens that files beside the model add to it; their ids count as ids.
+        """Record the tokens that files beside the model add to it: their ids are valid ids.
 
-        SentencePiece does not look for them in text, which a notice says. Raises TokenizerError
-        where a file and the model disagree about an id, or where text would have to be searched.
+        SentencePiece does not look for these tokens in text, which a notice says. Raises
+        TokenizerError where a file and the model disagree about an id, and where
+        `parse_special_tokens` asks for added tokens to be searched for in text.
         """
         size = self._processor.vocab_size()
         for token in side.added_tokens():
@@ -106,41 +99,22 @@ class SentencePieceTokenizer:
             return str(self._processor.id_to_piece(token_id))
         return self._added.get(token_id)
 
-    def own_claims(self, role: str) -> list[Claim]:
-        """The model's own end or beginning token."""
-        number = self._own[role]
-        return [] if number is None else [Claim(source=Path(self.path).name, ids=(number,))]
-
-    def default_claims(self, role: str) -> list[Claim]:
-        """Nothing beyond the model's own."""
-        return []
-
-    def own_frame(self) -> Frame:
-        """A model file asks for nothing around a text."""
-        return (), ()
-
     def encode(self, text: str) -> list[int]:
         """Ids of one text."""
         check_text(text)
         ids: list[int] = self._processor.encode(text)
         return ids
 
-    def encode_batch(self, texts: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    def encode_batch(self, texts: Sequence[str]) -> tuple[Ids, Ids]:
         """(flat ids [sum(lengths)], lengths [len(texts)])."""
         for text in texts:
             check_text(text)
         return flatten(self._processor.encode(list(texts), num_threads=1))
 
-    def encode_arrow(self, values: pa.Array) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    def encode_arrow(self, values: pa.Array) -> tuple[Ids, Ids]:
         """Like `encode_batch`, of an Arrow string array without nulls."""
         texts = check_values(values).to_pylist()
         return flatten(self._processor.encode(texts, num_threads=1))
-
-    def check_sample(
-        self, values: pa.Array, ids: NDArray[np.int32], lengths: NDArray[np.int32]
-    ) -> int:
-        """This engine is the truth: nothing to compare."""
-        return 0
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids`; an added token shows as its own text."""
@@ -153,6 +127,15 @@ class SentencePieceTokenizer:
             else:
                 run.append(number)
         return "".join((*parts, self._processor.decode(run)))
+
+
+def _claims_of_model(path: Path, ids: dict[Role, int | None]) -> dict[Role, list[TokenClaim]]:
+    """The model's own end and beginning tokens as claims."""
+    return {
+        role: [TokenClaim(source=path.name, ids=(token_id,))]
+        for role, token_id in ids.items()
+        if token_id is not None
+    }
 
 
 def load_processor(raw: bytes, path: Path) -> sentencepiece.SentencePieceProcessor:

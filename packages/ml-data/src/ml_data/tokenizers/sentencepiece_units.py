@@ -1,18 +1,20 @@
 """SentencePiece at ten times its speed: each distinct unit between two cuts is encoded once.
 
-Text is cut where its ids cannot change (`cuts`), units are looked up in a table (`unit_table`),
-those not seen before are encoded by SentencePiece itself, and the ids are put together by Arrow. So
-every id comes from the truth; what this module adds is that a unit's ids do
-not depend on its neighbours. That holds for the models that `reason_against` admits, and for every
-text: no text needs to be diverted. A sample of each batch is held to the truth all the same.
+1. `cuts` cuts a text into units, only where a cut cannot change its ids.
+2. `unit_table` looks the units up among those seen before.
+3. SentencePiece encodes the units that are new.
+4. Arrow puts the ids of all units together.
 
-Trade-off: memory for the units seen (bounded, about 150 MB at most), and text without any cut, such
-as one word of megabytes, costs what SentencePiece costs.
+So every id comes from SentencePiece. The method is exact if the ids of a unit do not depend on its
+neighbours, which holds for every text under the models that `reason_against` admits. A sample of
+each batch is compared with SentencePiece all the same.
+
+Trade-off: the units seen take memory (bounded, about 150 MB at most). Text without any cut, such as
+one word of megabytes, takes the time that SentencePiece takes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,16 +26,18 @@ from ml_data.arrow import integers, offsets_of, strings
 from ml_data.errors import TokenizerError
 from ml_data.tokenizers.cuts import Bytes, CutTable
 from ml_data.tokenizers.model_facts import NORMAL, UNUSED, USER_DEFINED, ModelFacts, read_facts
-from ml_data.tokenizers.protocol import check_text, check_values
-from ml_data.tokenizers.sample_check import compare_sample
-from ml_data.tokenizers.sentencepiece_model import SentencePieceTokenizer
+from ml_data.tokenizers.protocol import Ids, check_values
+from ml_data.tokenizers.sampled_engine import SampledEngine
 from ml_data.tokenizers.unit_table import UnitEncoder
 
-Ids = NDArray[np.int32]
-# Text handled at once: small enough for the processor's caches and for a bounded memory.
+# Text handled at once. Smaller windows look the same units up more often; larger ones leave the
+# processor's caches and need more memory.
 WINDOW_BYTES = 2 << 20
+# A text without a cut is encoded as a whole up to this size, which takes SentencePiece a minute.
 _LARGEST_WINDOW_BYTES = 1 << 28
-# Characters for private use; the first one that no piece holds stands before each unit.
+# Private-use characters. The first of them that no piece holds is the guard: it stands before a
+# unit that SentencePiece encodes, so that the library does not add its own dummy prefix to the
+# unit. The guard's ids are then cut off.
 _GUARDS = [chr(code) for code in (0x10FFFD, 0x10FFFC, 0xF8FF, 0xE000, 0xFFFFD)]
 
 
@@ -61,18 +65,17 @@ def reason_against(facts: ModelFacts) -> str | None:
 
 
 def _guard(facts: ModelFacts) -> str | None:
-    return next((one for one in _GUARDS if one.encode() not in facts.all_text), None)
+    return next((guard for guard in _GUARDS if guard.encode() not in facts.all_text), None)
 
 
 class NotAdmittedError(TokenizerError):
     """A model that this engine would encode wrongly."""
 
 
-class UnitTokenizer(SentencePieceTokenizer):
+class UnitTokenizer(SampledEngine):
     """SentencePiece over one admitted model file, through a table of units."""
 
     engine_name = "sentencepiece-units"
-    releases_gil = True
 
     def __init__(self, path: Path, *, parse_special_tokens: bool = False) -> None:
         super().__init__(path, parse_special_tokens=parse_special_tokens)
@@ -84,13 +87,6 @@ class UnitTokenizer(SentencePieceTokenizer):
         self._cuts = CutTable(in_text)
         self._units = UnitEncoder(self._processor, guard)
         self._prefix = " " if facts.add_dummy_prefix else ""
-        self.num_checked = 0
-
-    def encode_batch(self, texts: Sequence[str]) -> tuple[Ids, Ids]:
-        """(flat ids [sum(lengths)], lengths [len(texts)])."""
-        for text in texts:
-            check_text(text)
-        return self.encode_arrow(strings([text.encode() for text in texts]))
 
     def encode_arrow(self, values: pa.Array) -> tuple[Ids, Ids]:
         """Like `encode_batch`, of an Arrow string array without nulls."""
@@ -117,10 +113,6 @@ class UnitTokenizer(SentencePieceTokenizer):
         self.num_checked += self.check_sample(values, ids, lengths)
         return ids, lengths
 
-    def check_sample(self, values: pa.Array, ids: Ids, lengths: Ids) -> int:
-        """Hold one text in a thousand, at least one, to SentencePiece; how many were compared."""
-        return compare_sample(self.engine_name, self._processor, values, ids, lengths)
-
     def _encode_rows(self, rows: pa.Array) -> tuple[Ids, Ids]:
         """Ids and lengths of a few rows, none of them empty."""
         if self._prefix:
@@ -142,11 +134,12 @@ class UnitTokenizer(SentencePieceTokenizer):
         start, size = 0, WINDOW_BYTES
         while start < len(row):
             end = min(start + size, len(row))
-            while end < len(row) and row[end] & 0xC0 == 0x80:
+            while end < len(row) and row[end] & 0xC0 == 0x80:  # within a UTF-8 character
                 end += 1
             text = np.concatenate((np.frombuffer(prefix, np.uint8), row[start:end]))
             cut = self._cuts.cuts(text)
             if end < len(row):
+                # The end of the window is no cut: the text goes on there.
                 last = int(np.flatnonzero(cut[:-1])[-1])
                 if last == 0 and size < _LARGEST_WINDOW_BYTES:
                     size *= 2

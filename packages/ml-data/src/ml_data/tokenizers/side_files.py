@@ -41,7 +41,7 @@ class NamedToken:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Claim:
+class TokenClaim:
     """One file's word about a token: its text, or the ids that it may have."""
 
     source: str
@@ -69,17 +69,17 @@ class SideFiles:
         """A value of a file; None where the file or the value is missing."""
         return self._files.get(file, {}).get(name)
 
-    def claims(self, role: str) -> list[Claim]:
+    def claims(self, role: str) -> list[TokenClaim]:
         """What the files say about the token with the role `eos` or `bos`."""
         made = []
         for file in (CONFIG, MAP):
             text = self._token_text(file, f"{role}_token")
             if text:
-                made.append(Claim(source=f"{role}_token of {file}", text=text))
+                made.append(TokenClaim(source=f"{role}_token of {file}", text=text))
         for file in (MODEL_CONFIG, GENERATION):
             ids = self._ids(file, f"{role}_token_id")
             if ids:
-                made.append(Claim(source=f"{role}_token_id of {file}", ids=ids))
+                made.append(TokenClaim(source=f"{role}_token_id of {file}", ids=ids))
         return made
 
     def special_texts(self) -> dict[str, str]:

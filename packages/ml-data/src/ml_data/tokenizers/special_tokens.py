@@ -11,14 +11,21 @@ from dataclasses import dataclass
 
 from ml_data.errors import TokenizerError
 from ml_data.tokenizers.protocol import Tokenizer, Vocabulary
-from ml_data.tokenizers.side_files import CONFIG, GENERATION, MAP, MODEL_CONFIG, Claim, SideFiles
+from ml_data.tokenizers.side_files import (
+    CONFIG,
+    GENERATION,
+    MAP,
+    MODEL_CONFIG,
+    SideFiles,
+    TokenClaim,
+)
 
 # Classes of transformers that put the beginning token in front unless `add_bos_token` is false.
 _ADD_BOS_BY_DEFAULT = ("LlamaTokenizer", "CodeLlamaTokenizer", "GemmaTokenizer")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class TokenChoice:
     """The id of a role, or the reason why there is none."""
 
     id: int | None = None
@@ -38,18 +45,20 @@ def settle(
     tokenizer has no such token.
     """
     if eod_token is not None or eod_id is not None:
-        eod = Choice(id=_named_by_user(tokenizer, eod_token, eod_id))
+        eod = TokenChoice(id=_named_by_user(tokenizer, eod_token, eod_id))
     else:
-        claims = tokenizer.own_claims("eos") + side.claims("eos")
+        claims = tokenizer.own_claims.get("eos", []) + side.claims("eos")
         tokenizer.names_eod = bool(claims)
-        eod = choose("end-of-document", claims or tokenizer.default_claims("eos"), tokenizer)
+        eod = choose(
+            "end-of-document", claims or tokenizer.default_claims.get("eos", []), tokenizer
+        )
         if eod.id is None:
-            eod = Choice(fault=f"{eod.fault}. Name it with --eod-token TEXT or --eod-id N")
-    claims = tokenizer.own_claims("bos") + side.claims("bos")
-    bos = choose("beginning-of-text", claims or tokenizer.default_claims("bos"), tokenizer)
+            eod = TokenChoice(fault=f"{eod.fault}. Name it with --eod-token TEXT or --eod-id N")
+    claims = tokenizer.own_claims.get("bos", []) + side.claims("bos")
+    bos = choose("beginning-of-text", claims or tokenizer.default_claims.get("bos", []), tokenizer)
     prefix, suffix = _frame(tokenizer, side, bos)
     if len(prefix) == 1:
-        bos = Choice(id=prefix[0])
+        bos = TokenChoice(id=prefix[0])
     tokenizer.frame = prefix, suffix
     tokenizer.eod_id, tokenizer.eod_fault = eod.id, eod.fault
     tokenizer.bos_id, tokenizer.bos_fault = bos.id, bos.fault
@@ -61,11 +70,11 @@ def settle(
         )
 
 
-def choose(role: str, claims: Sequence[Claim], vocabulary: Vocabulary) -> Choice:
+def choose(role: str, claims: Sequence[TokenClaim], vocabulary: Vocabulary) -> TokenChoice:
     """The one id that all claims allow."""
     if not claims:
         names = f"{CONFIG}, {MAP}, {MODEL_CONFIG} nor {GENERATION}"
-        return Choice(
+        return TokenChoice(
             fault=f"{vocabulary.path} has no {role} token: neither it nor {names} names it"
         )
     allowed = []
@@ -76,26 +85,28 @@ def choose(role: str, claims: Sequence[Claim], vocabulary: Vocabulary) -> Choice
             if named is None:
                 others = [str(other) for other in claims if other is not claim]
                 also = f"; {others[0]}" if others else ""
-                return Choice(
+                return TokenChoice(
                     fault=f"{claim} for the {role} token, which {vocabulary.path} lacks{also}"
                 )
             ids = (named,)
         missing = [number for number in ids if vocabulary.token_of(number) is None]
         if len(missing) == len(ids):
-            return Choice(
+            return TokenChoice(
                 fault=f"{claim} for the {role} token, and {vocabulary.path} has no such id"
             )
         allowed.append((claim, {number for number in ids if number not in missing}))
     common = set.intersection(*(ids for _, ids in allowed))
     if len(common) == 1:
-        return Choice(id=common.pop())
+        return TokenChoice(id=common.pop())
     if common:
-        return Choice(fault=f"{claims[0]} for the {role} token: several, and no file picks one")
+        return TokenChoice(
+            fault=f"{claims[0]} for the {role} token: several, and no file picks one"
+        )
     first, first_ids = allowed[0]
     other, other_ids = next(
         ((claim, ids) for claim, ids in allowed[1:] if not ids & first_ids), allowed[-1]
     )
-    return Choice(
+    return TokenChoice(
         fault=f"the files disagree on the {role} token: {first} ({_list(first_ids)}), "
         f"{other} ({_list(other_ids)})"
     )
@@ -119,7 +130,7 @@ def _named_by_user(tokenizer: Tokenizer, token: str | None, number: int | None) 
 
 
 def _frame(
-    tokenizer: Tokenizer, side: SideFiles, bos: Choice
+    tokenizer: Tokenizer, side: SideFiles, bos: TokenChoice
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Ids in front of and behind each text when its own library is called as usual."""
     prefix, suffix = tokenizer.own_frame()

@@ -1,8 +1,8 @@
 """A folder that only transformers can read: vocab.json with merges.txt, vocab.txt, tiktoken files.
 
 transformers is an optional dependency and runs in a process of its own (`transformers_process`).
-What it makes of the folder is the truth: its ids are those of `AutoTokenizer` with special tokens
-in text left as text.
+It is the reference tokenizer of the folder: the ids are those of `AutoTokenizer`, with special
+tokens in text left as text.
 """
 
 from __future__ import annotations
@@ -16,20 +16,18 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
-
 from ml_data.errors import TokenizerError
+from ml_data.tokenizers.base import TokenizerBase
 from ml_data.tokenizers.huggingface_json import HuggingFaceTokenizer
-from ml_data.tokenizers.protocol import Frame, Tokenizer, check_text, check_values, flatten
+from ml_data.tokenizers.protocol import Frame, Ids, Role, Tokenizer, check_text, flatten
 from ml_data.tokenizers.recognize import TRANSFORMERS_EXTRA, read_file, vocabulary_files
-from ml_data.tokenizers.side_files import SIDE_FILES, Claim, SideFiles
+from ml_data.tokenizers.side_files import SIDE_FILES, SideFiles, TokenClaim
+from ml_data.tokenizers.transformers_process import Description
 
 ENGINE = "transformers"
 _START = (
@@ -48,14 +46,14 @@ def load_with_transformers(folder: Path, *, parse_special_tokens: bool) -> Token
     if importlib.util.find_spec("transformers") is None:
         names = ", ".join(path.name for path in vocabulary_files(folder)) or "its files"
         raise TokenizerError(f"{folder}: only transformers reads {names}: {TRANSFORMERS_EXTRA}")
-    process = _Process(folder, parse_special_tokens)
-    facts = process.facts
-    if "error" in facts:
+    process = _TransformersProcess(folder, parse_special_tokens)
+    description = process.description
+    if "error" in description:
         process.close()
-        raise TokenizerError(_explain(folder, facts["error"]))
-    if "json" in facts:
+        raise TokenizerError(_explain(folder, description["error"]))
+    if "json" in description:
         process.close()
-        return TransformersTokenizer(folder, facts, parse_special_tokens=parse_special_tokens)
+        return TransformersTokenizer(folder, description, parse_special_tokens=parse_special_tokens)
     return ServedTokenizer(folder, process, parse_special_tokens=parse_special_tokens)
 
 
@@ -76,22 +74,27 @@ def _explain(folder: Path, error: str) -> str:
 
 def _fingerprint(folder: Path) -> str:
     """sha256 of the names and bytes of all files that the ids may depend on."""
-    names = [path for path in (folder / name for name in SIDE_FILES) if path.is_file()]
-    whole = folder / "tokenizer.json"
-    names += [*vocabulary_files(folder), *([whole] if whole.is_file() else [])]
+    named = [folder / name for name in (*SIDE_FILES, "tokenizer.json")]
+    paths = {path for path in named if path.is_file()} | set(vocabulary_files(folder))
     digest = hashlib.sha256()
-    for path in sorted(set(names)):
+    for path in sorted(paths):
         digest.update(f"{path.name}\0".encode() + hashlib.sha256(read_file(path)).digest())
     return digest.hexdigest()
 
 
-def _default_claims(facts: dict[str, Any], role: str) -> list[Claim]:
-    number = facts[role]
-    return [] if number is None else [Claim(source=f"its {facts['class']}", ids=(number,))]
+def _claims_of_class(description: Description) -> dict[Role, list[TokenClaim]]:
+    """The end and beginning tokens that transformers' class names."""
+    source = f"its {description['class_name']}"
+    ids: dict[Role, int | None] = {"eos": description["eos"], "bos": description["bos"]}
+    return {
+        role: [TokenClaim(source=source, ids=(token_id,))]
+        for role, token_id in ids.items()
+        if token_id is not None
+    }
 
 
-class _Process:
-    """The process with transformers, and what it says about the folder."""
+class _TransformersProcess:
+    """The process with transformers, and its description of the folder's tokenizer."""
 
     def __init__(self, folder: Path, parse_special_tokens: bool) -> None:
         near, far = socket.socketpair()
@@ -103,12 +106,23 @@ class _Process:
                 env={**os.environ, **_ENVIRONMENT},
             )  # fmt: skip
         self._channel, self._lock = Connection(near.detach()), threading.Lock()
+        # Also when the tokenizer is garbage or Python ends: no process outlives its tokenizer.
         self.close = weakref.finalize(self, _end, self._process, self._channel)
-        self.facts: dict[str, Any] = self.ask(
+        self.description: Description = self._ask(
             {"folder": str(folder), "parse_special_tokens": parse_special_tokens}
         )
 
-    def ask(self, request: dict[str, Any]) -> Any:
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text."""
+        ids: list[list[int]] = self._ask({"texts": list(texts)})
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of `ids`."""
+        text: str = self._ask({"ids": [int(token_id) for token_id in ids]})
+        return text
+
+    def _ask(self, request: Mapping[str, object]) -> Any:
         """The answer to one request, from any thread."""
         try:
             with self._lock:
@@ -132,46 +146,37 @@ class TransformersTokenizer(HuggingFaceTokenizer):
     engine_name = ENGINE
 
     def __init__(
-        self, folder: Path, facts: dict[str, Any], *, parse_special_tokens: bool = False
+        self, folder: Path, description: Description, *, parse_special_tokens: bool = False
     ) -> None:
-        self.path, self._facts = str(folder), facts
-        self._load(facts["json"].encode(), parse_special_tokens)
+        # Not HuggingFaceTokenizer's own, which would read the folder as a tokenizer.json.
+        TokenizerBase.__init__(self, str(folder), parse_special_tokens=parse_special_tokens)
+        self._load(description["json"].encode())
         self.fingerprint = _fingerprint(folder)
+        self.default_claims = _claims_of_class(description)
 
     def add_tokens(self, side: SideFiles) -> None:
-        """transformers has applied the files beside the vocabulary already."""
-
-    def default_claims(self, role: str) -> list[Claim]:
-        """What transformers' class says."""
-        return _default_claims(self._facts, role)
+        """Nothing: transformers has applied the files beside the vocabulary."""
 
 
-class ServedTokenizer:
-    """A tokenizer of transformers that is written in Python, asked in its own process."""
+class ServedTokenizer(TokenizerBase):
+    """A tokenizer of transformers that is written in Python and runs in a process of its own."""
 
     engine_name = ENGINE
-    # One process answers all threads in turn: only worker processes, each with its own, gain.
+    # One process answers all threads in turn, so threads gain nothing. Worker processes do: each
+    # of them starts a process with transformers of its own.
     releases_gil = False
     has_own_frame = True
 
     def __init__(
-        self, folder: Path, process: _Process, *, parse_special_tokens: bool = False
+        self, folder: Path, process: _TransformersProcess, *, parse_special_tokens: bool = False
     ) -> None:
-        self.path, self._process, self._facts = str(folder), process, process.facts
-        self.parse_special_tokens = parse_special_tokens
-        self._ids: dict[str, int] = self._facts["vocabulary"]
-        self._texts = {number: text for text, number in self._ids.items()}
+        super().__init__(str(folder), parse_special_tokens=parse_special_tokens)
+        self._process = process
+        self._ids = process.description["vocabulary"]
+        self._texts = {token_id: text for text, token_id in self._ids.items()}
         self.vocab_size = max(self._texts, default=-1) + 1
         self.fingerprint = _fingerprint(folder)
-        self.notices: list[str] = []
-        self.eod_id: int | None = None
-        self.bos_id: int | None = None
-        self.eod_fault = self.bos_fault = ""
-        self.names_eod = False
-        self.frame: Frame = (), ()
-
-    def add_tokens(self, side: SideFiles) -> None:
-        """transformers has applied the files beside the vocabulary already."""
+        self.default_claims = _claims_of_class(process.description)
 
     def token_id(self, token: str) -> int | None:
         """Id of the token with exactly this text."""
@@ -181,42 +186,22 @@ class ServedTokenizer:
         """Text of a token; None where there is none."""
         return self._texts.get(token_id)
 
-    def own_claims(self, role: str) -> list[Claim]:
-        """The class's word counts only where no file says anything."""
-        return []
-
-    def default_claims(self, role: str) -> list[Claim]:
-        """What transformers' class says."""
-        return _default_claims(self._facts, role)
-
     def own_frame(self) -> Frame:
         """What the class puts in front of and behind a text."""
-        before, behind = self._facts["frame"]
+        before, behind = self._process.description["frame"]
         return tuple(before), tuple(behind)
 
     def encode(self, text: str) -> list[int]:
         """Ids of one text."""
         check_text(text)
-        ids: list[int] = self._process.ask({"texts": [text]})[0]
-        return ids
+        return self._process.encode([text])[0]
 
-    def encode_batch(self, texts: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    def encode_batch(self, texts: Sequence[str]) -> tuple[Ids, Ids]:
         """(flat ids [sum(lengths)], lengths [len(texts)])."""
         for text in texts:
             check_text(text)
-        return flatten(self._process.ask({"texts": list(texts)}))
-
-    def encode_arrow(self, values: pa.Array) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Like `encode_batch`, of an Arrow string array without nulls."""
-        return self.encode_batch(check_values(values).to_pylist())
-
-    def check_sample(
-        self, values: pa.Array, ids: NDArray[np.int32], lengths: NDArray[np.int32]
-    ) -> int:
-        """This engine is the truth: nothing to compare."""
-        return 0
+        return flatten(self._process.encode(texts))
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of `ids`."""
-        text: str = self._process.ask({"ids": [int(number) for number in ids]})
-        return text
+        return self._process.decode(ids)

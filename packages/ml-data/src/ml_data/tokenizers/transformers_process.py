@@ -1,11 +1,12 @@
-"""The process in which transformers reads a tokenizer's folder; the run itself never imports it.
+"""The process in which transformers reads a tokenizer's folder. The run itself never imports it.
 
-transformers imports torch where it is installed, which takes seconds and gigabytes that a tokenizer
-does not need. Here, in a process of its own, torch is hidden from it, and code from the folder is
-never run. Most tokenizers of transformers are a `tokenizers.Tokenizer` inside: that is handed over
-as JSON, and the process ends. Those written in Python are asked over the channel.
+transformers imports torch where torch is installed. That takes seconds and gigabytes which a
+tokenizer does not need. This process hides torch from transformers and never runs code from the
+folder. Most tokenizers of transformers hold a `tokenizers.Tokenizer`: the process hands it over as
+JSON and ends. A tokenizer that is written in Python stays here and answers over the channel.
 
-Messages are JSON. First request: {"folder", "parse_special_tokens"}; later {"texts"} or {"ids"}.
+Messages are JSON. The first request is {"folder", "parse_special_tokens"}, its answer a
+`Description`. Later requests are {"texts"} or {"ids"}.
 """
 
 from __future__ import annotations
@@ -13,10 +14,27 @@ from __future__ import annotations
 import json
 import sys
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _HIDDEN = ("torch", "tensorflow", "jax", "flax")
 _PROBE = "a"
+
+
+class Description(TypedDict, total=False):
+    """The answer to the first request: `error` alone, or the class with `json` or a vocabulary."""
+
+    error: str
+    class_name: str
+    eos: int | None
+    bos: int | None
+    json: str
+    """The whole tokenizer as a tokenizer.json, where it can be handed over."""
+    vocabulary: dict[str, int]
+    frame: tuple[list[int], list[int]]
+    """Ids in front of a text and behind it."""
 
 
 def main() -> int:
@@ -35,53 +53,50 @@ def serve(channel: Connection) -> None:
     split = not request["parse_special_tokens"]
     try:
         tokenizer = load(request["folder"])
-        answer = describe(tokenizer)
+        answer: Description = describe(tokenizer)
     except Exception as error:  # noqa: BLE001 - whatever transformers raises is the answer
         answer = {"error": " ".join(f"{type(error).__name__}: {error}".split())}
     channel.send_bytes(json.dumps(answer).encode())
     while "vocabulary" in answer:
         request = json.loads(channel.recv_bytes())
         if "texts" in request:
-            reply: Any = encode(tokenizer, request["texts"], split)
+            reply: object = encode(tokenizer, request["texts"], split)
         else:
             reply = tokenizer.decode(request["ids"], skip_special_tokens=False)
         channel.send_bytes(json.dumps(reply).encode())
 
 
-def load(folder: str) -> Any:
+def load(folder: str) -> PreTrainedTokenizerBase:
     """transformers' tokenizer of a folder, without torch, network or code from the folder."""
     for name in _HIDDEN:
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer  # after its heavy dependencies were hidden
 
     return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
-def describe(tokenizer: Any) -> dict[str, Any]:
-    """What the run has to know; `json` holds the whole tokenizer where it can be handed over."""
-    import transformers
-
-    facts = {
-        "class": type(tokenizer).__name__,
-        "version": transformers.__version__,
+def describe(tokenizer: PreTrainedTokenizerBase) -> Description:
+    """What the run has to know of a tokenizer."""
+    description: Description = {
+        "class_name": type(tokenizer).__name__,
         "eos": tokenizer.eos_token_id,
         "bos": tokenizer.bos_token_id,
     }
     whole = _as_json(tokenizer)
     if whole is not None:
-        return {**facts, "json": whole}
+        return {**description, "json": whole}
     plain = tokenizer(_PROBE, add_special_tokens=False)["input_ids"]
     framed = tokenizer(_PROBE)["input_ids"]
     start = next(
         (at for at in range(len(framed)) if plain and framed[at : at + len(plain)] == plain), 0
     )
-    frame = [framed[:start], framed[start + len(plain) :]]
-    return {**facts, "vocabulary": tokenizer.get_vocab(), "frame": frame}
+    frame = framed[:start], framed[start + len(plain) :]
+    return {**description, "vocabulary": tokenizer.get_vocab(), "frame": frame}
 
 
-def _as_json(tokenizer: Any) -> str | None:
+def _as_json(tokenizer: PreTrainedTokenizerBase) -> str | None:
     """The `tokenizers` JSON, if what is read back from it has the same ids."""
-    from tokenizers import Tokenizer
+    from tokenizers import Tokenizer  # transformers has imported it
 
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if not isinstance(backend, Tokenizer):
@@ -94,7 +109,7 @@ def _as_json(tokenizer: Any) -> str | None:
     return whole if back.get_vocab() == backend.get_vocab() else None
 
 
-def encode(tokenizer: Any, texts: list[str], split: bool) -> list[list[int]]:
+def encode(tokenizer: PreTrainedTokenizerBase, texts: list[str], split: bool) -> list[list[int]]:
     """Ids of each text, without the tokens that the library puts around it."""
     return [
         tokenizer(

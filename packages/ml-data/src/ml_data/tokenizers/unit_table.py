@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 
 from ml_data.arrow import integers
 from ml_data.tokenizers.cuts import Bytes
-from ml_data.tokenizers.protocol import flatten
+from ml_data.tokenizers.protocol import Ids, flatten
 
-Ids = NDArray[np.int32]
 Numbers = NDArray[np.uint64]
 Rows = NDArray[np.int64]
 MOST_UNITS, MOST_UNIT_BYTES = 1 << 19, 64 << 20
@@ -35,7 +34,7 @@ _SHIFTS = np.arange(64, -1, -8, dtype=np.uint64)
 _SHIFTS[0] = 0  # there is no empty unit
 
 
-class Keys:
+class UnitKeys:
     """Heads, tails and slots of the units between `positions` of a window of text.
 
     A number is up to 8 bytes, little endian, moved to the top. The head is a unit's first 8 bytes,
@@ -143,7 +142,7 @@ class UnitTable:
 
 
 def _numbers_of(unit: bytes) -> tuple[int, int]:
-    """Head and tail as `Keys` makes them."""
+    """Head and tail as `UnitKeys` makes them."""
     size = len(unit)
     if size > 2 * _KEY_BYTES or 0 in unit:
         return 0, 0
@@ -170,7 +169,7 @@ class UnitEncoder:
             if len(self.table.codes) > MOST_UNITS or self.table.num_bytes > MOST_UNIT_BYTES:
                 self.table = UnitTable()
             table = self.table
-        keys = Keys(text, positions)
+        keys = UnitKeys(text, positions)
         codes = table.slots.take(keys.slots)
         with self._lock:
             # Whoever wrote a code into a slot had the lock: its key is among these.
@@ -191,7 +190,7 @@ class UnitEncoder:
         )
 
     def _look_up(
-        self, table: UnitTable, text: Bytes, positions: Ids, rows: Rows, keys: Keys
+        self, table: UnitTable, text: Bytes, positions: Ids, rows: Rows, keys: UnitKeys
     ) -> Ids:
         """Codes of these units, by their bytes; new ones are encoded and added."""
         buffers = [None, pa.py_buffer(positions), pa.py_buffer(text)]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ml_data.documents.sources import Listing, resolve
+from ml_data.documents.sources import InputListing, resolve
 from ml_data.documents.sources.names import files_of_run
 from ml_data.errors import InputError
 
@@ -22,11 +22,11 @@ def make(folder: Path, *names: str) -> Path:
     return folder
 
 
-def read(listing: Listing, folder: Path) -> list[str]:
+def read(listing: InputListing, folder: Path) -> list[str]:
     return [os.path.relpath(source.name, folder) for source in listing.sources]
 
 
-def passed(listing: Listing, folder: Path) -> list[str]:
+def passed(listing: InputListing, folder: Path) -> list[str]:
     return [entry.name.removeprefix(f"{folder}/") for entry in listing.left_out]
 
 
@@ -246,7 +246,7 @@ def test_what_ml_data_wrote_is_no_input(tmp_path: Path) -> None:
     for given in (str(tmp_path), f"{tmp_path}/**/*.json*"):
         listing = resolve([given])
         assert read(listing, tmp_path) == ["a.jsonl", "mine.work/b.jsonl", "raw.json"]
-        tokens = passed(Listing(sources=[], left_out=[
+        tokens = passed(InputListing(sources=[], left_out=[
             entry for entry in listing.left_out if entry.reason == "token files"
         ]), tmp_path)  # fmt: skip
         assert tokens == (["o.bin", "o.idx"] if given == str(tmp_path) else [])

@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from ml_data.documents.sources.names import TABLE_LOGS
-from ml_data.documents.sources.source import Source
+from ml_data.documents.sources.source import SourceFile
 
 HIDDEN = "names that begin with . or _ are hidden or temporary"
 VISITED = "links to folders that are read already"
@@ -14,7 +14,7 @@ NO_FILE = "neither files nor folders"
 
 
 @dataclass(frozen=True, kw_only=True)
-class LeftOut:
+class LeftOutFile:
     """A file or folder (with a `/` at its end) that is not read, and why.
 
     `same_as` is the name under which the same file is read.
@@ -34,30 +34,30 @@ class LeftOut:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Candidate:
+class InputCandidate:
     """A file that an input names.
 
     `identity` is equal for two names of the same file. `is_named` is a file that was given itself,
     not below a folder or by a pattern; `is_link` a name that leads through a link to another one.
     """
 
-    source: Source
+    source: SourceFile
     identity: Hashable
     is_named: bool = False
     is_link: bool = False
 
 
 @dataclass(kw_only=True)
-class InputFiles:
+class InputCandidates:
     """The candidates of one input, and what its listing passed over.
 
     `listed` are the names of all files that were seen, selected or not: a file's neighbours tell
     what it is.
     """
 
-    candidates: list[Candidate] = field(default_factory=list)
+    candidates: list[InputCandidate] = field(default_factory=list)
     listed: set[str] = field(default_factory=set)
-    left_out: list[LeftOut] = field(default_factory=list)
+    left_out: list[LeftOutFile] = field(default_factory=list)
 
     def leave_out_hidden(self, name: str) -> None:
         """Record a hidden file or folder; the log of a table with what it means for the data."""
@@ -72,4 +72,4 @@ class InputFiles:
 
     def leave_out(self, name: str, reason: str, same_as: str | None = None) -> None:
         """Record a name that is not read."""
-        self.left_out.append(LeftOut(name=name, reason=reason, same_as=same_as))
+        self.left_out.append(LeftOutFile(name=name, reason=reason, same_as=same_as))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pyarrow import fs as arrow_fs
 
-from ml_data.documents.sources.files import NO_FILE, VISITED, Candidate, InputFiles
+from ml_data.documents.sources.files import NO_FILE, VISITED, InputCandidate, InputCandidates
 from ml_data.documents.sources.names import is_hidden, kind_of
 from ml_data.documents.sources.patterns import (
     has_wildcard,
@@ -23,14 +23,14 @@ from ml_data.documents.sources.patterns import (
     select,
     split_pattern,
 )
-from ml_data.documents.sources.source import Source
+from ml_data.documents.sources.source import SourceFile
 from ml_data.errors import InputError
 
 
-def list_local(given: str) -> InputFiles:
+def list_local(given: str) -> InputCandidates:
     """The files behind one path; none when there is nothing of that name."""
     path = str(Path(given)) + ("/" if given.endswith("/") and has_wildcard(given) else "")
-    files = InputFiles()
+    files = InputCandidates()
     # A file may be called `a[1].jsonl`: a name that exists is no pattern.
     if os.path.lexists(path) or not has_wildcard(path):
         if os.path.lexists(path):
@@ -45,7 +45,7 @@ def list_local(given: str) -> InputFiles:
 
 
 def _add_path(
-    files: InputFiles,
+    files: InputCandidates,
     path: str,
     pattern: list[str],
     *,
@@ -64,8 +64,10 @@ def _add_path(
         files.candidates.append(_candidate(path, facts, is_named=is_named, is_link=is_link))
 
 
-def _candidate(path: str, facts: os.stat_result, *, is_named: bool, is_link: bool) -> Candidate:
-    source = Source(
+def _candidate(
+    path: str, facts: os.stat_result, *, is_named: bool, is_link: bool
+) -> InputCandidate:
+    source = SourceFile(
         name=path,
         path=path,
         filesystem=arrow_fs.LocalFileSystem(),
@@ -76,7 +78,7 @@ def _candidate(path: str, facts: os.stat_result, *, is_named: bool, is_link: boo
     # Some network file systems number no files. Size and time guard against numbers used twice.
     number = (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns)
     identity: Hashable = number if facts.st_ino else os.path.realpath(path)
-    return Candidate(source=source, identity=identity, is_named=is_named, is_link=is_link)
+    return InputCandidate(source=source, identity=identity, is_named=is_named, is_link=is_link)
 
 
 def _stat(path: str) -> os.stat_result:
@@ -94,7 +96,7 @@ def _stat(path: str) -> os.stat_result:
         raise InputError(f"input {path}: {error.strerror}") from error
 
 
-def _entries(files: InputFiles, folder: str) -> list[os.DirEntry[str]]:
+def _entries(files: InputCandidates, folder: str) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder or ".") as entries:
             listed = sorted(entries, key=lambda entry: entry.name)
@@ -110,7 +112,7 @@ def _join(folder: str, name: str) -> str:
     return name if folder in ("", ".") else os.path.join(folder, name)
 
 
-def _walk(files: InputFiles, root: str, pattern: Sequence[str], *, is_link: bool) -> None:
+def _walk(files: InputCandidates, root: str, pattern: Sequence[str], *, is_link: bool) -> None:
     """Add the files below `root` that `pattern` (relative to it; empty for all) selects.
 
     Folders come before links to folders, so that a file has its real name where it has several,
@@ -155,7 +157,7 @@ def _is_asked_for(name: str, pattern: Sequence[str]) -> bool:
     return any(is_hidden(part) and fnmatchcase(name, part) for part in pattern)
 
 
-def _leave_out_hidden(files: InputFiles, path: str) -> None:
+def _leave_out_hidden(files: InputCandidates, path: str) -> None:
     """Name what may have held data: hidden files of another kind are of no interest."""
     if os.path.isdir(path):
         files.leave_out_hidden(f"{path}/")
@@ -164,7 +166,7 @@ def _leave_out_hidden(files: InputFiles, path: str) -> None:
 
 
 def _add_file(
-    files: InputFiles, path: str, root: str, pattern: Sequence[str], is_link: bool
+    files: InputCandidates, path: str, root: str, pattern: Sequence[str], is_link: bool
 ) -> None:
     selected = select(os.path.relpath(path, root or ".").split("/"), pattern)
     if selected is None or _is_gone_work(path):
@@ -179,7 +181,7 @@ def _add_file(
 
 
 def _expand(
-    files: InputFiles, base: str, pattern: list[str], *, is_link: bool
+    files: InputCandidates, base: str, pattern: list[str], *, is_link: bool
 ) -> Iterator[tuple[str, bool, list[str]]]:
     """(path, whether a link leads to it, rest of the pattern for the files below it).
 

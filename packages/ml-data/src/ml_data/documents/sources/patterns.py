@@ -17,7 +17,7 @@ WILDCARDS = frozenset("*?[")
 
 
 @dataclass(frozen=True)
-class Selected:
+class PatternMatch:
     """A file below a base is read, or it would be but for its `hidden`-th name."""
 
     hidden: int | None = None
@@ -40,16 +40,16 @@ def may_stand_for(name: str, part: str) -> bool:
     return not is_hidden(name) or is_hidden(part)
 
 
-def select(names: Sequence[str], pattern: Sequence[str]) -> Selected | None:
+def select(names: Sequence[str], pattern: Sequence[str]) -> PatternMatch | None:
     """Whether the file `names` (relative to the base) is selected; None when it does not match."""
     only_folders = bool(pattern) and pattern[-1] == ""
     parts = pattern[:-1] if only_folders else pattern
     taken = _taken(names, parts, hidden=False)
     if taken is not None and not (only_folders and taken == len(names)):
-        return Selected(_first_hidden(names, taken))
+        return PatternMatch(_first_hidden(names, taken))
     taken = _taken(names, parts, hidden=True)
     if taken is not None and not (only_folders and taken == len(names)):
-        return Selected(_first_hidden(names, 0))
+        return PatternMatch(_first_hidden(names, 0))
     return None
 
 

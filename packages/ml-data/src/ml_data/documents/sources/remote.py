@@ -17,10 +17,10 @@ from urllib.parse import parse_qs, quote
 
 from pyarrow import fs as arrow_fs
 
-from ml_data.documents.sources.files import NO_FILE, Candidate, InputFiles
+from ml_data.documents.sources.files import NO_FILE, InputCandidate, InputCandidates
 from ml_data.documents.sources.names import kind_of
 from ml_data.documents.sources.patterns import select, split_pattern
-from ml_data.documents.sources.source import Source, reporting_input
+from ml_data.documents.sources.source import SourceFile, reporting_input
 from ml_data.errors import InputError
 
 _ARROW_SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs")
@@ -36,7 +36,7 @@ def without_query(given: str) -> str:
     return _QUERY.split(given, maxsplit=1)[0] if "://" in given else given
 
 
-def list_remote(given: str) -> InputFiles:
+def list_remote(given: str) -> InputCandidates:
     """The objects behind one URI; none when there is nothing of that name."""
     scheme, _, rest = given.partition("://")
     scheme = _ALIASES.get(scheme.lower(), scheme.lower())
@@ -48,7 +48,7 @@ def list_remote(given: str) -> InputFiles:
     with reporting_input(lambda: f"input {without_query(given)}: cannot be listed", is_local=False):
         base, pattern = split_pattern(path)
         filesystem, root = _open_filesystem(f"{scheme}://{base}{mark}{query}", scheme)
-        store, listing = _Store(filesystem), _Listing(scheme, query)
+        store, listing = _RemoteStore(filesystem), _UriListing(scheme, query)
         # An object or folder may be called `a[1]`: a name that exists is no pattern.
         exact = store.find("/".join([root, *pattern]))
         if exact is not None and exact.is_file:
@@ -60,27 +60,27 @@ def list_remote(given: str) -> InputFiles:
     return listing.files
 
 
-def remote_state(source: Source) -> tuple[int, int]:
+def remote_state(source: SourceFile) -> tuple[int, int]:
     """(size in bytes, time of change in ns) of an object now, as when it was listed.
 
     Raises InputError when it is gone or cannot be asked for.
     """
     with reporting_input(lambda: f"input {source.name}", is_local=False):
-        info = _Store(source.filesystem).find(source.path)
+        info = _RemoteStore(source.filesystem).find(source.path)
     if info is None or not info.is_file:
         raise InputError(f"input {source.name} is gone")
     return info.size or 0, info.modified_ns
 
 
-class _Listing:
+class _UriListing:
     """Turns what a store lists into candidates."""
 
     def __init__(self, scheme: str, query: str) -> None:
-        self.files = InputFiles()
+        self.files = InputCandidates()
         self._scheme = scheme
         self._endpoint = parse_qs(query).get("endpoint_override", [""])[0]
 
-    def add_below(self, store: _Store, root: str, pattern: list[str]) -> None:
+    def add_below(self, store: _RemoteStore, root: str, pattern: list[str]) -> None:
         """Add what the pattern (empty for everything) selects below `root`."""
         one_level = len(pattern) == 1 and pattern[0] != "**"
         objects = self._one_level(store, root, pattern) if one_level else store.tree(root)
@@ -92,7 +92,7 @@ class _Listing:
         for folder in sorted(hidden_folders):
             self.files.leave_out_hidden(self._name(folder))
 
-    def _one_level(self, store: _Store, root: str, pattern: list[str]) -> list[_Object]:
+    def _one_level(self, store: _RemoteStore, root: str, pattern: list[str]) -> list[_RemoteEntry]:
         """The files in `root` and those below its folders that match; the rest is not listed."""
         objects = []
         for child in store.children(root):
@@ -108,7 +108,12 @@ class _Listing:
         return objects
 
     def _select(
-        self, store: _Store, info: _Object, root: str, pattern: list[str], hidden_folders: set[str]
+        self,
+        store: _RemoteStore,
+        info: _RemoteEntry,
+        root: str,
+        pattern: list[str],
+        hidden_folders: set[str],
     ) -> None:
         names = info.path.removeprefix(root).strip("/").split("/")
         selected = select(names, pattern)
@@ -131,7 +136,7 @@ class _Listing:
             return f"{self._scheme}://{path}"
         return path.partition("?")[0]
 
-    def add(self, store: _Store, info: _Object, *, is_named: bool) -> None:
+    def add(self, store: _RemoteStore, info: _RemoteEntry, *, is_named: bool) -> None:
         """Add an object."""
         name = self._name(info.path)
         if info.size is None:
@@ -139,7 +144,7 @@ class _Listing:
                 f"input {name}: the server does not tell its size, without which a run cannot be "
                 "cut into shards: download it first"
             )
-        source = Source(
+        source = SourceFile(
             name=name,
             path=info.path,
             filesystem=store.filesystem,
@@ -151,12 +156,12 @@ class _Listing:
         home: Hashable = handler.fs if handler is not None else (self._scheme, self._endpoint)
         # A server may read `in/./a` and `in/a` as one.
         identity = (home, posixpath.normpath(info.path))
-        candidate = Candidate(source=source, identity=identity, is_named=is_named)
+        candidate = InputCandidate(source=source, identity=identity, is_named=is_named)
         self.files.candidates.append(candidate)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Object:
+class _RemoteEntry:
     """What a file system says of one path; `size` is None where it does not know it."""
 
     path: str
@@ -166,7 +171,7 @@ class _Object:
     modified_ns: int
 
 
-class _Store:
+class _RemoteStore:
     """A file system with the three questions that a listing asks.
 
     fsspec's file systems are asked directly: its general listing, which Arrow would use, skips the
@@ -178,7 +183,7 @@ class _Store:
         handler = getattr(filesystem, "handler", None)
         self._opened = handler.fs if handler is not None else None
 
-    def find(self, path: str) -> _Object | None:
+    def find(self, path: str) -> _RemoteEntry | None:
         """The object or folder of exactly this name."""
         if self._opened is None:
             info = self.filesystem.get_file_info(path)
@@ -188,7 +193,7 @@ class _Store:
         except FileNotFoundError:
             return None
 
-    def children(self, folder: str) -> list[_Object]:
+    def children(self, folder: str) -> list[_RemoteEntry]:
         """What is directly in a folder; nothing when there is no such folder."""
         if self._opened is None:
             selector = arrow_fs.FileSelector(folder, allow_not_found=True)
@@ -201,7 +206,7 @@ class _Store:
         objects = map(_of_fsspec, facts)
         return [child for child in objects if child.path.strip("/") != folder.strip("/")]
 
-    def tree(self, folder: str) -> list[_Object]:
+    def tree(self, folder: str) -> list[_RemoteEntry]:
         """Everything below a folder."""
         if self._opened is None:
             selector = arrow_fs.FileSelector(folder, recursive=True, allow_not_found=True)
@@ -217,8 +222,8 @@ class _Store:
         return listed
 
 
-def _of_arrow(info: arrow_fs.FileInfo) -> _Object:
-    return _Object(
+def _of_arrow(info: arrow_fs.FileInfo) -> _RemoteEntry:
+    return _RemoteEntry(
         path=info.path,
         is_folder=info.type == arrow_fs.FileType.Directory,
         is_file=info.type == arrow_fs.FileType.File,
@@ -227,11 +232,11 @@ def _of_arrow(info: arrow_fs.FileInfo) -> _Object:
     )
 
 
-def _of_fsspec(facts: dict[str, Any]) -> _Object:
+def _of_fsspec(facts: dict[str, Any]) -> _RemoteEntry:
     modified = next((facts[key] for key in _MODIFIED if facts.get(key) is not None), 0.0)
     if isinstance(modified, datetime):
         modified = modified.timestamp()
-    return _Object(
+    return _RemoteEntry(
         path=facts["name"],
         is_folder=facts["type"] == "directory",
         is_file=facts["type"] == "file",

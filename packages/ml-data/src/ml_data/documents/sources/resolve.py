@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Container, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
-from ml_data.documents.sources.files import Candidate, InputFiles, LeftOut
+from ml_data.documents.sources.files import InputCandidate, InputCandidates, LeftOutFile
 from ml_data.documents.sources.local import list_local
 from ml_data.documents.sources.names import (
     is_facts,
@@ -23,7 +23,7 @@ from ml_data.documents.sources.names import (
     work_folder_of,
 )
 from ml_data.documents.sources.remote import list_remote, without_query
-from ml_data.documents.sources.source import Source, reporting_input
+from ml_data.documents.sources.source import SourceFile, reporting_input
 from ml_data.errors import InputError
 
 TOKENS = "token files"
@@ -41,11 +41,11 @@ _NAMES_IN_A_NOTICE = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Listing:
+class InputListing:
     """The files that a run reads, and what it leaves out of the folders and globs given."""
 
-    sources: list[Source]
-    left_out: list[LeftOut]
+    sources: list[SourceFile]
+    left_out: list[LeftOutFile]
 
     def notices(self) -> list[str]:
         """A sentence for each reason for which something is left out or empty."""
@@ -57,20 +57,17 @@ class Listing:
         return told + ([f"empty: {enumerate_names(empty)} ({EMPTY})"] if empty else [])
 
 
-def find_sources(inputs: Sequence[str]) -> list[Source]:
-    """The files that `inputs` name; see `resolve`."""
-    return resolve(inputs).sources
-
-
-def resolve(inputs: Sequence[str], is_own: Callable[[str], bool] = lambda path: False) -> Listing:
+def resolve(
+    inputs: Sequence[str], is_own: Callable[[str], bool] = lambda path: False
+) -> InputListing:
     """The files that `inputs` name. `is_own` tells the local paths that the run itself writes.
 
     Raises InputError for a missing path, a dangling link, a folder that cannot be listed or holds
     no data, an unknown ending, a file named by two inputs, inputs without a single byte.
     """
-    sources: list[Source] = []
-    left_out: list[LeftOut] = []
-    seen: dict[Hashable, _Seen] = {}
+    sources: list[SourceFile] = []
+    left_out: list[LeftOutFile] = []
+    seen: dict[Hashable, _ReadAs] = {}
     for given in inputs:
         files = _list(given)
         files.candidates.sort(key=lambda candidate: candidate.source.name.split("/"))
@@ -83,10 +80,10 @@ def resolve(inputs: Sequence[str], is_own: Callable[[str], bool] = lambda path: 
     if not any(source.num_bytes for source in sources):
         names = enumerate_names([source.name for source in sources])
         raise InputError(f"input {names} is empty (0 bytes): nothing to tokenize")
-    return Listing(sources=sources, left_out=left_out)
+    return InputListing(sources=sources, left_out=left_out)
 
 
-def _list(given: str) -> InputFiles:
+def _list(given: str) -> InputCandidates:
     if not given.strip():
         raise InputError(f"input {given!r}: a path was expected; is a variable of the shell empty?")
     scheme, mark, rest = given.partition("://")
@@ -97,13 +94,13 @@ def _list(given: str) -> InputFiles:
         return list_local(path)
 
 
-def _data_of(files: InputFiles, is_own: Callable[[str], bool]) -> list[Candidate]:
+def _data_of(files: InputCandidates, is_own: Callable[[str], bool]) -> list[InputCandidate]:
     """The candidates that may hold documents.
 
     Of the others, those that were named are an error, and the rest is left out.
     """
-    kept: list[Candidate] = []
-    unknown: list[Candidate] = []
+    kept: list[InputCandidate] = []
+    unknown: list[InputCandidate] = []
     work_folders: dict[str, None] = {}
     for candidate in files.candidates:
         source = candidate.source
@@ -133,7 +130,7 @@ def _data_of(files: InputFiles, is_own: Callable[[str], bool]) -> list[Candidate
     return kept
 
 
-def _check_named(source: Source, own: bool) -> None:
+def _check_named(source: SourceFile, own: bool) -> None:
     if own:
         raise InputError(
             f"input {source.name} belongs to the output of this very run: its own files are never "
@@ -145,7 +142,7 @@ def _check_named(source: Source, own: bool) -> None:
         )
 
 
-def _is_ours(source: Source, listed: Container[str]) -> bool:
+def _is_ours(source: SourceFile, listed: Container[str]) -> bool:
     if is_quarantine(source.name, listed):
         return True
     if not may_be_manifest(source.name, listed):
@@ -158,7 +155,7 @@ def _is_ours(source: Source, listed: Container[str]) -> bool:
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _ReadAs:
     """Under which name, and by which input, a file is read."""
 
     name: str
@@ -166,8 +163,11 @@ class _Seen:
 
 
 def _once(
-    files: InputFiles, candidates: list[Candidate], given: str, seen: dict[Hashable, _Seen]
-) -> list[Candidate]:
+    files: InputCandidates,
+    candidates: list[InputCandidate],
+    given: str,
+    seen: dict[Hashable, _ReadAs],
+) -> list[InputCandidate]:
     """Each file under one name, its own rather than that of a link; `seen` is brought up to date.
 
     Within one input, and where a link leads to it, a second name is left out. A file that two
@@ -192,13 +192,13 @@ def _once(
         else:
             kept.append(candidate)
     for candidate in kept:
-        seen[candidate.identity] = _Seen(candidate.source.name, given)
+        seen[candidate.identity] = _ReadAs(candidate.source.name, given)
     return kept
 
 
-def _refuse_revisions(given: str, candidates: list[Candidate]) -> None:
+def _refuse_revisions(given: str, candidates: list[InputCandidate]) -> None:
     """A cache of Hugging Face's hub keeps old revisions of a file beside the new one."""
-    first: dict[tuple[str, str], Candidate] = {}
+    first: dict[tuple[str, str], InputCandidate] = {}
     for candidate in candidates:
         match = _REVISION.match(candidate.source.name)
         if match is None:
@@ -213,7 +213,7 @@ def _refuse_revisions(given: str, candidates: list[Candidate]) -> None:
             )
 
 
-def _nothing_of(given: str, files: InputFiles) -> str:
+def _nothing_of(given: str, files: InputCandidates) -> str:
     reasons = [f"{entry} ({entry.reason})" for entry in files.left_out]
     passed = f"; not read: {enumerate_names(reasons)}" if reasons else ""
     return (

@@ -16,7 +16,7 @@ from ml_data.errors import InputError, MlDataError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class SourceFile:
     """One input file: `name` as people know it, `path` inside `filesystem`."""
 
     name: str
@@ -79,7 +79,7 @@ def reporting_input(what: Callable[[], str], *, is_local: bool) -> Iterator[None
         raise InputError(f"{what()}: {type(error).__name__}: {error}") from error
 
 
-def source_checksum(source: Source, which: str) -> str | None:
+def source_checksum(source: SourceFile, which: str) -> str | None:
     """sha256 of the file, where `which` (all, local, none) asks for it."""
     if which == "none" or (which == "local" and not source.is_local):
         return None
