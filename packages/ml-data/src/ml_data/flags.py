@@ -1,6 +1,6 @@
-"""A command line that loses nothing: flags given twice, flags that do not exist.
+"""A command line that refuses flags which are given twice or do not exist.
 
-argparse keeps the last of two values without a word, so that `--input a --input b` reads b alone.
+argparse keeps the last of two values without a word: `--input a --input b` would read b alone.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+from ml_data.nearest import did_you_mean
+
 _GIVEN = "flags_given"
 
 
 class FlagParser(argparse.ArgumentParser):
-    """A parser whose flags keep all values that they are given, or refuse the second."""
+    """A parser whose flags keep the values of all mentions, or refuse a second mention."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -23,7 +25,7 @@ class FlagParser(argparse.ArgumentParser):
 
 
 class StoreOnce(argparse.Action):
-    """Keep the values of every mention of a flag that takes several; refuse a second value else."""
+    """Add up the values of a flag that takes several; refuse a second mention of any other flag."""
 
     def __call__(
         self,
@@ -46,14 +48,14 @@ class StoreOnce(argparse.Action):
 
 
 def refuse_unknown_flags(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
-    """Name the flag that was meant, before argparse says that it is missing; exit code 2."""
-    import difflib
+    """Name the flag that was probably meant, and end the process with exit code 2.
 
+    argparse itself would complain of a missing flag first.
+    """
     for given in arguments:
         flag = given.split("=", 1)[0]
         if flag == "--":
             return
         if flag.startswith("--") and flag not in parser._option_string_actions:
-            near = difflib.get_close_matches(flag, parser._option_string_actions, 1)
-            hint = f": did you mean {near[0]}?" if near else ""
-            parser.error(f"unknown argument {flag}{hint}")
+            hint = did_you_mean(flag, parser._option_string_actions)
+            parser.error(f"unknown argument {flag}{hint and f': {hint}'}")

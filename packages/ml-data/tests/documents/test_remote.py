@@ -51,12 +51,12 @@ def test_s3(tmp_path: Path, options: Make, sample: Path, s3: str) -> None:
         (manifest,) = tokenize(options(*inputs, name=name, workers=2))
         found = files_of(tmp_path / "out" / f"{name}_text_document")
         assert {s: found[s] for s in (".bin", ".idx")} == {s: expected[s] for s in (".bin", ".idx")}
-        assert [one["path"] for one in manifest["inputs"]] == [
+        assert [entry.path for entry in manifest.inputs] == [
             "s3://data/in/a.parquet",
             "s3://data/in/b.jsonl",
         ]
-        assert [one["sha256"] for one in manifest["inputs"]] == [
-            one["sha256"] for one in local["inputs"]
+        assert [entry.sha256 for entry in manifest.inputs] == [
+            entry.sha256 for entry in local.inputs
         ]
 
 

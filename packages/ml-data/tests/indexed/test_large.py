@@ -58,7 +58,7 @@ def test_merge_and_split_beyond_2_to_the_31(tmp_path: Path) -> None:
     sparse_pair(tmp_path / "b", [LONG // 2, LONG // 2, 10], [2] * 10)
     before = psutil.Process().memory_info().rss
     manifest = merge([str(tmp_path / "a"), str(tmp_path / "b")], str(tmp_path / "c"))
-    assert manifest["num_tokens"] == 2 * LONG + 18 > 2**31
+    assert manifest.num_tokens == 2 * LONG + 18 > 2**31
     whole = ml_data.IndexedDataset(tmp_path / "c")
     assert [int(one) for one in whole.sequence_pointers] == [
         0, LONG, 2 * LONG, 2 * LONG + 16, 3 * LONG + 16, 4 * LONG + 16,
@@ -68,7 +68,7 @@ def test_merge_and_split_beyond_2_to_the_31(tmp_path: Path) -> None:
     del whole
     # The cut is the first document at or after that share.
     parts = split(str(tmp_path / "c"), str(tmp_path / "d"), [LONG + 4, LONG + 14])
-    assert [one["num_tokens"] for one in parts] == [LONG + 8, LONG + 10]
+    assert [part.num_tokens for part in parts] == [LONG + 8, LONG + 10]
     for name, number in (("a", 0), ("b", 1)):
         part = tmp_path / f"d.part-{number:05}-of-00002"
         assert layout.idx_path(part).read_bytes() == layout.idx_path(tmp_path / name).read_bytes()

@@ -14,7 +14,7 @@ def test_files_of_version_1(tokenizer_path: Path) -> None:
     assert report.is_sound, report.faults
     manifest = read_manifest(PREFIX)
     assert manifest is not None
-    assert manifest["ledger"]["documents_dropped"] == {"undecodable": 1}
+    assert manifest.ledger.documents_dropped == {"undecodable": 1}
     data = ml_data.IndexedDataset(PREFIX)
     assert data.document_indices.tolist() == [0, 1, 1, 2]
     assert [int(one[-1]) for one in data] == [2, 2]

@@ -59,8 +59,8 @@ def test_split_and_merge_are_inverse(tmp_path: Path, options: Make, sample: Path
     tokenize(options(sample))
     prefix = str(tmp_path / "out" / "p_text_document")
     made = split(prefix, str(tmp_path / "q"), [98, 1, 1])
-    assert sum(one["num_documents"] for one in made) == 953
-    assert 0.97 < made[0]["num_tokens"] / sum(one["num_tokens"] for one in made) < 0.99
+    assert sum(part.num_documents for part in made) == 953
+    assert 0.97 < made[0].num_tokens / sum(part.num_tokens for part in made) < 0.99
     parts = [str(tmp_path / f"q.part-0000{index}-of-00003") for index in range(3)]
     merge(parts, str(tmp_path / "back"))
     whole, back = files_of(prefix), files_of(tmp_path / "back")
@@ -75,7 +75,7 @@ def test_merge_keeps_empty_documents(tmp_path: Path, options: Make) -> None:
     prefixes = [str(tmp_path / "out" / f"{name}_text_document") for name in "ab"]
     manifest = merge(prefixes, str(tmp_path / "c"))
     assert IndexedDataset(tmp_path / "c").document_indices.tolist() == [0, 0, 1, 1, 1, 1, 2]
-    assert manifest["ledger"]["documents_empty"] == 4
+    assert manifest.ledger.documents_empty == 4
 
 
 def test_merge_refuses_what_does_not_fit(tmp_path: Path, options: Make, sample: Path) -> None:
@@ -104,7 +104,7 @@ def test_pairs_without_a_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[
     Path(f"{second}.json").write_text('{"text": "a raw corpus beside the pair"}\n')
     notices: list[str] = []
     manifest = merge([first, second], str(tmp_path / "m"), notice=notices.append)
-    assert "tokenizer" not in manifest
+    assert manifest.tokenizer is None
     assert "so the merge names none" in notices[0]
     assert ml_data.verify(tmp_path / "m").is_sound
     split(str(tmp_path / "m"), str(tmp_path / "s"), [1, 2])
@@ -125,15 +125,15 @@ def test_a_merge_claims_what_all_parts_share(tmp_path: Path, options: Make) -> N
     first, second = made("a"), made("b", on_error="skip")
     title, unknown = made("c", json_keys=("title",)), bare(tmp_path / "bare", 7)
     whole = merge([first, second], str(tmp_path / "ab"))
-    assert whole["tokenizer"]["fingerprint"]
-    assert whole["key"] == "text"
-    assert "on_error" not in whole["options"]
-    assert whole["options"]["append_eod"] is False
-    assert merge([first, title], str(tmp_path / "ac"))["key"] is None
+    assert whole.tokenizer.fingerprint
+    assert whole.key == "text"
+    assert "on_error" not in whole.options
+    assert whole.options["append_eod"] is False
+    assert merge([first, title], str(tmp_path / "ac")).key is None
     for parts in ([first, unknown], [unknown, first], [str(tmp_path / "mixed0"), first]):
         mixed = merge(parts, str(tmp_path / f"mixed{len(list(tmp_path.glob('mixed*.idx')))}"))
-        assert {"tokenizer", "options", "ledger"} & set(mixed) == set()
-        assert mixed["key"] is None
+        assert {"tokenizer", "options", "ledger"} & set(mixed.to_json()) == set()
+        assert mixed.key is None
 
 
 def test_a_pair_that_would_be_doubled_or_eaten(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_nested_column(
     (manifest,) = tokenize(options(path, json_keys=("doc.content.body",)))
     kept = [one for index, one in enumerate(expected) if index not in (3, 5)]
     assert documents(tmp_path / "out" / "p_doc.content.body_document") == kept
-    assert sum(manifest["ledger"]["documents_dropped"].values()) == 2
+    assert sum(manifest.ledger.documents_dropped.values()) == 2
 
 
 def test_several_keys_have_outputs_of_their_own(
@@ -110,7 +110,7 @@ def test_several_keys_have_outputs_of_their_own(
     manifests = tokenize(options(path, json_keys=("text", "other"), workers=2))
     assert documents(tmp_path / "out" / "p_text_document") == expected
     assert documents(tmp_path / "out" / "p_other_document") == expected[::-1][1:]
-    assert [one["ledger"]["documents_written"] for one in manifests] == [400, 399]
+    assert [manifest.ledger.documents_written for manifest in manifests] == [400, 399]
 
 
 def test_files_directories_and_globs_in_the_order_given(
@@ -157,7 +157,7 @@ def test_template_of_ones_own(tmp_path: Path, options: Make, tokenizer_path: Pat
         truth.encode("Q: a\nA: 1"),
         truth.encode("Q: c\nA: 3"),
     ]
-    assert manifest["ledger"]["documents_dropped"] == {"null": 1}
+    assert manifest.ledger.documents_dropped == {"null": 1}
 
 
 def test_empty_documents_keep_their_entry(tmp_path: Path, options: Make) -> None:
@@ -166,7 +166,7 @@ def test_empty_documents_keep_their_entry(tmp_path: Path, options: Make) -> None
     data = IndexedDataset(tmp_path / "out" / "p_text_document")
     assert data.document_indices.tolist() == [0, 0, 1, 1, 2, 2]
     assert [int(one[-1]) for one in data] == [2, 2]
-    assert manifest["ledger"]["documents_empty"] == 3
+    assert manifest.ledger.documents_empty == 3
 
 
 def test_widths_follow_megatrons_rule(tmp_path: Path, options: Make) -> None:

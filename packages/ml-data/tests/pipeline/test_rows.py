@@ -42,19 +42,19 @@ def test_quarantine_keeps_bad_rows_with_their_reason(
 ) -> None:
     path = write_lines(tmp_path / "a.jsonl", ROWS)
     (manifest,) = tokenize(options(path, workers=workers, batch_bytes=64, max_document_tokens=20))
-    ledger = manifest["ledger"]
-    assert ledger["documents_dropped"] == {"null": 1, "too_long": 1, "undecodable": 6}
-    assert (ledger["documents_in"], ledger["documents_written"]) == (10, 2)
-    assert ledger["documents_empty"] == 1
-    assert ledger["tokens_in"] == ledger["tokens_written"] + ledger["tokens_dropped"]
-    assert ledger["tokens_dropped"] > 20
+    ledger = manifest.ledger
+    assert ledger.documents_dropped == {"null": 1, "too_long": 1, "undecodable": 6}
+    assert (ledger.documents_in, ledger.documents_written) == (10, 2)
+    assert ledger.documents_empty == 1
+    assert ledger.tokens_in == ledger.tokens_written + ledger.tokens_dropped
+    assert ledger.tokens_dropped > 20
     quarantine = tmp_path / "out" / "p_text_document.quarantine.jsonl"
     rows = [json.loads(line) for line in quarantine.read_text().splitlines()]
     assert [row["row"] for row in rows] == [1, 2, 3, 4, 5, 6, 8, 9]
     assert rows[0]["raw"] == "{not json"
     assert rows[0]["source"] == str(path)
     assert "raw_base64" in rows[4]
-    assert quarantine.name in manifest["files"]
+    assert quarantine.name in manifest.files
 
 
 def test_stop_names_the_row_and_leaves_nothing(tmp_path: Path, options: Make) -> None:
@@ -67,7 +67,7 @@ def test_stop_names_the_row_and_leaves_nothing(tmp_path: Path, options: Make) ->
 def test_skip_counts_and_keeps_nothing(tmp_path: Path, options: Make) -> None:
     path = write_lines(tmp_path / "a.jsonl", ROWS)
     (manifest,) = tokenize(options(path, on_error="skip"))
-    assert sum(manifest["ledger"]["documents_dropped"].values()) == 7
+    assert sum(manifest.ledger.documents_dropped.values()) == 7
     assert not list((tmp_path / "out").glob("*quarantine*"))
 
 
@@ -78,15 +78,15 @@ def test_invalid_utf8_in_parquet(tmp_path: Path, options: Make) -> None:
     values = pa.Array.from_buffers(pa.string(), 3, raw.buffers())
     path = write_parquet(tmp_path / "a.parquet", {"text": values})
     (manifest,) = tokenize(options(path))
-    assert manifest["ledger"]["documents_dropped"] == {"undecodable": 1}
+    assert manifest.ledger.documents_dropped == {"undecodable": 1}
     assert IndexedDataset(tmp_path / "out" / "p_text_document").num_documents == 2
 
 
 def test_null_cells(tmp_path: Path, options: Make) -> None:
     path = write_parquet(tmp_path / "a.parquet", {"text": ["a", None, "b", None]})
     (manifest,) = tokenize(options(path))
-    assert manifest["ledger"]["documents_dropped"] == {"null": 2}
-    assert manifest["inputs"][0]["rows"] == 4
+    assert manifest.ledger.documents_dropped == {"null": 2}
+    assert manifest.inputs[0].num_rows == 4
 
 
 _JSON = st.recursive(
@@ -124,6 +124,6 @@ def test_a_template_shows_values_as_json_writes_them(tmp_path: Path, options: Ma
     data = IndexedDataset(tmp_path / "out" / "p_text_document")
     shown = [tokenizer.decode(one.tolist()) for one in data]
     assert shown == [str(10**30), "true", "0.5", "\n"]
-    assert manifest["ledger"]["documents_dropped"] == {"null": 1, "undecodable": 2}
+    assert manifest.ledger.documents_dropped == {"null": 1, "undecodable": 2}
     quarantine = (tmp_path / "out" / "p_text_document.quarantine.jsonl").read_text()
     assert "field 'n' holds a list, a text or number was expected" in quarantine

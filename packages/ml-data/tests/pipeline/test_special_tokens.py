@@ -55,9 +55,9 @@ def test_documents_are_framed(
     ]
     prefix = tmp_path / "out" / "p_text_document"
     assert sequences(prefix) == expected
-    assert manifest["num_documents"] == len(TEXTS)
-    assert manifest["options"]["add_bos"] is add_bos
-    assert manifest["ledger"]["tokens_written"] == sum(map(len, expected))
+    assert manifest.num_documents == len(TEXTS)
+    assert manifest.options["add_bos"] is add_bos
+    assert manifest.ledger.tokens_written == sum(map(len, expected))
     announced = any(f"<|begin_of_text|> ({begin}) in front" in notice for notice in notices)
     assert announced is not add_bos
     assert ml_data.verify(prefix, folder).is_sound
@@ -135,11 +135,12 @@ def test_verify_with_a_hole_in_the_vocabulary(tmp_path: Path, options: Make, lin
     (folder / "tokenizer.json").write_text(json.dumps(document))
     (manifest,) = tokenize(options(lines, tokenizer_name_or_path=str(folder)))
     prefix = tmp_path / "out" / "p_text_document"
-    assert manifest["dtype"] == "int32"
+    assert manifest.dtype == "int32"
     assert ml_data.verify(prefix).is_sound
     # A manifest of 1.0.0 counted the tokens; the tokenizer knows better.
-    manifest["tokenizer"]["vocab_size"] = 400
-    Path(f"{prefix}.json").write_text(json.dumps(manifest))
+    older = manifest.to_json()
+    older["tokenizer"]["vocab_size"] = 400
+    Path(f"{prefix}.json").write_text(json.dumps(older))
     assert not ml_data.verify(prefix).is_sound
     assert ml_data.verify(prefix, folder).is_sound
     Path(f"{prefix}.json").unlink()

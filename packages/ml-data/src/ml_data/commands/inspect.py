@@ -6,9 +6,11 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
+from ml_data.errors import MlDataError, UsageError
 from ml_data.terminal import printable, say, say_histogram
 
 if TYPE_CHECKING:
+    from ml_data.indexed.manifest import Manifest
     from ml_data.indexed.reader import IndexedDataset
     from ml_data.tokenizers import Tokenizer
 
@@ -26,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Inspect."""
-    from ml_data.errors import MlDataError, UsageError
+    # Imported here for start-up time: numpy, pyarrow and the tokenizers.
     from ml_data.indexed.manifest import known_manifest
     from ml_data.indexed.reader import IndexedDataset
     from ml_data.tokenizers import load_tokenizer
@@ -36,8 +38,8 @@ def run(args: argparse.Namespace) -> int:
             raise UsageError(f"--{name} {getattr(args, name)}: must be at least 0")
     data = IndexedDataset(args.prefix)
     manifest = known_manifest(data.prefix)
-    known = (manifest or {}).get("tokenizer", {})
-    path = args.tokenizer_name_or_path or known.get("path")
+    known = manifest.tokenizer if manifest else None
+    path = args.tokenizer_name_or_path or (known and known.path)
     tokenizer = None
     note = "no manifest names the tokenizer: give --tokenizer-name-or-path to see texts"
     if path:
@@ -59,9 +61,9 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def describe(data: IndexedDataset, manifest: dict[str, Any] | None) -> dict[str, Any]:
+def describe(data: IndexedDataset, manifest: Manifest | None) -> dict[str, Any]:
     """Counts, and a histogram of sequence lengths with powers of two as bounds."""
-    import numpy as np
+    import numpy as np  # for the reason given in `run`
 
     counts = np.zeros(33, np.int64)
     shortest, longest = None, 0
@@ -86,8 +88,8 @@ def describe(data: IndexedDataset, manifest: dict[str, Any] | None) -> dict[str,
         "longest": longest,
         "mean": round(data.num_tokens / max(len(data), 1), 1),
         "histogram": histogram,
-        "ledger": manifest.get("ledger") if manifest else None,
-        "tokenizer": manifest.get("tokenizer") if manifest else None,
+        "ledger": manifest and manifest.ledger and manifest.ledger.to_json(),
+        "tokenizer": manifest and manifest.tokenizer and manifest.tokenizer.to_json(),
     }
 
 

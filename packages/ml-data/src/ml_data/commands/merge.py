@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ml_data.errors import UsageError
 from ml_data.terminal import notice, say
+
+if TYPE_CHECKING:
+    from ml_data.indexed.manifest import Manifest
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Merge."""
+    # Imported here for start-up time: it brings numpy.
     from ml_data.pipeline.combine import merge, merge_tasks
 
     if args.tasks:
@@ -37,11 +42,11 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def show(manifests: list, folder: Path, as_json: bool) -> None:
+def show(manifests: list[Manifest], folder: Path, as_json: bool) -> None:
     """Print what was made: first the prefix, as training takes it."""
     if as_json:
-        say(json.dumps(manifests, indent=2))
+        say(json.dumps([manifest.to_json() for manifest in manifests], indent=2))
         return
     for manifest in manifests:
-        name = str(folder / next(iter(manifest["files"]))).removesuffix(".bin")
-        say(f"{name}: {manifest['num_documents']:,} documents, {manifest['num_tokens']:,} tokens")
+        name = str(folder / next(iter(manifest.files))).removesuffix(".bin")
+        say(f"{name}: {manifest.num_documents:,} documents, {manifest.num_tokens:,} tokens")

@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Split."""
+    # Imported here for start-up time: it brings numpy.
     from ml_data.pipeline.combine import split
 
     if (args.parts is None) == (args.fractions is None) or (args.parts or 1) < 1:

@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0 when every pair is sound, else 1."""
+    # Imported here for start-up time: it brings numpy and pyarrow.
     from ml_data.api import verify
 
     reports = [verify(prefix, args.tokenizer_name_or_path) for prefix in args.prefix]

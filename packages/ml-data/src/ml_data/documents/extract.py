@@ -9,7 +9,7 @@ import base64
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 import orjson
 import pyarrow as pa
@@ -23,13 +23,25 @@ from ml_data.documents.text_types import as_strings, is_number, is_utf8
 NULL, UNDECODABLE, TOO_LONG = "null", "undecodable", "too_long"
 
 
+class QuarantineRow(TypedDict, total=False):
+    """A row without a usable text: where it is, why, and what it holds."""
+
+    row: int
+    reason: str
+    """NULL, UNDECODABLE or TOO_LONG."""
+    detail: str
+    raw: object
+    raw_base64: str
+    """Instead of `raw`, for bytes that are not UTF-8."""
+
+
 @dataclass
 class ExtractedTexts:
-    """Texts of one output without nulls; `rows` are their row numbers, `bad` the others'."""
+    """Texts of an output without nulls, with their row numbers; `bad` are the other rows."""
 
     values: pa.Array
     rows: list[int] | range
-    bad: list[dict[str, Any]] = field(default_factory=list)
+    bad: list[QuarantineRow] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +160,7 @@ def _collect(
 ) -> ExtractedTexts:
     encoded: list[bytes] = []
     rows: list[int] = []
-    bad: list[dict[str, Any]] = []
+    bad: list[QuarantineRow] = []
     for row, cell in enumerate(cells, first_row):
         if skip_blank and not cell.strip():
             continue
@@ -170,9 +182,9 @@ def _collect(
     return ExtractedTexts(strings(encoded), rows, bad)
 
 
-def bad_row(row: int, reason: str, detail: str, raw: object) -> dict[str, Any]:
+def bad_row(row: int, reason: str, detail: str, raw: object) -> QuarantineRow:
     """An entry of the quarantine: what was there, as text or, where it is none, base64."""
-    entry: dict[str, Any] = {"row": row, "reason": reason, "detail": detail}
+    entry: QuarantineRow = {"row": row, "reason": reason, "detail": detail}
     if isinstance(raw, bytes):
         try:
             entry["raw"] = raw.decode("utf-8")

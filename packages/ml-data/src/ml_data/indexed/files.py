@@ -5,16 +5,14 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from ml_data.errors import OutputError
-
-Notice = Callable[[str], None]
-"""Takes a sentence for the user that is no error."""
+from ml_data.notices import Notice, ignore_notice
 
 BLOCK_BYTES = 1 << 20
 # CIFS, several FUSE file systems and old NFS servers answer fsync with these. Errors of the disk
@@ -41,11 +39,21 @@ class FileFacts:
     """Size and checksum of a file."""
 
     num_bytes: int
-    sha256: str
+    sha256: str | None
+    """None in a manifest that another program wrote."""
+    other: Mapping[str, object] = field(default_factory=dict)
+    """Facts that a newer version states."""
 
-    def to_dict(self) -> dict[str, int | str]:
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> FileFacts:
+        """An entry of the section `files` of a manifest."""
+        other = {name: value for name, value in values.items() if name not in ("bytes", "sha256")}
+        return cls(num_bytes=values["bytes"], sha256=values.get("sha256"), other=other)
+
+    def to_json(self) -> dict[str, object]:
         """As in a manifest."""
-        return {"bytes": self.num_bytes, "sha256": self.sha256}
+        checksum = {} if self.sha256 is None else {"sha256": self.sha256}
+        return {"bytes": self.num_bytes, **checksum, **self.other}
 
 
 @contextmanager
@@ -67,10 +75,6 @@ def checksum(path: Path, limit: int | None = None) -> hashlib._Hash:
             digest.update(block)
             left -= len(block)
     return digest
-
-
-def ignore_notice(text: str) -> None:
-    """For callers that tell nobody."""
 
 
 def sync_file(file: BinaryIO, notice: Notice = ignore_notice) -> None:

@@ -19,11 +19,10 @@ import json
 import os
 import stat
 from pathlib import Path
-from typing import Any
 
 from ml_data.errors import FormatError
 from ml_data.indexed import layout
-from ml_data.indexed.manifest import is_manifest, known_manifest, listed_bytes
+from ml_data.indexed.manifest import Manifest, is_manifest, known_manifest
 
 QUARANTINE = ".quarantine.jsonl"
 SUFFIXES = (".json", QUARANTINE, ".bin", ".idx")
@@ -51,7 +50,7 @@ def stranger(prefix: str | Path, suffix: str, sealed_idx: Path | None = None) ->
     if suffix == ".json":
         return None if is_manifest(path) else "it is not a manifest of ml-data"
     size, manifest = path.stat().st_size, _manifest_or_none(prefix)
-    stated = listed_bytes(manifest, suffix) if manifest else None
+    stated = manifest.listed_bytes(suffix) if manifest else None
     if size == stated:
         return None
     if suffix == QUARANTINE:
@@ -77,7 +76,7 @@ def _differs(size: int, stated: int | None, by: str) -> str:
     return f"it has {size} bytes, its {by} says {stated}: it was changed since it was made"
 
 
-def _manifest_or_none(prefix: str | Path) -> dict[str, Any] | None:
+def _manifest_or_none(prefix: str | Path) -> Manifest | None:
     try:
         return known_manifest(prefix)
     except FormatError:

@@ -19,14 +19,13 @@ from ml_data.indexed import layout
 from ml_data.indexed.files import (
     BLOCK_BYTES,
     FileFacts,
-    Notice,
     checksum,
     close_as_it_is,
-    ignore_notice,
     reporting_output,
     sync_file,
 )
 from ml_data.indexed.publication import temporary_path
+from ml_data.notices import Notice, ignore_notice
 
 LONGEST = int(np.iinfo(np.int32).max)
 """Most tokens of a sequence: the .idx keeps its length in 32 bits."""

@@ -2,25 +2,38 @@
 
 Every writer goes this way: tokenize, merge, split, and `IndexedDatasetWriter` from Python.
 
-    check      before the first byte: every final name is free, or its file may be replaced
+    begin      before the first byte: lock the work folder, and check that every final name is
+               free or that its file may be replaced
     (write)    everything lies under temporary names in the work folder
     publish    check again; remove the output that is replaced; rename, the .idx last
 
-A pair is valid when its .idx is there, so a reader never meets half of one. A process that dies in
-`publish` leaves the rest in the work folder: `publish` goes on from there.
+A pair is valid when its .idx is there, so a reader never meets half of a pair. A process that dies
+in `publish` leaves the rest in the work folder, and the next `publish` goes on from there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from ml_data.errors import OutputError
-from ml_data.indexed.files import Notice, ignore_notice, reporting_output, sync_directory
+from ml_data.indexed import layout
+from ml_data.indexed.files import (
+    FileFacts,
+    checksum,
+    reporting_output,
+    sync_directory,
+    sync_file,
+)
+from ml_data.indexed.manifest import Manifest
 from ml_data.indexed.ownership import QUARANTINE, SUFFIXES, exists, stranger
+from ml_data.indexed.work import WorkFolder
+from ml_data.notices import Notice, ignore_notice
 
-# The old .bin goes while the files that prove it to be our own are still there; the old .idx goes
-# last, as it is known by itself. So a removal that was cut off can be finished.
+# The order lets a later command finish a removal that was cut off. The .bin and the quarantine go
+# first, while the manifest and the index still prove that they are outputs of this package. The
+# .idx goes last, as its own header proves it.
 _REMOVED_IN_ORDER = (QUARANTINE, ".bin", ".json", ".idx")
 
 
@@ -39,12 +52,41 @@ class Publication:
         has_manifest: bool = True,
         notice: Notice = ignore_notice,
     ) -> None:
-        self._prefixes, self._work = [str(prefix) for prefix in prefixes], work
+        self._prefixes, self.work = [str(prefix) for prefix in prefixes], work
+        self._folder: WorkFolder | None = None
         self._overwrite, self._notice = overwrite, notice
         self._first = ".json" if has_manifest else ".bin"
-        # What was our own at the start stays so until it changes, also when the file that proved
-        # it, which an earlier process may have left in the work folder, is gone.
+        # A file that was once proved to be an output of this package stays so until it changes,
+        # also when the file that proved it is gone: `publish` removes them in turn.
         self._own: set[tuple[str, int, int, int]] = set()
+
+    def begin(self) -> None:
+        """Lock the work folder, check the final names, and remove what an earlier command left.
+
+        Raises OutputError where another command holds the folder or a name is taken.
+        """
+        folder = WorkFolder(self.work, self._notice)
+        try:
+            self.check()
+        except BaseException:
+            folder.leave()
+            raise
+        try:
+            folder.clear()
+        except BaseException:
+            folder.remove()
+            raise
+        self._folder = folder
+
+    def remove_work(self) -> None:
+        """Remove the work folder that `begin` locked, with all that lies in it."""
+        if self._folder is not None:
+            self._folder.remove()
+
+    def keep_work(self) -> None:
+        """Unlock the work folder that `begin` locked, and leave its files where they are."""
+        if self._folder is not None:
+            self._folder.release()
 
     def check(self) -> None:
         """Raise OutputError where a final name is taken by a file that may not be replaced."""
@@ -61,7 +103,25 @@ class Publication:
 
     def temporary(self, prefix: str | Path, suffix: str) -> Path:
         """Where the file `prefix` + `suffix` lies until it is published."""
-        return temporary_path(self._work, prefix, suffix)
+        return temporary_path(self.work, prefix, suffix)
+
+    def seal_quarantine(self, prefix: str | Path, file: BinaryIO) -> FileFacts | None:
+        """Complete the temporary quarantine `file`; None where it is empty, and then removed."""
+        temporary = self.temporary(prefix, QUARANTINE)
+        sync_file(file, self._notice)
+        size = file.tell()
+        file.close()
+        if size:
+            return FileFacts(num_bytes=size, sha256=checksum(temporary).hexdigest())
+        temporary.unlink()
+        return None
+
+    def write_manifest(self, prefix: str | Path, manifest: Manifest) -> None:
+        """Write the manifest under its temporary name."""
+        with reporting_output(layout.manifest_path(prefix)):
+            with self.temporary(prefix, ".json").open("wb") as file:
+                file.write(manifest.to_bytes())
+                sync_file(file, self._notice)
 
     def is_sealed(self) -> bool:
         """Whether every output is published, or has what it takes: for a run that goes on."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ml_data.errors import FormatError
 from ml_data.indexed.copy import IndexFile
 from ml_data.indexed.files import checksum
+from ml_data.indexed.manifest import Manifest
 
 _CHUNK = 1 << 20
 
@@ -37,7 +37,7 @@ class PairReport:
 
 def verify_pair(
     prefix: str | Path,
-    manifest: dict[str, Any] | None,
+    manifest: Manifest | None,
     fingerprint: str | None = None,
     id_bound: int | None = None,
 ) -> PairReport:
@@ -57,8 +57,8 @@ def verify_pair(
     report.num_tokens = index.bin_path.stat().st_size // index.dtype.itemsize
     _check_sequences(index, report)
     _check_documents(index, report)
-    if id_bound is None and manifest is not None and "tokenizer" in manifest:
-        id_bound = manifest["tokenizer"].get("vocab_size")
+    if id_bound is None and manifest is not None and manifest.tokenizer is not None:
+        id_bound = manifest.tokenizer.vocab_size
     _check_ids(index, report, id_bound)
     if manifest is not None:
         _check_manifest(Path(prefix), report, manifest, fingerprint)
@@ -67,22 +67,22 @@ def verify_pair(
 
 def _check_sequences(index: IndexFile, report: PairReport) -> None:
     report.checked.append("sequence lengths and offsets")
-    place = 0
+    end_byte = 0
     for at in range(0, index.num_sequences, _CHUNK):
         end = min(at + _CHUNK, index.num_sequences)
         sizes = index.lengths(at, end).astype(np.int64) * index.dtype.itemsize
         if sizes.min() <= 0:
             row = at + int(np.argmax(sizes <= 0))
             report.faults.append(f"{index.path}: sequence {row} has no positive length")
-        ends = np.cumsum(sizes) + place
+        ends = np.cumsum(sizes) + end_byte
         wrong = index.pointers(at, end) != ends - sizes
         if wrong.any():
             row = at + int(np.argmax(wrong))
             report.faults.append(f"{index.path}: sequence {row} does not follow the one before it")
-        place = int(ends[-1])
+        end_byte = int(ends[-1])
     size = index.bin_path.stat().st_size
-    if size != place:
-        report.faults.append(f"{index.bin_path} has {size} bytes, its index needs {place}")
+    if size != end_byte:
+        report.faults.append(f"{index.bin_path} has {size} bytes, its index needs {end_byte}")
 
 
 def _check_documents(index: IndexFile, report: PairReport) -> None:
@@ -115,27 +115,26 @@ def _check_ids(index: IndexFile, report: PairReport, size: int | None) -> None:
 
 
 def _check_manifest(
-    prefix: Path, report: PairReport, manifest: dict[str, Any], fingerprint: str | None
+    prefix: Path, report: PairReport, manifest: Manifest, fingerprint: str | None
 ) -> None:
     report.checked.append("checksums")
-    for name, facts in manifest["files"].items():
+    for name, facts in manifest.files.items():
         # A pair that was renamed keeps its manifest's suffixes.
         suffix = ".quarantine.jsonl" if name.endswith(".quarantine.jsonl") else Path(name).suffix
         path = Path(f"{prefix}{suffix}")
         if not path.is_file():
             report.faults.append(f"{path} is missing, its manifest lists it")
-        elif path.stat().st_size != facts["bytes"]:
+        elif path.stat().st_size != facts.num_bytes:
             report.faults.append(
-                f"{path} has {path.stat().st_size} bytes, its manifest says {facts['bytes']}"
+                f"{path} has {path.stat().st_size} bytes, its manifest says {facts.num_bytes}"
             )
-        elif checksum(path).hexdigest() != facts.get("sha256"):
+        elif checksum(path).hexdigest() != facts.sha256:
             report.faults.append(f"{path}: the checksum is not that of its manifest: changed")
     for name in ("num_documents", "num_sequences", "num_tokens", "dtype"):
-        if manifest.get(name) != getattr(report, name):
-            report.faults.append(
-                f"{prefix}.json: {name} is {manifest.get(name)}, found {getattr(report, name)}"
-            )
-    if fingerprint is not None and "tokenizer" in manifest:
+        stated, counted = getattr(manifest, name), getattr(report, name)
+        if stated != counted:
+            report.faults.append(f"{prefix}.json: {name} is {stated}, found {counted}")
+    if fingerprint is not None and manifest.tokenizer is not None:
         report.checked.append("tokenizer fingerprint")
-        if manifest["tokenizer"].get("fingerprint") != fingerprint:
+        if manifest.tokenizer.fingerprint != fingerprint:
             report.faults.append(f"{prefix} was made with another tokenizer than the one given")

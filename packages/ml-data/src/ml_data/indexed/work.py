@@ -13,7 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from ml_data.errors import OutputError
-from ml_data.indexed.files import Notice, ignore_notice, reporting_output
+from ml_data.indexed.files import reporting_output
+from ml_data.notices import Notice, ignore_notice
 
 JOURNAL = "journal.jsonl"
 _LOCK = "lock"

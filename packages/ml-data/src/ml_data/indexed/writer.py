@@ -9,7 +9,6 @@ last. An exception in the block removes what was written.
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from types import TracebackType
 
@@ -17,16 +16,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ml_data.errors import OutputError
-from ml_data.indexed.files import Notice
 from ml_data.indexed.pair_writer import LONGEST, PairWriter
 from ml_data.indexed.prefixes import output_prefix
 from ml_data.indexed.publication import Publication
-from ml_data.indexed.work import WorkFolder
-
-
-def warn(text: str) -> None:
-    """Pass a notice on as a Python warning."""
-    warnings.warn(text, stacklevel=4)
+from ml_data.notices import Notice, warn
 
 
 class IndexedDatasetWriter(PairWriter):
@@ -46,22 +39,16 @@ class IndexedDatasetWriter(PairWriter):
         and `overwrite` is given; where another process writes to `prefix`; for another `dtype`.
         """
         prefix = output_prefix(prefix, "prefix")
-        prefix = output_prefix(prefix, "prefix")
-        self._work = WorkFolder(Path(f"{prefix}.work"), on_notice)
+        work = Path(f"{prefix}.work")
         self._publication = Publication(
-            [prefix], self._work.path, overwrite=overwrite, has_manifest=False, notice=on_notice
+            [prefix], work, overwrite=overwrite, has_manifest=False, notice=on_notice
         )
+        self._publication.begin()
         self._is_open = True
         try:
-            self._publication.check()
+            super().__init__(prefix, dtype, work, notice=on_notice)
         except BaseException:
-            self._work.leave()
-            raise
-        try:
-            self._work.clear()
-            super().__init__(prefix, dtype, self._work.path, notice=on_notice)
-        except BaseException:
-            self._work.remove()
+            self._publication.remove_work()
             raise
 
     def add_document(self, ids: ArrayLike, lengths: ArrayLike) -> None:
@@ -137,15 +124,15 @@ class IndexedDatasetWriter(PairWriter):
         try:
             self._publication.publish()
         except BaseException:
-            self._work.release()
+            self._publication.keep_work()
             raise
-        self._work.remove()
+        self._publication.remove_work()
 
     def abort(self) -> None:
         """Remove what was written so far; nothing was under a final name."""
         self._is_open = False
         self.close()
-        self._work.remove()
+        self._publication.remove_work()
 
     def __enter__(self) -> IndexedDatasetWriter:
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -10,40 +11,44 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ml_data.documents.batch import Batch
-from ml_data.documents.extract import TOO_LONG, ExtractedTexts, bad_row, extract
+from ml_data.documents.extract import TOO_LONG, ExtractedTexts, QuarantineRow, bad_row, extract
 from ml_data.documents.template import get_template
 from ml_data.errors import TokenizerError
+from ml_data.pipeline.options import TokenizeOptions
 from ml_data.tokenizers import Tokenizer, load_tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncodingJob:
-    """All that a worker has to know, as JSON values."""
+    """What a worker has to know: the options, and what the run worked out from them."""
 
+    options: TokenizeOptions
     tokenizer_path: str
-    tokenizer_type: str
-    engine: str
-    parse_special_tokens: bool
-    keys: tuple[str, ...]
+    """The file that the run loaded, where the options name a folder."""
+    fingerprint: str
+    """Of the tokenizer that the run began with. The manifest states it."""
     dtype: str
     eod_id: int | None
+    """The id that ends documents; None writes none."""
     bos_id: int | None
-    template: str | None
-    max_document_tokens: int | None
-    fingerprint: str
-    """Of the tokenizer that the run began with; the manifest states it."""
+    """The id that begins documents; None writes none."""
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """For a worker in another process."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> EncodingJob:
+        """The job that `to_json` made these values of."""
+        return cls(**{**values, "options": TokenizeOptions(**values["options"])})
 
     def load(self) -> Tokenizer:
         """The tokenizer of this job; TokenizerError when its files are no longer the same."""
         tokenizer = load_tokenizer(
             self.tokenizer_path,
-            tokenizer_type=self.tokenizer_type,
-            engine=self.engine,
-            parse_special_tokens=self.parse_special_tokens,
+            tokenizer_type=self.options.tokenizer_type,
+            engine=self.options.engine,
+            parse_special_tokens=self.options.parse_special_tokens,
         )
         if tokenizer.fingerprint != self.fingerprint:
             raise TokenizerError(
@@ -55,19 +60,20 @@ class EncodingJob:
 
 @dataclass
 class EncodedBatch:
-    """One batch for one output: `ids` is flat [sum(lengths)], `lengths` [documents written]."""
+    """A batch for an output: `ids` is flat [sum(lengths)], `lengths` [documents written]."""
 
     ids: NDArray[np.integer]
     lengths: NDArray[np.int32]
     num_empty: int = 0
     tokens_dropped: int = 0
-    bad: list[dict[str, Any]] = field(default_factory=list)
+    bad: list[QuarantineRow] = field(default_factory=list)
 
 
 def encode_batch(batch: Batch, job: EncodingJob, tokenizer: Tokenizer) -> list[EncodedBatch]:
-    """One result per key of the job."""
-    template = get_template(job.template) if job.template else None
-    return [_encode(extract(batch, key, template), job, tokenizer) for key in job.keys]
+    """A result per key of the job."""
+    options = job.options
+    template = get_template(options.template) if options.template else None
+    return [_encode(extract(batch, key, template), job, tokenizer) for key in options.json_keys]
 
 
 def _encode(texts: ExtractedTexts, job: EncodingJob, tokenizer: Tokenizer) -> EncodedBatch:
@@ -75,10 +81,10 @@ def _encode(texts: ExtractedTexts, job: EncodingJob, tokenizer: Tokenizer) -> En
     ids, lengths = tokenizer.encode_arrow(texts.values)
     lengths = np.asarray(lengths, np.int32)
     dropped, bad = 0, texts.bad
-    if job.max_document_tokens is not None:
-        long = lengths > job.max_document_tokens
+    if job.options.max_document_tokens is not None:
+        long = lengths > job.options.max_document_tokens
         if long.any():
-            bad = sorted(bad + _too_long(texts, lengths, long, job), key=lambda one: one["row"])
+            bad = sorted(bad + _too_long(texts, lengths, long, job), key=lambda row: row["row"])
             dropped = int(lengths[long].sum(dtype=np.int64))
             ids, lengths = ids[~np.repeat(long, lengths)], lengths[~long]
     filled = lengths > 0
@@ -117,8 +123,8 @@ def _framed(
 
 def _too_long(
     texts: ExtractedTexts, lengths: NDArray[np.int32], long: NDArray[np.bool_], job: EncodingJob
-) -> list[dict[str, Any]]:
-    limit = job.max_document_tokens
+) -> list[QuarantineRow]:
+    limit = job.options.max_document_tokens
     return [
         bad_row(
             texts.rows[index],

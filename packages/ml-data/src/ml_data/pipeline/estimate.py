@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -12,15 +13,50 @@ from ml_data.documents.read import read_source
 from ml_data.documents.sources import enumerate_names
 from ml_data.errors import InputError
 from ml_data.indexed.publication import Publication
+from ml_data.notices import Notice
 from ml_data.pipeline.encode import encode_batch
 from ml_data.pipeline.options import TokenizeOptions
-from ml_data.pipeline.plan import OnNotice, TokenizePlan, make_plan
+from ml_data.pipeline.plan import TokenizePlan, make_plan
 from ml_data.pipeline.resume import finished_before
 
 _SAMPLED_FILES, _SAMPLED_BATCHES = 4, 2
 
 
-def estimate(options: TokenizeOptions, notice: OnNotice) -> dict[str, Any]:
+class EstimatedOutput(TypedDict):
+    """The expected size of an output."""
+
+    prefix: str
+    tokens: int
+    bin_bytes: int
+    idx_bytes: int
+
+
+class Estimate(TypedDict):
+    """What `--dry-run --json` prints."""
+
+    files: int
+    inputs: list[dict[str, str | int]]
+    left_out: list[dict[str, str]]
+    input_bytes: int
+    text_bytes: int
+    documents: int
+    seconds: float
+    dtype: str
+    engine: str
+    outputs: list[EstimatedOutput]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sample:
+    """What was encoded for an estimate; `tokens` per output, `seconds` of one worker."""
+
+    tokens: list[int]
+    num_bytes: int
+    num_documents: int
+    seconds: float
+
+
+def estimate(options: TokenizeOptions, notice: Notice) -> Estimate:
     """Facts from footers and from encoding a little of a few files; nothing is written."""
     plan = make_plan(options, notice)
     publication = Publication(plan.prefixes, plan.work, overwrite=options.overwrite)
@@ -30,9 +66,9 @@ def estimate(options: TokenizeOptions, notice: OnNotice) -> dict[str, Any]:
     dtype = np.dtype(plan.job.dtype)
     sampled = _sample(plan)
     text_bytes = _text_bytes(plan)
-    scale = text_bytes / max(sampled["bytes"], 1)
-    tokens = [round(count * scale) for count in sampled["tokens"]]
-    documents = round(sampled["documents"] * scale)
+    scale = text_bytes / max(sampled.num_bytes, 1)
+    tokens = [round(count * scale) for count in sampled.tokens]
+    documents = round(sampled.num_documents * scale)
     known_rows = [size.num_rows for size in plan.sizes]
     total = sum(source.num_bytes for source in plan.sources)
     if all(rows is not None for rows in known_rows) and options.num_tasks == 1:
@@ -44,7 +80,7 @@ def estimate(options: TokenizeOptions, notice: OnNotice) -> dict[str, Any]:
         "input_bytes": total,
         "text_bytes": text_bytes,
         "documents": documents,
-        "seconds": round(sampled["seconds"] * scale / options.workers, 1),
+        "seconds": round(sampled.seconds * scale / options.workers, 1),
         "dtype": dtype.name,
         "engine": plan.tokenizer.engine_name,
         "outputs": [
@@ -59,7 +95,8 @@ def estimate(options: TokenizeOptions, notice: OnNotice) -> dict[str, Any]:
     }
 
 
-def _sample(plan: TokenizePlan) -> dict[str, Any]:
+def _sample(plan: TokenizePlan) -> _Sample:
+    """Encode the first batches of a few files spread over the input."""
     step = max(1, len(plan.segments) // _SAMPLED_FILES)
     tokens = np.zeros(len(plan.prefixes), np.int64)
     num_bytes = documents = 0
@@ -87,9 +124,9 @@ def _sample(plan: TokenizePlan) -> dict[str, Any]:
             f"{names}: the first {documents:,} rows of the files hold no text, so nothing can be "
             f"estimated{why}"
         )
-    return {
-        "tokens": tokens.tolist(), "bytes": num_bytes, "documents": documents, "seconds": seconds,
-    }  # fmt: skip
+    return _Sample(
+        tokens=tokens.tolist(), num_bytes=num_bytes, num_documents=documents, seconds=seconds
+    )
 
 
 def _text_bytes(plan: TokenizePlan) -> int:
@@ -97,12 +134,12 @@ def _text_bytes(plan: TokenizePlan) -> int:
     total = 0
     for segment in plan.segments:
         known = plan.sizes[segment.file].text_bytes
-        # JSON compresses to a quarter, as a rule.
+        # JSON is known to compress to about a quarter of its size.
         total += 4 * plan.sources[segment.file].num_bytes if known is None else known
     return total // plan.options.num_tasks if plan.options.num_tasks > 1 else total
 
 
-def explain(facts: dict[str, Any]) -> str:
+def explain(facts: Estimate) -> str:
     """The facts for people."""
     lines = [f"input    {entry['path']} ({entry['bytes']:,} bytes)" for entry in facts["inputs"]]
     lines += [_passed_over(entry) for entry in facts["left_out"]]

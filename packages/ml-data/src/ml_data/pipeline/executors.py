@@ -1,8 +1,7 @@
 """Who encodes the batches: threads of this process, or worker processes behind threads.
 
-Results come back in the order of the batches, with a bounded number of batches in flight, so
-that the reader waits when the workers are busy. A result is held by `pending` alone and goes with
-it, so that a reader slower than the workers adds none. The first failure ends everything at once.
+Results come back in the order of the batches. The number of batches in flight is bounded, so the
+reader waits when the workers are busy. The first failure of any batch ends the run at once.
 """
 
 from __future__ import annotations
@@ -21,21 +20,22 @@ from ml_data.pipeline.plan import TokenizePlan
 from ml_data.pipeline.worker import WorkerProcess
 from ml_data.tokenizers import Tokenizer
 
-# Texts waiting or being encoded; one batch larger than this (a huge cell) goes through alone.
+# Bound on the texts that wait or are being encoded. A batch larger than this (a huge cell) goes
+# through alone.
 IN_FLIGHT_BYTES = 256 << 20
 
 BatchResult = tuple[Batch, list[EncodedBatch]]
 
 
 class Encoder(Protocol):
-    """Encodes one batch at a time."""
+    """Encodes a batch at a time."""
 
     def encode(self, batch: Batch) -> list[EncodedBatch]:
         """Results, one per key."""
         ...
 
     def close(self) -> None:
-        """Free what it holds."""
+        """Free its process or actor."""
         ...
 
 
@@ -50,7 +50,7 @@ class InProcessEncoder:
         return encode_batch(batch, self._job, self._tokenizer)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there is no process to end."""
 
 
 class LocalExecutor:
@@ -136,9 +136,10 @@ def make_executor(plan: TokenizePlan) -> LocalExecutor:
     A small input gets fewer workers: starting a process costs as much as encoding a mebibyte.
     """
     options, job = plan.options, plan.job
-    size = sum(plan.sources[one.file].num_bytes for one in plan.segments)
+    size = sum(plan.sources[segment.file].num_bytes for segment in plan.segments)
     workers = max(1, min(options.workers, -(-size // options.batch_bytes)))
     if options.executor == "ray":
+        # Imported here, as only the runs that ask for Ray need its module.
         from ml_data.pipeline.ray_worker import connect, make_ray_worker
 
         connect()

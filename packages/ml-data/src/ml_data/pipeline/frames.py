@@ -6,19 +6,23 @@ No pickle: a batch of text is an Arrow stream or the raw lines, a result is nump
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from ml_data.documents.batch import Batch, Position
 from ml_data.pipeline.encode import EncodedBatch
 
-Frame = tuple[dict[str, Any], list[Any]]
+Header = dict[str, Any]
+"""JSON values."""
+Frame = tuple[Header, Sequence[bytes | memoryview]]
 
 
-def send(channel: Connection, header: dict[str, Any], buffers: list[Any]) -> None:
+def send(channel: Connection, header: Header, buffers: Sequence[bytes | memoryview]) -> None:
     """Send one message."""
     header = {**header, "buffers": len(buffers)}
     channel.send_bytes(json.dumps(header).encode("utf-8"))
@@ -53,7 +57,7 @@ def unpack_batch(frame: Frame) -> Batch:
     header, buffers = frame
     columns = lines = None
     if header["is_lines"]:
-        lines = buffers[0]
+        lines = bytes(buffers[0])
     else:
         columns = pa.ipc.open_stream(buffers[0]).read_next_batch()
     return Batch(
@@ -70,17 +74,14 @@ def pack_results(results: list[EncodedBatch]) -> Frame:
     """The results of a batch as a message."""
     facts = [
         {
-            "dtype": one.ids.dtype.str,
-            "num_empty": one.num_empty,
-            "tokens_dropped": one.tokens_dropped,
-            "bad": one.bad,
+            "dtype": result.ids.dtype.str,
+            "num_empty": result.num_empty,
+            "tokens_dropped": result.tokens_dropped,
+            "bad": result.bad,
         }
-        for one in results
+        for result in results
     ]
-    buffers: list[Any] = []
-    for one in results:
-        buffers += [np.ascontiguousarray(one.ids).data.cast("B") if len(one.ids) else b""]
-        buffers += [np.ascontiguousarray(one.lengths).data.cast("B") if len(one.lengths) else b""]
+    buffers = [_bytes_of(array) for result in results for array in (result.ids, result.lengths)]
     return {"results": facts}, buffers
 
 
@@ -97,3 +98,8 @@ def unpack_results(frame: Frame) -> list[EncodedBatch]:
         )
         for index, facts in enumerate(header["results"])
     ]
+
+
+def _bytes_of(array: NDArray[np.integer]) -> bytes | memoryview:
+    """The bytes of an array, without a copy; an empty array has none to give a view of."""
+    return np.ascontiguousarray(array).data.cast("B") if len(array) else b""

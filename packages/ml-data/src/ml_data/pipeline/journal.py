@@ -9,20 +9,29 @@ Whether a run may go on from it is decided in `resume`.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from ml_data.documents.batch import Position
-from ml_data.indexed.files import (
-    Notice,
-    ignore_notice,
-    reporting_output,
-    sync_directory,
-    sync_file,
-)
+from ml_data.indexed.files import reporting_output, sync_directory, sync_file
+from ml_data.notices import Notice, ignore_notice
 
 FORMAT_VERSION = 2
+JournalEntry = dict[str, Any]
+"""The JSON values of a line, which another version of ml-data may have written."""
+
+
+class OutputState(TypedDict):
+    """How far an output has got at the end of a shard."""
+
+    written: dict[str, int]
+    """Fields of `WriterState`."""
+    ledger: dict[str, object]
+    quarantine_bytes: int
+
+
 _ENTRY_FIELDS = {"shard", "position", "outputs", "rows", "sealed"}
 
 
@@ -32,7 +41,7 @@ class ShardProgress:
 
     shard: int = 0
     position: Position = field(default_factory=Position)
-    outputs: list[dict[str, Any]] = field(default_factory=list)
+    outputs: list[OutputState] = field(default_factory=list)
     rows: dict[int, int] = field(default_factory=dict)
     sealed: bool = False
 
@@ -41,14 +50,16 @@ class RunJournal:
     """Append-only file of the shards of one run. `identity` is what that run is."""
 
     def __init__(
-        self, path: Path, identity: dict[str, Any], notice: Notice = ignore_notice
+        self, path: Path, identity: Mapping[str, object], notice: Notice = ignore_notice
     ) -> None:
         self._path, self._notice = path, notice
-        self.identity = json.loads(json.dumps({"format_version": FORMAT_VERSION, **identity}))
+        stated = {"format_version": FORMAT_VERSION, **identity}
+        # As JSON gives it back, so that it can be compared with what a journal holds.
+        self.identity: JournalEntry = json.loads(json.dumps(stated))
         self._size = 0
         self.num_shards = 0
 
-    def read_identity(self) -> dict[str, Any] | None:
+    def read_identity(self) -> JournalEntry | None:
         """What the run was that began the journal; None when there is none, or it is damaged."""
         if not self._path.is_file():
             return None
@@ -89,7 +100,7 @@ class RunJournal:
         return progress
 
     @staticmethod
-    def _parse(line: bytes) -> dict[str, Any] | None:
+    def _parse(line: bytes) -> JournalEntry | None:
         """The entry of a line; None for one that a crash cut off."""
         try:
             entry = json.loads(line) if line.endswith(b"\n") else None

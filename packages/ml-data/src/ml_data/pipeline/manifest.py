@@ -1,4 +1,4 @@
-"""P_text_document.json: what the pair beside it was made of, and with what.
+"""The manifest of an output of `ml-data tokenize`: what it was made of, and with what.
 
 Everything but the section `run` depends on the inputs, the options and the installed versions
 alone: any number of workers, kills and resumes gives the same bytes.
@@ -7,13 +7,13 @@ alone: any number of workers, kills and resumes gives the same bytes.
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
-import ml_data
+from ml_data import __version__
 from ml_data.indexed.files import FileFacts
-from ml_data.indexed.manifest import FORMAT, FORMAT_VERSION
+from ml_data.indexed.manifest import InputRecord, Manifest, TokenizerRecord
 from ml_data.pipeline.options import TokenizeOptions
 from ml_data.pipeline.output import TokenizeOutput
 from ml_data.pipeline.plan import TokenizePlan
@@ -25,43 +25,44 @@ _OPTIONAL = ("gigatoken", "transformers")
 
 
 def build_manifest(
-    options: TokenizeOptions,
+    plan: TokenizePlan,
     output: TokenizeOutput,
-    tokenizer: Tokenizer,
-    inputs: list[dict[str, Any]],
-    facts: dict[str, FileFacts],
-    run: dict[str, Any],
-) -> dict[str, Any]:
-    """The manifest of one output."""
+    inputs: list[InputRecord],
+    sealed: Mapping[str, FileFacts],
+    run: Mapping[str, object],
+) -> Manifest:
+    """The manifest of one output, whose `sealed` files are given by suffix."""
     name = Path(output.prefix).name
-    return {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "key": output.key,
-        "dtype": output.writer.dtype.name,
-        "num_documents": output.writer.num_documents,
-        "num_sequences": output.writer.num_sequences,
-        "num_tokens": output.writer.num_tokens,
-        "tokenizer": {
-            "path": str(options.tokenizer_name_or_path),
-            "type": options.tokenizer_type,
-            "vocab_size": tokenizer.vocab_size,
-            "eod_id": tokenizer.eod_id,
-            "fingerprint": tokenizer.fingerprint,
-            "engine": tokenizer.engine_name,
-        },
-        "options": options.that_shape_the_output(),
-        "ledger": output.ledger.to_dict(),
-        "inputs": inputs,
-        "files": {f"{name}{suffix}": one.to_dict() for suffix, one in facts.items()},
-        "versions": versions(tokenizer.engine_name),
-        "run": run,
-    }
+    return Manifest(
+        key=output.key,
+        dtype=output.writer.dtype.name,
+        num_documents=output.writer.num_documents,
+        num_sequences=output.writer.num_sequences,
+        num_tokens=output.writer.num_tokens,
+        tokenizer=_tokenizer_record(plan.options, plan.tokenizer),
+        options=plan.options.that_shape_the_output(),
+        ledger=output.ledger,
+        inputs=inputs,
+        files={f"{name}{suffix}": facts for suffix, facts in sealed.items()},
+        versions=versions(plan.tokenizer.engine_name),
+        run=run,
+    )
+
+
+def _tokenizer_record(options: TokenizeOptions, tokenizer: Tokenizer) -> TokenizerRecord:
+    return TokenizerRecord(
+        path=options.tokenizer_name_or_path,
+        type=options.tokenizer_type,
+        vocab_size=tokenizer.vocab_size,
+        eod_id=tokenizer.eod_id,
+        fingerprint=tokenizer.fingerprint,
+        engine=tokenizer.engine_name,
+    )
 
 
 def versions(engine: str = "") -> dict[str, str]:
     """This package, Python, and the libraries that the ids depend on, that of `engine` included."""
-    installed = {"ml-data": ml_data.__version__, "python": platform.python_version()}
+    installed = {"ml-data": __version__, "python": platform.python_version()}
     for name in (*_LIBRARIES, *(name for name in _OPTIONAL if name == engine)):
         try:
             installed[name] = metadata.version(name)
@@ -71,16 +72,19 @@ def versions(engine: str = "") -> dict[str, str]:
 
 
 def describe_inputs(
-    plan: TokenizePlan, end_rows: dict[int, int], checksums: dict[int, str | None]
-) -> list[dict[str, Any]]:
-    """The inputs as a manifest lists them; `rows` are those that this task read."""
-    first_rows = {one.file: one.start.row for one in plan.segments}
+    plan: TokenizePlan, end_rows: Mapping[int, int], checksums: Mapping[int, str | None]
+) -> list[InputRecord]:
+    """The inputs as a manifest lists them, with the rows that this task read.
+
+    `end_rows` and `checksums` are given by the index of the input.
+    """
+    first_rows = {segment.file: segment.start.row for segment in plan.segments}
     return [
-        {
-            "path": source.name,
-            "bytes": source.num_bytes,
-            "rows": end_rows[file] - first_rows.get(file, 0) if file in end_rows else 0,
-            "sha256": checksums.get(file),
-        }
+        InputRecord(
+            path=source.name,
+            num_bytes=source.num_bytes,
+            num_rows=end_rows[file] - first_rows.get(file, 0) if file in end_rows else 0,
+            sha256=checksums.get(file),
+        )
         for file, source in enumerate(plan.sources)
     ]

@@ -1,69 +1,151 @@
-"""What a run is asked to do; validated where it is stated."""
+"""What a run is asked to do. This dataclass is the only list of the options of `tokenize`.
+
+The command line takes its flags from the fields, `ml_data.tokenize` its keywords, and workers
+receive the object itself. The help text of a flag is the documentation of its field.
+"""
 
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Literal, TypedDict, get_args
 
 from ml_data.errors import UsageError
 from ml_data.indexed.prefixes import output_prefix
 
-ON_ERROR = ("skip", "quarantine", "stop")
-EXECUTORS = ("local", "ray")
-INPUT_CHECKSUMS = ("all", "local", "none")
+OnError = Literal["skip", "quarantine", "stop"]
+Executor = Literal["local", "ray"]
+InputChecksums = Literal["all", "local", "none"]
 # Input read between two entries of the journal. Smaller loses less to a kill and syncs more often.
 SHARD_BYTES = 16 << 20
-# Larger ones repeat more units, which the fast engine encodes once: 4 MiB gain a tenth.
+# Larger batches repeat more units, which the fast engine encodes once: 4 MiB gain a tenth over 1.
 BATCH_BYTES = 4 << 20
+# In the order in which manifests list them, which is part of the format.
+_SHAPING_NAMES = (
+    "tokenizer_type", "parse_special_tokens", "json_keys", "append_eod", "eod_token", "eod_id",
+    "add_bos", "template", "on_error", "max_document_tokens", "input_checksums",
+)  # fmt: skip
+_COUNTS = ("workers", "log_interval", "num_tasks", "batch_bytes", "shard_bytes")
+
+
+class Flag(TypedDict, total=False):
+    """How the command line shows a field; its name and type follow from the field."""
+
+    help: str
+    metavar: str
+    choices: tuple[str, ...]
+    second_name: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizeOptions:
-    """Options of `ml-data tokenize`; the names are those of the flags."""
+    """Options of `ml-data tokenize`, in the order of its help. Raises UsageError for bad values.
 
-    input: tuple[str, ...]
-    """Files, directories, globs or URIs, in the order in which they are read."""
-    tokenizer_name_or_path: str
-    """Directory or file of the tokenizer."""
-    output_prefix: str
-    """P of P_text_document.bin."""
-    tokenizer_type: str = "PretrainedFromHF"
-    engine: str = "auto"
-    """What encodes: auto, fast, sentencepiece, gigatoken, tokenizers, transformers."""
-    parse_special_tokens: bool = False
-    """Control tokens such as `[EOS]` in text count as tokens."""
-    json_keys: tuple[str, ...] = ("text",)
-    """Columns or keys, each with an output of its own; `a.b` is a field of a struct."""
-    append_eod: bool = False
-    """End each document that is not empty with the end-of-document id."""
-    eod_token: str | None = None
-    """The end-of-document token's text, where the tokenizer's files name none or disagree."""
-    eod_id: int | None = None
-    """The same by its id."""
-    add_bos: bool = False
-    """Begin each document that is not empty with the beginning-of-text id, e.g. that of `<s>`."""
-    template: str | None = None
-    """`alpaca` or a pattern over columns, instead of a single column."""
-    on_error: str = "quarantine"
-    """What happens to rows without a usable text."""
-    max_document_tokens: int | None = None
-    """Drop longer documents; None keeps all."""
-    workers: int = 4
-    log_interval: int = 1000
-    """Documents between two progress lines."""
-    executor: str = "local"
-    overwrite: bool = False
-    """Replace a finished output of another run."""
-    num_tasks: int = 1
-    task_index: int = 0
-    input_checksums: str = "all"
-    """Inputs whose sha256 the manifest records: all, local, none."""
-    batch_bytes: int = BATCH_BYTES
-    shard_bytes: int = SHARD_BYTES
+    `input` and `json_keys` take a single string or path as well as a sequence of them.
+    """
+
+    input: tuple[str, ...] = field(metadata=Flag(help="files, directories, globs or URIs"))
+    tokenizer_name_or_path: str = field(
+        metadata=Flag(
+            help="directory or file of the tokenizer", second_name="--tokenizer-model"
+        )
+    )  # fmt: skip
+    output_prefix: str = field(metadata=Flag(help="P of P_text_document.bin"))
+    tokenizer_type: str = field(
+        default="PretrainedFromHF",
+        metadata=Flag(help="PretrainedFromHF: the files of a release, as they are"),
+    )
+    json_keys: tuple[str, ...] = field(
+        default=("text",), metadata=Flag(help="columns, each with its own output")
+    )
+    append_eod: bool = field(
+        default=False, metadata=Flag(help="end documents with the end-of-document id")
+    )
+    eod_token: str | None = field(
+        default=None,
+        metadata=Flag(
+            help="end-of-document token, where the tokenizer's files don't agree on it",
+            metavar="TEXT",
+        ),
+    )
+    eod_id: int | None = field(
+        default=None, metadata=Flag(help="the same by its id", metavar="N")
+    )  # fmt: skip
+    add_bos: bool = field(
+        default=False,
+        metadata=Flag(help="begin documents with the beginning-of-text token, e.g. <s>"),
+    )
+    parse_special_tokens: bool = field(
+        default=False,
+        metadata=Flag(help="control tokens in text, such as [EOS], count as tokens"),
+    )
+    engine: str = field(
+        default="auto",
+        metadata=Flag(
+            help="auto (default), fast, sentencepiece, gigatoken (optional, by name only), "
+            "tokenizers, or transformers for folders that nothing else reads"
+        ),
+    )
+    workers: int = field(
+        default=4, metadata=Flag(help="threads or processes that encode (default 4)")
+    )
+    log_interval: int = field(
+        default=1000, metadata=Flag(help="documents between progress lines")
+    )  # fmt: skip
+    template: str | None = field(
+        default=None,
+        metadata=Flag(help="'alpaca' or a pattern such as 'Q: {question}\\nA: {answer}'"),
+    )
+    on_error: OnError = field(
+        default="quarantine",
+        metadata=Flag(
+            help="what to do with rows without a usable text (default: quarantine)",
+            choices=get_args(OnError),
+        ),
+    )
+    max_document_tokens: int | None = field(
+        default=None, metadata=Flag(help="drop longer documents")
+    )
+    input_checksums: InputChecksums = field(
+        default="all",
+        metadata=Flag(
+            help="inputs whose sha256 is recorded; remote ones are read once more for it",
+            choices=get_args(InputChecksums),
+        ),
+    )
+    shard_bytes: int = field(
+        default=SHARD_BYTES,
+        metadata=Flag(help="input between two journal entries: what a kill can cost"),
+    )
+    batch_bytes: int = field(
+        default=BATCH_BYTES, metadata=Flag(help="input that a worker takes at a time")
+    )
+    executor: Executor = field(
+        default="local",
+        metadata=Flag(
+            help="where workers are: on this machine, or actors of a Ray cluster",
+            choices=get_args(Executor),
+        ),
+    )
+    num_tasks: int = field(
+        default=1, metadata=Flag(help="cut the input into this many tasks")
+    )  # fmt: skip
+    task_index: int = field(
+        default=0,
+        metadata=Flag(
+            help="the task to do, from 0; when all are done: ml-data merge --tasks P"
+        ),
+    )  # fmt: skip
+    overwrite: bool = field(
+        default=False, metadata=Flag(help="replace the finished output of another command")
+    )
 
     def __post_init__(self) -> None:
-        # Frozen for everybody else.
+        # The object is frozen for everybody else.
+        object.__setattr__(self, "input", _as_tuple(self.input))
+        object.__setattr__(self, "json_keys", _as_tuple(self.json_keys))
         object.__setattr__(self, "output_prefix", output_prefix(self.output_prefix))
         tokenizer = os.path.expanduser(self.tokenizer_name_or_path)
         object.__setattr__(self, "tokenizer_name_or_path", tokenizer)
@@ -71,19 +153,8 @@ class TokenizeOptions:
             raise UsageError("--input: name at least one file, directory, glob or URI")
         if not self.json_keys or len(set(self.json_keys)) != len(self.json_keys):
             raise UsageError(f"--json-keys {' '.join(self.json_keys)}: give each key once")
-        for name in ("workers", "log_interval", "num_tasks", "batch_bytes", "shard_bytes"):
-            if getattr(self, name) < 1:
-                flag = name.replace("_", "-")
-                raise UsageError(f"--{flag} {getattr(self, name)}: must be at least 1")
-        if self.on_error not in ON_ERROR:
-            raise UsageError(f"--on-error {self.on_error}: choose from {', '.join(ON_ERROR)}")
-        if self.executor not in EXECUTORS:
-            raise UsageError(f"--executor {self.executor}: choose from {', '.join(EXECUTORS)}")
-        if self.input_checksums not in INPUT_CHECKSUMS:
-            raise UsageError(
-                f"--input-checksums {self.input_checksums}: choose from "
-                f"{', '.join(INPUT_CHECKSUMS)}"
-            )
+        self._check_counts()
+        self._check_choices()
         if not 0 <= self.task_index < self.num_tasks:
             raise UsageError(
                 f"--task-index {self.task_index}: with --num-tasks {self.num_tasks} it must be "
@@ -94,6 +165,17 @@ class TokenizeOptions:
             raise UsageError(f"--max-document-tokens {self.max_document_tokens}: at least 1")
         if self.template is not None and self.json_keys != ("text",):
             raise UsageError("--template makes the one output 'text': leave --json-keys away")
+
+    def _check_counts(self) -> None:
+        for name in _COUNTS:
+            if getattr(self, name) < 1:
+                raise UsageError(f"{flag_of(name)} {getattr(self, name)}: must be at least 1")
+
+    def _check_choices(self) -> None:
+        for name in ("on_error", "executor", "input_checksums"):
+            value, choices = getattr(self, name), flags()[name]["choices"]
+            if value not in choices:
+                raise UsageError(f"{flag_of(name)} {value}: choose from {', '.join(choices)}")
 
     def _check_eod(self) -> None:
         if self.eod_token is not None and self.eod_id is not None:
@@ -106,11 +188,21 @@ class TokenizeOptions:
         if self.eod_id is not None and self.eod_id < 0:
             raise UsageError(f"--eod-id {self.eod_id}: ids begin at 0")
 
-    def that_shape_the_output(self) -> dict[str, Any]:
+    def that_shape_the_output(self) -> dict[str, object]:
         """Options on which the bytes depend, for the journal and the manifest."""
-        names = (
-            "json_keys", "append_eod", "template", "on_error", "max_document_tokens",
-            "tokenizer_type", "input_checksums", "parse_special_tokens", "eod_token", "eod_id",
-            "add_bos",
-        )  # fmt: skip
-        return {name: value for name, value in asdict(self).items() if name in names}
+        values = asdict(self)
+        return {name: values[name] for name in _SHAPING_NAMES}
+
+
+def _as_tuple(values: str | Path | Iterable[str | Path]) -> tuple[str, ...]:
+    return (str(values),) if isinstance(values, (str, Path)) else tuple(map(str, values))
+
+
+def flags() -> dict[str, Flag]:
+    """How the command line shows each option, by its name."""
+    return {option.name: Flag(**option.metadata) for option in fields(TokenizeOptions)}  # type: ignore[typeddict-item]
+
+
+def flag_of(name: str) -> str:
+    """The flag of an option: `--on-error` of `on_error`."""
+    return f"--{name.replace('_', '-')}"

@@ -1,54 +1,49 @@
-"""One output of a run: P_key_document and its quarantine, ledger and manifest."""
+"""An output of a run: the pair P_key_document, its quarantine and its ledger."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ml_data.errors import InputError
-from ml_data.indexed import layout
-from ml_data.indexed.files import (
-    FileFacts,
-    Notice,
-    checksum,
-    close_as_it_is,
-    ignore_notice,
-    reporting_output,
-    sync_file,
-)
+from ml_data.indexed.files import FileFacts, close_as_it_is, reporting_output, sync_file
+from ml_data.indexed.ledger import OutputLedger
 from ml_data.indexed.ownership import QUARANTINE, quarantine_path
 from ml_data.indexed.pair_writer import PairWriter, WriterState, temporary_files
-from ml_data.indexed.publication import temporary_path
+from ml_data.indexed.publication import Publication, temporary_path
+from ml_data.notices import Notice, ignore_notice
 from ml_data.pipeline.encode import EncodedBatch
-from ml_data.pipeline.ledger import OutputLedger
+from ml_data.pipeline.journal import OutputState
+from ml_data.pipeline.options import OnError
 
 
 class TokenizeOutput:
-    """Takes results in order; everything lies in the work folder until it is published."""
+    """Appends results in order, to temporary files in the work folder of `publication`."""
 
     def __init__(
         self,
         prefix: str,
         key: str,
         dtype: np.dtype,
-        work: Path,
-        on_error: str,
-        state: dict[str, Any] | None = None,
+        publication: Publication,
+        on_error: OnError,
+        state: OutputState | None = None,
         notice: Notice = ignore_notice,
     ) -> None:
+        """`state` is what an earlier process recorded, to go on from there."""
         self.prefix, self.key, self._on_error, self._notice = prefix, key, on_error, notice
+        self._publication = publication
         written = WriterState(**state["written"]) if state else None
-        self.writer = PairWriter(prefix, dtype, work, resume=written, notice=notice)
+        self.writer = PairWriter(prefix, dtype, publication.work, resume=written, notice=notice)
         self.first_bad = ""
-        self.ledger = OutputLedger(**state["ledger"]) if state else OutputLedger()
-        self._quarantine = temporary_path(work, prefix, QUARANTINE)
-        self._manifest = temporary_path(work, prefix, ".json")
+        self.ledger = OutputLedger.from_json(state["ledger"]) if state else OutputLedger()
+        self._quarantine = publication.temporary(prefix, QUARANTINE)
         with reporting_output(quarantine_path(prefix)):
-            # A run that was killed while it sealed has taken an empty one away.
+            # A run that was killed while it sealed has removed an empty quarantine.
             kept_bytes = state["quarantine_bytes"] if state else 0
             if kept_bytes:
                 os.truncate(self._quarantine, kept_bytes)
@@ -66,21 +61,21 @@ class TokenizeOutput:
             row = encoded.bad[0]
             self.first_bad = f", first {source}, row {row['row']}: {row['detail']}"
         self.writer.add_batch(encoded.ids, encoded.lengths)
-        self.ledger.add(encoded)
+        self.ledger.add(_ledger_of(encoded))
         if self._on_error == "quarantine":
             with reporting_output(quarantine_path(self.prefix)):
                 for row in encoded.bad:
                     line = json.dumps({"source": source, "key": self.key, **row}, default=str)
                     self._quarantine_file.write(line.encode("ascii") + b"\n")
 
-    def sync(self) -> dict[str, Any]:
-        """Make everything so far durable; the state to resume from."""
+    def sync(self) -> OutputState:
+        """Make everything so far durable; the state to go on from."""
         self.writer.sync()
         with reporting_output(quarantine_path(self.prefix)):
             sync_file(self._quarantine_file, self._notice)
         return {
             "written": self.writer.written.to_dict(),
-            "ledger": self.ledger.to_dict(),
+            "ledger": self.ledger.to_json(),
             "quarantine_bytes": self._quarantine_file.tell(),
         }
 
@@ -88,22 +83,10 @@ class TokenizeOutput:
         """Complete the files under their temporary names; facts by suffix."""
         facts = self.writer.seal()
         with reporting_output(quarantine_path(self.prefix)):
-            sync_file(self._quarantine_file, self._notice)
-            size = self._quarantine_file.tell()
-            self._quarantine_file.close()
-        if size:
-            digest = checksum(self._quarantine).hexdigest()
-            facts[QUARANTINE] = FileFacts(num_bytes=size, sha256=digest)
-        else:
-            self._quarantine.unlink()
+            quarantine = self._publication.seal_quarantine(self.prefix, self._quarantine_file)
+        if quarantine is not None:
+            facts[QUARANTINE] = quarantine
         return facts
-
-    def write_manifest(self, manifest: dict[str, Any]) -> None:
-        """Write the manifest under its temporary name."""
-        with reporting_output(layout.manifest_path(self.prefix)):
-            with self._manifest.open("wb") as file:
-                file.write(json.dumps(manifest, indent=2).encode("ascii") + b"\n")
-                sync_file(file, self._notice)
 
     def close(self) -> None:
         """Give the files back without finishing them; a later run goes on with them."""
@@ -111,7 +94,21 @@ class TokenizeOutput:
         close_as_it_is(self._quarantine_file)
 
 
-def missing_of(prefix: str, dtype: np.dtype, work: Path, state: dict[str, Any]) -> str | None:
+def _ledger_of(encoded: EncodedBatch) -> OutputLedger:
+    """The counts of a batch."""
+    num_written = len(encoded.lengths)
+    return OutputLedger(
+        documents_in=num_written + len(encoded.bad),
+        documents_written=num_written,
+        documents_empty=encoded.num_empty,
+        documents_dropped=dict(Counter(row["reason"] for row in encoded.bad)),
+        tokens_in=len(encoded.ids) + encoded.tokens_dropped,
+        tokens_written=len(encoded.ids),
+        tokens_dropped=encoded.tokens_dropped,
+    )
+
+
+def missing_of(prefix: str, dtype: np.dtype, work: Path, state: OutputState) -> str | None:
     """Why an output cannot go on from `state` of an earlier process; None when it can."""
     needed = {
         temporary_files(work, prefix)[name]: size

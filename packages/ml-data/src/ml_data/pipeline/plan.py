@@ -1,14 +1,12 @@
-"""A run that was found to be possible: everything that can be checked before the first row."""
+"""Plan a run: everything that can be checked before the first row is read."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from ml_data.documents.batch import Segment
 from ml_data.documents.extract import WantedTexts
@@ -19,18 +17,17 @@ from ml_data.documents.sources.names import files_of_run
 from ml_data.documents.template import get_template
 from ml_data.errors import TokenizerError, UsageError
 from ml_data.indexed.layout import best_dtype
+from ml_data.notices import Notice
 from ml_data.pipeline.encode import EncodingJob
-from ml_data.pipeline.options import TokenizeOptions
+from ml_data.pipeline.options import TokenizeOptions, flag_of
 from ml_data.tokenizers import Tokenizer, load_tokenizer
 from ml_data.tokenizers.load import ENGINES, TOKENIZER_TYPES
 from ml_data.tokenizers.special_tokens import explain_frame
 
-OnNotice = Callable[[str], None]
-
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizePlan:
-    """What a run reads, with what it encodes, and where it writes."""
+    """What a run reads, what it encodes with, and where it writes."""
 
     options: TokenizeOptions
     sources: list[SourceFile]
@@ -43,17 +40,19 @@ class TokenizePlan:
     prefixes: list[str]
     work: Path
 
-    def identity(self) -> dict[str, Any]:
-        """What must be the same for a journal to be gone on with, or an output to be kept."""
+    def identity(self) -> dict[str, object]:
+        """What must be equal for a run to go on from a journal, or to keep a finished output."""
         return {
             "options": self.options.that_shape_the_output(),
-            "inputs": [[one.name, one.num_bytes, one.modified_ns] for one in self.sources],
+            "inputs": [
+                [source.name, source.num_bytes, source.modified_ns] for source in self.sources
+            ],
             "tokenizer": [
                 self.tokenizer.fingerprint,
                 self.tokenizer.vocab_size,
                 self.job.eod_id,
                 self.job.bos_id,
-            ],  # fmt: skip
+            ],
             "task": [self.options.task_index, self.options.num_tasks],
         }
 
@@ -63,16 +62,16 @@ class TokenizePlan:
 
 
 def task_prefix(prefix: str, index: int, count: int) -> str:
-    """Prefix of one task's outputs; that of the whole for a single task."""
+    """Prefix of the outputs of a task; that of the run where it has a single task."""
     return prefix if count == 1 else f"{prefix}.task-{index:05}-of-{count:05}"
 
 
-def output_prefix(prefix: str, key: str) -> str:
+def prefix_of_key(prefix: str, key: str) -> str:
     """P_key_document."""
     return f"{prefix}_{key}_document"
 
 
-def make_plan(options: TokenizeOptions, notice: OnNotice) -> TokenizePlan:
+def make_plan(options: TokenizeOptions, notice: Notice) -> TokenizePlan:
     """Find the inputs, load the tokenizer, check that they fit."""
     listing = resolve(options.input, files_of_run(options.output_prefix, options.json_keys))
     for text in listing.notices():
@@ -83,6 +82,29 @@ def make_plan(options: TokenizeOptions, notice: OnNotice) -> TokenizePlan:
             f"{options.output_prefix} is a folder, too: the output lies beside it, its names begin "
             f"with {options.output_prefix}_"
         )
+    tokenizer = _load_tokenizer(options, notice)
+    options = _with_default_template(options, sources, notice)
+    template = get_template(options.template) if options.template else None
+    wanted = WantedTexts(keys=options.json_keys, template=template)
+    tolerate = options.on_error != "stop"
+    sizes = check_sources(sources, wanted, tolerate=tolerate, notice=notice)
+    prefix = task_prefix(options.output_prefix, options.task_index, options.num_tasks)
+    return TokenizePlan(
+        options=options,
+        sources=sources,
+        left_out=listing.left_out,
+        sizes=sizes,
+        segments=segments_of(sources, sizes, options.task_index, options.num_tasks),
+        tokenizer=tokenizer,
+        job=_job_of(options, tokenizer),
+        columns=wanted.columns,
+        prefixes=[prefix_of_key(prefix, key) for key in options.json_keys],
+        work=Path(f"{prefix}.work"),
+    )
+
+
+def _load_tokenizer(options: TokenizeOptions, notice: Notice) -> Tokenizer:
+    """The tokenizer of the options, which has the special tokens that they ask for."""
     _check_names(options)
     tokenizer = load_tokenizer(
         options.tokenizer_name_or_path,
@@ -93,51 +115,33 @@ def make_plan(options: TokenizeOptions, notice: OnNotice) -> TokenizePlan:
         eod_id=options.eod_id,
     )
     _check_special_tokens(options, tokenizer, notice)
-    options = _with_default_template(options, sources, notice)
-    template = get_template(options.template) if options.template else None
-    wanted = WantedTexts(keys=options.json_keys, template=template)
-    tolerate = options.on_error != "stop"
-    sizes = check_sources(sources, wanted, tolerate=tolerate, notice=notice)
-    job = EncodingJob(
+    return tokenizer
+
+
+def _job_of(options: TokenizeOptions, tokenizer: Tokenizer) -> EncodingJob:
+    return EncodingJob(
+        options=options,
         tokenizer_path=tokenizer.path,
-        tokenizer_type=options.tokenizer_type,
-        engine=options.engine,
-        parse_special_tokens=options.parse_special_tokens,
-        keys=options.json_keys,
+        fingerprint=tokenizer.fingerprint,
         dtype=best_dtype(tokenizer.vocab_size).str,
         eod_id=tokenizer.eod_id if options.append_eod else None,
         bos_id=tokenizer.bos_id if options.add_bos else None,
-        template=options.template,
-        max_document_tokens=options.max_document_tokens,
-        fingerprint=tokenizer.fingerprint,
-    )
-    prefix = task_prefix(options.output_prefix, options.task_index, options.num_tasks)
-    return TokenizePlan(
-        options=options,
-        sources=sources,
-        left_out=listing.left_out,
-        sizes=sizes,
-        segments=segments_of(sources, sizes, options.task_index, options.num_tasks),
-        tokenizer=tokenizer,
-        job=job,
-        columns=wanted.columns,
-        prefixes=[output_prefix(prefix, key) for key in options.json_keys],
-        work=Path(f"{prefix}.work"),
     )
 
 
 def _check_names(options: TokenizeOptions) -> None:
     """UsageError for an engine or a type of tokenizer that does not exist."""
-    for flag, given, known in (
-        ("--engine", options.engine, ENGINES),
-        ("--tokenizer-type", options.tokenizer_type, TOKENIZER_TYPES),
+    # Here rather than in the options, where it would bring the tokenizers to every --help.
+    for name, given, known in (
+        ("engine", options.engine, ENGINES),
+        ("tokenizer_type", options.tokenizer_type, TOKENIZER_TYPES),
     ):
         if given not in known:
-            raise UsageError(f"{flag} {given}: choose from {', '.join(known)}")
+            raise UsageError(f"{flag_of(name)} {given}: choose from {', '.join(known)}")
 
 
-def _check_special_tokens(options: TokenizeOptions, tokenizer: Tokenizer, notice: OnNotice) -> None:
-    """Refuse a run that needs a token which is not known; say what is done with the others."""
+def _check_special_tokens(options: TokenizeOptions, tokenizer: Tokenizer, notice: Notice) -> None:
+    """Refuse a run that needs a token which is not known; tell what is done with the others."""
     if options.append_eod and tokenizer.eod_id is None:
         raise TokenizerError(f"--append-eod: {tokenizer.eod_fault}")
     if options.add_bos and tokenizer.bos_id is None:
@@ -152,9 +156,9 @@ def _check_special_tokens(options: TokenizeOptions, tokenizer: Tokenizer, notice
 
 
 def _with_default_template(
-    options: TokenizeOptions, sources: list[SourceFile], notice: OnNotice
+    options: TokenizeOptions, sources: list[SourceFile], notice: Notice
 ) -> TokenizeOptions:
-    """Alpaca's schema without a `text` column works out of the box."""
+    """The options with `--template alpaca` for data that has Alpaca's columns and no `text`."""
     if options.template or options.json_keys != ("text",):
         return options
     names = column_names(next(source for source in sources if source.num_bytes))

@@ -1,4 +1,4 @@
-"""How far a run is: what it has read of what there is to read."""
+"""How far a run is: the bytes that it has read, of all bytes that there are."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from ml_data.pipeline.plan import TokenizePlan
 
 @dataclass(frozen=True, kw_only=True)
 class ProgressUpdate:
-    """Counts of this run so far; `fraction` is that of all inputs, `seconds_left` a guess."""
+    """Counts of this run so far. `fraction` is of the bytes of all inputs, earlier runs included.
+
+    `seconds_left` assumes that the run goes on as fast as so far; None before anything is known.
+    """
 
     num_documents: int
     num_bytes: int
@@ -24,8 +27,12 @@ class ProgressUpdate:
 OnProgress = Callable[[ProgressUpdate], None]
 
 
+def ignore_progress(update: ProgressUpdate) -> None:
+    """Drop an update, for callers that show none."""
+
+
 class ProgressMeter:
-    """Turns finished batches into a tick every `interval` documents."""
+    """Turns finished batches into an update every `--log-interval` documents."""
 
     def __init__(self, plan: TokenizePlan, on_progress: OnProgress) -> None:
         self._plan, self._on_progress = plan, on_progress
@@ -53,7 +60,7 @@ class ProgressMeter:
             self._report()
 
     def end(self) -> None:
-        """Report what came after the last tick, where there was one."""
+        """Report what came after the last update. A run too short for an update reports nothing."""
         if self._reported not in (0, self._documents):
             self._report()
 

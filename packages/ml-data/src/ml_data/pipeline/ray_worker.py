@@ -8,7 +8,6 @@ inputs that one reader cannot feed, use --num-tasks instead.
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import ml_data.errors
 from ml_data.documents.batch import Batch
@@ -21,7 +20,7 @@ from ml_data.tokenizers import Tokenizer
 def connect() -> None:
     """Join the cluster that RAY_ADDRESS names, or start one on this machine."""
     try:
-        import ray
+        import ray  # optional, and only the runs that ask for it wait for its import
     except ImportError as error:
         raise UsageError("--executor ray needs Ray: pip install 'ml-data[ray]'") from error
     if not ray.is_initialized():
@@ -32,13 +31,13 @@ def connect() -> None:
 
 
 class RayEncoder:
-    """The actor."""
+    """The actor, in a process of the cluster."""
 
-    def __init__(self, job: dict[str, Any]) -> None:
-        self._job = EncodingJob(**{**job, "keys": tuple(job["keys"])})
+    def __init__(self, job: dict[str, object]) -> None:
+        self._job = EncodingJob.from_json(job)
         self._tokenizer: Tokenizer | None = None
 
-    def encode(self, header: dict[str, Any], buffers: list[bytes]) -> tuple[dict[str, Any], list]:
+    def encode(self, header: frames.Header, buffers: list[bytes]) -> frames.Frame:
         """A message in, a message out, as for a worker process."""
         try:
             self._tokenizer = self._tokenizer or self._job.load()
@@ -46,22 +45,22 @@ class RayEncoder:
             answer, parts = frames.pack_results(encode_batch(batch, self._job, self._tokenizer))
         except MlDataError as error:
             return {"error": str(error), "kind": type(error).__name__}, []
-        return answer, [bytes(one) for one in parts]
+        return answer, [bytes(part) for part in parts]
 
 
 class RayWorker:
     """The run's side of one actor."""
 
     def __init__(self, job: EncodingJob) -> None:
-        import ray
+        import ray  # optional; `connect` has imported it
 
         self._ray = ray
-        self._actor = ray.remote(RayEncoder).options(num_cpus=1).remote(job.to_dict())
+        self._actor = ray.remote(RayEncoder).options(num_cpus=1).remote(job.to_json())
 
     def encode(self, batch: Batch) -> list[EncodedBatch]:
         """Results of one batch. Raises WorkerError when the actor is gone."""
         header, buffers = frames.pack_batch(batch)
-        call = self._actor.encode.remote(header, [bytes(one) for one in buffers])
+        call = self._actor.encode.remote(header, [bytes(buffer) for buffer in buffers])
         try:
             answer, parts = self._ray.get(call)
         except self._ray.exceptions.RayError as error:
@@ -78,5 +77,5 @@ class RayWorker:
 
 
 def make_ray_worker(job: EncodingJob) -> RayWorker:
-    """One actor with the tokenizer of `job`."""
+    """An actor with the tokenizer of `job`."""
     return RayWorker(job)

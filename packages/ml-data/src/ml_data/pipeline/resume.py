@@ -15,10 +15,10 @@ import numpy as np
 
 from ml_data.documents.sources import SourceFile, source_checksum
 from ml_data.errors import InputError, OutputError
-from ml_data.indexed.files import Notice
 from ml_data.indexed.layout import idx_path
-from ml_data.indexed.manifest import known_manifest
+from ml_data.indexed.manifest import InputRecord, Manifest, known_manifest
 from ml_data.indexed.publication import Publication
+from ml_data.notices import Notice
 from ml_data.pipeline.journal import RunJournal, ShardProgress
 from ml_data.pipeline.output import missing_of
 from ml_data.pipeline.plan import TokenizePlan
@@ -110,7 +110,7 @@ def _missing(plan: TokenizePlan, progress: ShardProgress, publication: Publicati
     return None
 
 
-def finished_before(plan: TokenizePlan, notice: Notice) -> list[dict[str, Any]] | None:
+def finished_before(plan: TokenizePlan, notice: Notice) -> list[Manifest] | None:
     """Manifests when the same command has finished before; None when nothing is in the way.
 
     Raises OutputError, with the reason, when the output that is there is another one.
@@ -120,7 +120,7 @@ def finished_before(plan: TokenizePlan, notice: Notice) -> list[dict[str, Any]] 
     return [_finished_output(plan, prefix, notice) for prefix in plan.prefixes]
 
 
-def _finished_output(plan: TokenizePlan, prefix: str, notice: Notice) -> dict[str, Any]:
+def _finished_output(plan: TokenizePlan, prefix: str, notice: Notice) -> Manifest:
     manifest = known_manifest(prefix)
     if manifest is None and not idx_path(prefix).exists():
         raise OutputError(
@@ -142,49 +142,48 @@ def _finished_output(plan: TokenizePlan, prefix: str, notice: Notice) -> dict[st
     return manifest
 
 
-def _other_output(
-    plan: TokenizePlan, manifest: dict[str, Any] | None, notice: Notice
-) -> str | None:
+def _other_output(plan: TokenizePlan, manifest: Manifest | None, notice: Notice) -> str | None:
     """Why the finished output with this manifest is not the one that `plan` makes."""
     if manifest is None:
         return "it was made by another command: no manifest is beside it"
-    if manifest.get("run", {}).get("identity") == plan.identity_digest():
+    if (manifest.run or {}).get("identity") == plan.identity_digest():
         return None
-    # An older version did not know every option of today: it did what the default does.
+    # An older version did not know every option of today. It did what the default does.
     defaults = {field.name: field.default for field in fields(plan.options)}
     options = plan.options.that_shape_the_output()
-    before = {name: manifest.get("options", {}).get(name, defaults[name]) for name in options}
+    stated = manifest.options or {}
+    before = {name: stated.get(name, defaults[name]) for name in options}
     differing = different_names(_as_json(before), _as_json(options))
     if differing:
         return f"it was made by another command ({differing})"
-    if manifest.get("tokenizer", {}).get("fingerprint") != plan.tokenizer.fingerprint:
+    if manifest.tokenizer is None or manifest.tokenizer.fingerprint != plan.tokenizer.fingerprint:
         return "it was made by another command, with another tokenizer"
-    if "inputs" not in manifest:
+    inputs = manifest.inputs
+    if inputs is None:
         return "it was made by another command"
-    inputs = manifest["inputs"]
     if reason := different_inputs(
-        [entry["path"] for entry in inputs], [source.name for source in plan.sources]
+        [entry.path for entry in inputs], [source.name for source in plan.sources]
     ):
         return f"it was made by another command: {reason}"
     for entry, source in zip(inputs, plan.sources, strict=True):
-        if entry["bytes"] != source.num_bytes:
+        if entry.num_bytes != source.num_bytes:
             return (
-                f"input {source.name} changed since it was made ({entry['bytes']} bytes then, "
+                f"input {source.name} changed since it was made ({entry.num_bytes} bytes then, "
                 f"{source.num_bytes} now)"
             )
     return _changed_content(inputs, plan.sources, notice)
 
 
 def _changed_content(
-    inputs: list[dict[str, Any]], sources: list[SourceFile], notice: Notice
+    inputs: list[InputRecord], sources: list[SourceFile], notice: Notice
 ) -> str | None:
     """Inputs of the same size that were modified or touched: their checksums decide."""
     for entry, source in zip(inputs, sources, strict=True):
-        if not entry["sha256"]:
+        if not entry.sha256:
             return f"an input, perhaps {source.name}, was modified since it was made"
     notice("an input was modified or touched since the output was made: comparing checksums")
     for entry, source in zip(inputs, sources, strict=True):
-        if source_checksum(source, "all") != entry["sha256"]:
+        if source_checksum(source, "all") != entry.sha256:
             return f"input {source.name} was modified since it was made (its size is the same)"
     return None
 

@@ -1,7 +1,7 @@
 """A run in a straight line: plan, outputs, batches through workers, seal, publish.
 
-One process reads and writes, the workers encode. Results are written in the order of the input,
-so the bytes depend on nothing but the input and the options.
+One process reads and writes; the workers encode. Results are written in the order of the input, so
+the bytes depend on the input and the options alone.
 """
 
 from __future__ import annotations
@@ -12,35 +12,34 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
-from typing import Any
 
 from ml_data.documents.batch import Batch
 from ml_data.documents.read import read_source
 from ml_data.documents.sources import SourceFile, enumerate_names, source_checksum
 from ml_data.documents.state import require_unchanged
 from ml_data.errors import ChangedInputError, InputError
-from ml_data.indexed.files import Notice
 from ml_data.indexed.layout import best_dtype
-from ml_data.indexed.manifest import read_manifest
+from ml_data.indexed.manifest import Manifest, read_manifest
 from ml_data.indexed.publication import Publication
 from ml_data.indexed.work import JOURNAL, WorkFolder
+from ml_data.notices import Notice, ignore_notice
 from ml_data.pipeline.executors import make_executor
-from ml_data.pipeline.journal import RunJournal, ShardProgress
+from ml_data.pipeline.journal import OutputState, RunJournal, ShardProgress
 from ml_data.pipeline.manifest import build_manifest, describe_inputs, versions
 from ml_data.pipeline.options import TokenizeOptions
 from ml_data.pipeline.output import TokenizeOutput
-from ml_data.pipeline.plan import OnNotice, TokenizePlan, make_plan
-from ml_data.pipeline.progress import OnProgress, ProgressMeter
+from ml_data.pipeline.plan import TokenizePlan, make_plan
+from ml_data.pipeline.progress import OnProgress, ProgressMeter, ignore_progress
 from ml_data.pipeline.resume import earlier_progress, finished_before
 
 
 def tokenize(
     options: TokenizeOptions,
     *,
-    on_progress: OnProgress = lambda tick: None,
-    on_notice: OnNotice = lambda text: None,
-) -> list[dict[str, Any]]:
-    """Run, or go on with, the whole job; the manifests of the outputs, one per key."""
+    on_progress: OnProgress = ignore_progress,
+    on_notice: Notice = ignore_notice,
+) -> list[Manifest]:
+    """Do the whole run, or the rest of one that stopped; the manifests of the outputs by key."""
     notice = _once(on_notice)
     plan = make_plan(options, notice)
     work = WorkFolder(plan.work, notice, keeps_journal=True)
@@ -50,7 +49,7 @@ def tokenize(
     try:
         finished = _complete(plan, work, journal, publication, on_progress, notice)
     except ChangedInputError:
-        # No later run can go on from a mixture.
+        # No later run can go on from shards that mix two states of a file.
         work.remove()
         raise
     except BaseException as error:
@@ -70,7 +69,7 @@ def _complete(
     publication: Publication,
     on_progress: OnProgress,
     notice: Notice,
-) -> list[dict[str, Any]] | None:
+) -> list[Manifest] | None:
     """Bring the outputs from where they are to their final names.
 
     The manifests where an earlier run has finished them; then the work folder is left already.
@@ -96,13 +95,13 @@ def _complete(
             progress = ShardProgress()
         else:
             notice(f"going on after shard {progress.shard} of an earlier run")
-        _write(plan, journal, progress, on_progress, notice)
+        _write(plan, journal, publication, progress, on_progress, notice)
     publication.publish()
     return None
 
 
 def _once(notice: Notice) -> Notice:
-    """Tell each sentence once, however often it is found to be so."""
+    """A notice that tells each sentence once, however often it is called with it."""
     told: set[str] = set()
 
     def tell(text: str) -> None:
@@ -126,6 +125,7 @@ def _leave(work: WorkFolder, journal: RunJournal, error: BaseException, notice: 
 def _write(
     plan: TokenizePlan,
     journal: RunJournal,
+    publication: Publication,
     progress: ShardProgress,
     on_progress: OnProgress,
     notice: Notice,
@@ -133,9 +133,9 @@ def _write(
     """Everything from the first row to sealed files and manifests in the work folder."""
     started, options = time.time(), plan.options
     dtype = best_dtype(plan.tokenizer.vocab_size)
-    states: list[dict[str, Any] | None] = [*progress.outputs] or [None] * len(plan.prefixes)
+    states: list[OutputState | None] = [*progress.outputs] or [None] * len(plan.prefixes)
     outputs = [
-        TokenizeOutput(prefix, key, dtype, plan.work, options.on_error, state, notice)
+        TokenizeOutput(prefix, key, dtype, publication, options.on_error, state, notice)
         for prefix, key, state in zip(plan.prefixes, options.json_keys, states, strict=True)
     ]
     sums = ThreadPoolExecutor(1, thread_name_prefix="checksums")
@@ -166,10 +166,9 @@ def _write(
             "left_out": [left.to_dict() for left in plan.left_out],
         }
         for output in outputs:
-            facts = output.seal()
-            output.write_manifest(
-                build_manifest(options, output, plan.tokenizer, inputs, facts, run)
-            )
+            sealed = output.seal()
+            manifest = build_manifest(plan, output, inputs, sealed, run)
+            publication.write_manifest(output.prefix, manifest)
         progress.sealed, progress.outputs = True, []
         journal.append(progress, {})
     finally:

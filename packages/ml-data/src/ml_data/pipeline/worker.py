@@ -19,7 +19,8 @@ from ml_data.pipeline import frames
 from ml_data.pipeline.encode import EncodedBatch, EncodingJob, encode_batch
 
 _START = (
-    # Ctrl-C and a scheduler's SIGTERM reach the whole group; the run ends its workers itself.
+    # Ctrl-C and a scheduler's SIGTERM reach the whole process group. The workers ignore them, as
+    # the run ends its workers itself.
     "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); "
     "signal.signal(signal.SIGTERM, signal.SIG_IGN); "
     "import sys; sys.path[:] = sys.argv[2:]; "
@@ -30,7 +31,7 @@ _START = (
 def serve(channel: Connection) -> None:
     """Answer batches until the run closes the channel."""
     header, _ = frames.receive(channel)
-    job = EncodingJob(**{**header["job"], "keys": tuple(header["job"]["keys"])})
+    job = EncodingJob.from_json(header["job"])
     tokenizer = None
     while True:
         try:
@@ -57,7 +58,7 @@ class WorkerProcess:
         with worker_side:
             self._process = subprocess.Popen(command, pass_fds=[number], stdin=subprocess.DEVNULL)
         self._channel = Connection(run_side.detach())
-        self._header = {"job": job.to_dict()}
+        self._header: dict[str, object] = {"job": job.to_json()}
 
     def encode(self, batch: Batch) -> list[EncodedBatch]:
         """Results of one batch. Raises WorkerError when the process is gone."""

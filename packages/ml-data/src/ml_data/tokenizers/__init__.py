@@ -1,4 +1,4 @@
-"""Text to ids, exactly: the model's own definition is the truth."""
+"""Text to ids, with exactly the ids of the tokenizer that the model's files were made for."""
 
 from ml_data.tokenizers.load import load_tokenizer
 from ml_data.tokenizers.protocol import Tokenizer

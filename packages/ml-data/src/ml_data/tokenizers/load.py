@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from ml_data.tokenizers.sentencepiece_model import SentencePieceTokenizer
 
 TOKENIZER_TYPES = ("PretrainedFromHF",)
-# auto: the fast engine where it is admitted, else the truth of the file's kind, else transformers.
-# gigatoken is chosen by name only: its ids are sampled, not proven.
+# auto: the fast engine where it is admitted, else the reference tokenizer of the file, else
+# transformers. gigatoken is chosen by name only: its ids are compared in samples, not proven equal.
 ENGINES = ("auto", "fast", "sentencepiece", "gigatoken", "tokenizers", "transformers")
 _MODEL, _JSON = "tokenizer.model", "tokenizer.json"
-# Texts on which converted tokenizers are known to go wrong: prefixes, runs of white space,
-# control strings, bytes.
+# A tokenizer.json is often converted from the tokenizer.model beside it. Conversions are known to
+# go wrong on these texts: prefixes, runs of white space, control strings, bytes.
 _PROBES = (
     "hello world", " hello", "hello", "  two  spaces", "a\n\nb\n", "\ttab\t\ttabs", "1234567",
     "[EOS] and [PAD]", "<s>a</s>", "<|separator|>x", "<0x0A>", "na\u00efve \u4f60\u597d \U0001f600",
@@ -99,7 +99,8 @@ def _files_to_load(path: Path, engine: str) -> list[Path]:
 
 
 def _load_file(path: Path, engine: str, parse_special_tokens: bool, side: SideFiles) -> Tokenizer:
-    # The libraries are imported here, so that a model does not wait for the other one's.
+    # The libraries are imported here for start-up time: SentencePiece and tokenizers take 20 to
+    # 60 ms each, and a run needs one of them.
     if path.is_dir():
         from ml_data.tokenizers.transformers_folder import load_with_transformers
 
@@ -125,11 +126,12 @@ def _load_file(path: Path, engine: str, parse_special_tokens: bool, side: SideFi
 
 
 def _load_model(path: Path, engine: str, parse_special_tokens: bool) -> SentencePieceTokenizer:
+    # Imported here for the reason given in `_load_file`.
     from ml_data.tokenizers.sentencepiece_model import SentencePieceTokenizer
     from ml_data.tokenizers.sentencepiece_units import NotAdmittedError, UnitTokenizer
 
     if engine == "gigatoken":
-        from ml_data.tokenizers.gigatoken_engine import GigatokenTokenizer
+        from ml_data.tokenizers.gigatoken_engine import GigatokenTokenizer  # rarely chosen
 
         return GigatokenTokenizer(path, parse_special_tokens=parse_special_tokens)
     if engine != "sentencepiece":

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ml_data.errors import TokenizerError
+from ml_data.tokenizers.protocol import Role
 from ml_data.tokenizers.recognize import read_file, refuse_lfs_pointer
 
 CONFIG, MAP, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
@@ -42,7 +43,7 @@ class NamedToken:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenClaim:
-    """One file's word about a token: its text, or the ids that it may have."""
+    """What a file says about a token: its text, or the ids that it may have."""
 
     source: str
     text: str | None = None
@@ -69,7 +70,7 @@ class SideFiles:
         """A value of a file; None where the file or the value is missing."""
         return self._files.get(file, {}).get(name)
 
-    def claims(self, role: str) -> list[TokenClaim]:
+    def claims(self, role: Role) -> list[TokenClaim]:
         """What the files say about the token with the role `eos` or `bos`."""
         made = []
         for file in (CONFIG, MAP):

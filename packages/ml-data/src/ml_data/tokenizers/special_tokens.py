@@ -1,7 +1,7 @@
 """Which id ends a document and which begins a text, when several files have a say.
 
-Each file that names the token makes a claim. The claims must leave exactly one id; else the run
-that needs the token is refused, with the two files that disagree.
+Each file that names the token makes a claim. The claims must leave exactly one id. If they do not,
+a run that needs the token is refused, and the message names the two files that disagree.
 """
 
 from __future__ import annotations
@@ -41,21 +41,21 @@ def settle(
 ) -> None:
     """Set `eod_id`, `bos_id`, their faults and `frame` of a tokenizer from all that names them.
 
-    `eod_token` or `eod_id` is the user's word and ends the question. Raises TokenizerError when the
-    tokenizer has no such token.
+    `eod_token` or `eod_id` is the user's choice and outranks every file. Raises TokenizerError when
+    the tokenizer has no such token.
     """
     if eod_token is not None or eod_id is not None:
         eod = TokenChoice(id=_named_by_user(tokenizer, eod_token, eod_id))
     else:
         claims = tokenizer.own_claims.get("eos", []) + side.claims("eos")
         tokenizer.names_eod = bool(claims)
-        eod = choose(
-            "end-of-document", claims or tokenizer.default_claims.get("eos", []), tokenizer
-        )
+        claims = claims or tokenizer.default_claims.get("eos", [])
+        eod = choose("end-of-document", claims, tokenizer)
         if eod.id is None:
             eod = TokenChoice(fault=f"{eod.fault}. Name it with --eod-token TEXT or --eod-id N")
     claims = tokenizer.own_claims.get("bos", []) + side.claims("bos")
-    bos = choose("beginning-of-text", claims or tokenizer.default_claims.get("bos", []), tokenizer)
+    claims = claims or tokenizer.default_claims.get("bos", [])
+    bos = choose("beginning-of-text", claims, tokenizer)
     prefix, suffix = _frame(tokenizer, side, bos)
     if len(prefix) == 1:
         bos = TokenChoice(id=prefix[0])
@@ -71,7 +71,7 @@ def settle(
 
 
 def choose(role: str, claims: Sequence[TokenClaim], vocabulary: Vocabulary) -> TokenChoice:
-    """The one id that all claims allow."""
+    """The single id that all claims allow."""
     if not claims:
         names = f"{CONFIG}, {MAP}, {MODEL_CONFIG} nor {GENERATION}"
         return TokenChoice(
