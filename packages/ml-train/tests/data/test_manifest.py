@@ -11,7 +11,7 @@ import pytest
 from small_loaders import loaders
 from token_files import write_tokens
 
-from ml_data.pipeline.manifest import FORMAT
+from ml_data.indexed.manifest import FORMAT
 from ml_train.config.sections.data import DataSection
 from ml_train.config.sections.tokenizer import TokenizerSection
 from ml_train.data.manifest import tokenizer_facts

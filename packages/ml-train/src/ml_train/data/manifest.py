@@ -4,13 +4,11 @@ It is checked before the first step because ids of another tokenizer train witho
 files of other tools have no manifest: they are not checked, and a notice says so.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ml_data.errors import MlDataError
-from ml_data.indexed.manifest import read_manifest
+from ml_data.indexed.manifest import Manifest, TokenizerRecord, read_manifest
 from ml_train import terminal
 from ml_train.config.sections.data import DataSection, parse_blend
 from ml_train.config.sections.tokenizer import TokenizerSection
@@ -75,12 +73,12 @@ def check_manifests(data: DataSection, expected: ExpectedTokens) -> int | None:
             terminal.notice(f"{prefix} has no manifest: tokenizer and checksums are not checked")
             continue
         _check_sizes(prefix, manifest)
-        tokenizer = manifest.get("tokenizer")
+        tokenizer = manifest.tokenizer
         if tokenizer is None:
             terminal.notice(f"{prefix}.json does not say what tokenizer made it: it is not checked")
             continue
         _check_tokenizer(prefix, tokenizer, expected)
-        eod_id = tokenizer.get("eod_id")
+        eod_id = tokenizer.eod_id
         if eod_id is None:
             continue
         if agreed_eod_id is not None and eod_id != agreed_eod_id:
@@ -92,35 +90,35 @@ def check_manifests(data: DataSection, expected: ExpectedTokens) -> int | None:
     return agreed_eod_id
 
 
-def _check_tokenizer(prefix: str, recorded: Mapping[str, Any], expected: ExpectedTokens) -> None:
+def _check_tokenizer(prefix: str, recorded: TokenizerRecord, expected: ExpectedTokens) -> None:
     """Hold what a manifest says of its tokenizer against what is expected; absent facts pass."""
-    vocab_size = recorded.get("vocab_size")
+    vocab_size = recorded.vocab_size
     model_size = expected.vocab_size
     if model_size is not None and vocab_size is not None and vocab_size > model_size:
         raise DataError(
             f"{prefix} was made with a vocabulary of {vocab_size} ids, but the model has only "
             f"{model_size}: use the model's own tokenizer."
         )
-    eod_id = recorded.get("eod_id")
+    eod_id = recorded.eod_id
     if None not in (expected.eod_id, eod_id) and eod_id != expected.eod_id:
         raise DataError(
             f"{prefix} was made with end-of-document id {eod_id}, the tokenizer has "
             f"{expected.eod_id}."
         )
-    fingerprint, given = recorded.get("fingerprint"), expected.tokenizer_fingerprint
+    fingerprint, given = recorded.fingerprint, expected.tokenizer_fingerprint
     if given is not None and fingerprint is not None and fingerprint != given:
         raise DataError(
-            f"{prefix} was made with another tokenizer (fingerprint {str(fingerprint)[:12]}) than "
+            f"{prefix} was made with another tokenizer (fingerprint {fingerprint[:12]}) than "
             f"the one that was given (fingerprint {given[:12]}): tokenize again with it, or "
             "give the one that made the data."
         )
 
 
-def _check_sizes(prefix: str, manifest: Mapping[str, Any]) -> None:
-    for name, entry in manifest["files"].items():
+def _check_sizes(prefix: str, manifest: Manifest) -> None:
+    for name, entry in manifest.files.items():
         path = Path(prefix).parent / Path(name).name
-        if path.is_file() and path.stat().st_size != entry["bytes"]:
+        if path.is_file() and path.stat().st_size != entry.num_bytes:
             raise DataError(
-                f"{path} has {path.stat().st_size} bytes, but its manifest says {entry['bytes']}: "
+                f"{path} has {path.stat().st_size} bytes, but its manifest says {entry.num_bytes}: "
                 "it was changed or cut off after it was made. Tokenize or copy it again."
             )
