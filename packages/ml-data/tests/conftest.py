@@ -60,12 +60,12 @@ def write_lines(path: Path, rows: list[Any]) -> Path:
 def files_of(prefix: str | Path) -> dict[str, bytes]:
     """Everything a run leaves, by suffix; of the manifest all but its section `run`."""
     prefix = Path(prefix)
-    found: dict[str, bytes] = {}
+    contents: dict[str, bytes] = {}
     for path in sorted(prefix.parent.glob(prefix.name + "*")):
         content = path.read_bytes() if path.is_file() else b"<folder>"
         if path.suffix == ".json":
             manifest = json.loads(content)
             manifest.pop("run")
             content = json.dumps(manifest).encode()
-        found[path.name.removeprefix(prefix.name)] = content
-    return found
+        contents[path.name.removeprefix(prefix.name)] = content
+    return contents

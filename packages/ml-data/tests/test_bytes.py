@@ -33,7 +33,7 @@ def test_files_equal_megatrons(tmp_path: Path, append_eod: bool, workers: int) -
     for suffix in (".bin", ".idx"):
         assert Path(f"{prefix}{suffix}").read_bytes() == (DATA / f"{name}{suffix}").read_bytes()
     assert IndexedDataset(prefix).num_documents == 953
-    assert sorted(one.name for one in prefix.parent.iterdir()) == [
+    assert sorted(path.name for path in prefix.parent.iterdir()) == [
         f"{prefix.name}{suffix}" for suffix in (".bin", ".idx", ".json")
     ]
 

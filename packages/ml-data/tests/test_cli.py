@@ -207,24 +207,24 @@ def test_progress_on_a_terminal_and_in_a_log(
     assert re.search(
         r"^Processed 953 documents \(\d+ docs/s, [\d.]+ MB/s, 0:00 left\)\.$", log, re.M
     )
-    ours, theirs = pty.openpty()
+    near, far = pty.openpty()
     with subprocess.Popen(
         [*command, *arguments(sample, tokenizer_path, tmp_path / "terminal", *more)],
         stdout=subprocess.DEVNULL,
-        stderr=theirs,
+        stderr=far,
         env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
     ) as run:
-        os.close(theirs)
+        os.close(far)
         shown = b""
         while True:
             try:
-                block = os.read(ours, 4096)
+                block = os.read(near, 4096)
             except OSError:  # the other side is closed
                 break
             if not block:
                 break
             shown += block
-    os.close(ours)
+    os.close(near)
     assert run.returncode == 0
     assert "100%" in shown.decode()
     assert "953 documents, " in shown.decode()

@@ -43,7 +43,7 @@ def test_what_a_command_raises(
     code: int,
     words: str,
 ) -> None:
-    def run(args: object) -> int:
+    def run(_: object) -> int:
         raise raised
 
     monkeypatch.setattr("ml_data.commands.verify.run", run)
@@ -54,7 +54,7 @@ def test_what_a_command_raises(
 
 
 def test_a_mistake_of_our_own_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(args: object) -> int:
+    def run(_: object) -> int:
         raise KeyError("x")
 
     monkeypatch.setattr("ml_data.commands.verify.run", run)
@@ -157,7 +157,7 @@ def wait_until(holds: Callable[[], bool], run: "subprocess.Popen[Any]") -> None:
 
 def test_a_signal_that_is_ignored_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     """As under nohup, and in the background of a script."""
-    monkeypatch.setattr("ml_data.commands.verify.run", lambda args: os.kill(os.getpid(), 2) or 0)
+    monkeypatch.setattr("ml_data.commands.verify.run", lambda _: os.kill(os.getpid(), 2) or 0)
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         assert cli.main(["verify", "p"]) == 0
@@ -168,6 +168,6 @@ def test_a_signal_that_is_ignored_stays_ignored(monkeypatch: pytest.MonkeyPatch)
 
 def test_handlers_are_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr("ml_data.commands.verify.run", lambda args: os.kill(os.getpid(), 15) or 0)
+    monkeypatch.setattr("ml_data.commands.verify.run", lambda _: os.kill(os.getpid(), 15) or 0)
     assert cli.main(["verify", "p"]) == ExitCode.TERMINATED
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before

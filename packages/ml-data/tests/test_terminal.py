@@ -118,7 +118,7 @@ def test_a_message_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 class Broken(io.StringIO):
     """A stream whose other end is gone."""
 
-    def write(self, text: str) -> int:
+    def write(self, _: str) -> int:
         raise BrokenPipeError(32, "Broken pipe")
 
     def isatty(self) -> bool:
@@ -138,7 +138,7 @@ def test_progress_never_ends_a_run(closed: bool) -> None:
 
 def test_results_that_cannot_be_written_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     class Full(io.StringIO):
-        def write(self, text: str) -> int:
+        def write(self, _: str) -> int:
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(sys, "stdout", Full())

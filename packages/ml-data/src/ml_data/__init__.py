@@ -6,14 +6,15 @@ Names are imported when they are first used, so that `import ml_data` costs noth
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ml_data.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from ml_data.api import tokenize, verify
     from ml_data.indexed.reader import IndexedDataset
     from ml_data.indexed.writer import IndexedDatasetWriter
 
-__version__ = "1.0.0"
 __all__ = ["IndexedDataset", "IndexedDatasetWriter", "tokenize", "verify"]
 
 _HOMES = {
@@ -24,7 +25,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'ml_data' has no attribute {name!r}")

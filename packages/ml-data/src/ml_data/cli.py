@@ -1,4 +1,4 @@
-"""Console command of ml-data: one module per command, imported when it is used."""
+"""The console command `ml-data`. A command's module is imported when the command is used."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from types import FrameType
-from typing import Any, NoReturn
+from types import FrameType, ModuleType
+from typing import NoReturn
 
-from ml_data import __version__, terminal
+from ml_data import terminal
 from ml_data.errors import ExitCode, MlDataError, Terminated, UsageError
 from ml_data.flags import FlagParser, refuse_unknown_flags
+from ml_data.version import __version__
 
 _OBJECTS_PER_COLLECTION = 50_000
 
@@ -45,7 +46,7 @@ def _run(argv: Sequence[str] | None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"ml-data {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    module: Any = None
+    module: ModuleType | None = None
     chosen: argparse.ArgumentParser = parser
     for name, text in COMMANDS.items():
         sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
@@ -62,12 +63,12 @@ def _run(argv: Sequence[str] | None) -> int:
 
 
 def _guarded(run: Callable[[], int]) -> int:
-    """Call `run`; what a user, the machine or a signal causes ends in a line and an exit code."""
+    """Call `run`. A fault of the user, the machine or a signal ends in a line and an exit code."""
     try:
         try:
             return run()
         finally:
-            # Also after --help, and before the exit code is decided.
+            # Also after --help, whose exit is an exception, and before the exit code is decided.
             terminal.end_results()
     except UsageError as error:
         terminal.error(str(error))
@@ -81,7 +82,7 @@ def _guarded(run: Callable[[], int]) -> int:
         terminal.error("ended by SIGTERM")
         return ExitCode.TERMINATED
     except BrokenPipeError:
-        pass  # whoever read the results has seen enough
+        pass  # the reader of the results closed the pipe, as `head` does: nothing to tell
     except MemoryError:
         terminal.error("out of memory: close other programs, or run on a larger machine")
     except OSError as error:
@@ -107,7 +108,7 @@ def _fewer_collections() -> Iterator[None]:
 
 @contextmanager
 def _signals_as_exceptions() -> Iterator[None]:
-    """SIGTERM and Ctrl-C unwind the command, so that it leaves things in order; a second ends it.
+    """Turn SIGTERM and Ctrl-C into exceptions, so that the command cleans up; a second ends it.
 
     A signal that the caller had ignored stays ignored, as under nohup.
     """
@@ -131,7 +132,7 @@ def _signals_as_exceptions() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _raise(number: int, frame: FrameType | None) -> NoReturn:
+def _raise(number: int, _frame: FrameType | None) -> NoReturn:
     signal.signal(number, signal.SIG_DFL)
     raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 

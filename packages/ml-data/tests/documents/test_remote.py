@@ -129,7 +129,7 @@ def test_whatever_a_remote_file_system_raises_is_one_sentence(
     class NetworkError(Exception):
         pass
 
-    def fail(*args: object, **kwargs: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise NetworkError("the line went dead")
 
     if moment == "reading":

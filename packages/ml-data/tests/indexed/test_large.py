@@ -60,7 +60,7 @@ def test_merge_and_split_beyond_2_to_the_31(tmp_path: Path) -> None:
     manifest = merge([str(tmp_path / "a"), str(tmp_path / "b")], str(tmp_path / "c"))
     assert manifest.num_tokens == 2 * LONG + 18 > 2**31
     whole = ml_data.IndexedDataset(tmp_path / "c")
-    assert [int(one) for one in whole.sequence_pointers] == [
+    assert [int(pointer) for pointer in whole.sequence_pointers] == [
         0, LONG, 2 * LONG, 2 * LONG + 16, 3 * LONG + 16, 4 * LONG + 16,
     ]  # fmt: skip
     assert whole[2].tolist() == [1] * 8

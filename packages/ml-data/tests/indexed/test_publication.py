@@ -27,12 +27,12 @@ def write_pair(prefix: Path, *ids: int, **options: bool) -> None:
         writer.add_document(list(ids), [len(ids)])
 
 
-def by_writer(folder: Path, options: Make, overwrite: bool) -> Path:
+def by_writer(folder: Path, _options: Make, overwrite: bool) -> Path:
     write_pair(folder / "q", 1, 2, overwrite=overwrite)
     return folder / "q"
 
 
-def by_merge(folder: Path, options: Make, overwrite: bool) -> Path:
+def by_merge(folder: Path, _options: Make, overwrite: bool) -> Path:
     for name in ("a", "b"):
         write_pair(folder / "parts" / name, 1, 2, 3, overwrite=True)
     merge(
@@ -42,7 +42,7 @@ def by_merge(folder: Path, options: Make, overwrite: bool) -> Path:
     return folder / "q"
 
 
-def by_split(folder: Path, options: Make, overwrite: bool) -> Path:
+def by_split(folder: Path, _options: Make, overwrite: bool) -> Path:
     write_pair(folder / "parts" / "whole", 1, 2, 3, overwrite=True)
     split(str(folder / "parts" / "whole"), str(folder / "q"), [1, 1], overwrite=overwrite)
     return folder / "q.part-00001-of-00002"

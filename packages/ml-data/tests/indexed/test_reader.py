@@ -26,7 +26,7 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 started = time.process_time()
 data = [ml_data.IndexedDataset(f"{sys.argv[1]}/p{number}") for number in range(2000)]
 print((time.process_time() - started) / 2000)
-assert all(one[1].tolist() == [4, 5] for one in data)
+assert all(dataset[1].tolist() == [4, 5] for dataset in data)
 """
 
 

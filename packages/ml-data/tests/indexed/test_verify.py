@@ -98,4 +98,4 @@ def test_inspect_shows_counts_histogram_and_tokens(
     assert "Below| is| an| instruction|" in shown
     assert main(["inspect", prefix, "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert sum(one["sequences"] for one in facts["histogram"]) == 953
+    assert sum(bar["sequences"] for bar in facts["histogram"]) == 953

@@ -17,6 +17,6 @@ def test_files_of_version_1(tokenizer_path: Path) -> None:
     assert manifest.ledger.documents_dropped == {"undecodable": 1}
     data = ml_data.IndexedDataset(PREFIX)
     assert data.document_indices.tolist() == [0, 1, 1, 2]
-    assert [int(one[-1]) for one in data] == [2, 2]
+    assert [int(ids[-1]) for ids in data] == [2, 2]
     quarantine = Path(f"{PREFIX}.quarantine.jsonl").read_text().splitlines()
     assert json.loads(quarantine[0])["raw"] == "{bad"

@@ -110,7 +110,7 @@ def test_a_file_system_without_locks(
 def test_a_file_system_without_sync(
     tmp_path: Path, options: Make, monkeypatch: pytest.MonkeyPatch, code: int, everywhere: bool
 ) -> None:
-    def fsync(handle: int) -> None:
+    def fsync(_: int) -> None:
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(os, "fsync", fsync if everywhere else failing_on_folders(code))

@@ -70,7 +70,7 @@ def test_a_document_that_is_wrong_is_refused_and_not_written(
         with pytest.raises(OutputError, match=words):
             writer.add_document(ids, lengths)
         writer.add_document([6, 7], [2])
-    assert [one.tolist() for one in IndexedDataset(tmp_path / "p")] == [[5], [6, 7]]
+    assert [ids.tolist() for ids in IndexedDataset(tmp_path / "p")] == [[5], [6, 7]]
     assert verify(tmp_path / "p").is_sound
 
 

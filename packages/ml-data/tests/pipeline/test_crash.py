@@ -29,11 +29,11 @@ def rows(count: int) -> list[object]:
 
 def clean_files(prefix: Path) -> dict[str, bytes]:
     """What a run left, without the name of the prefix in it."""
-    found = files_of(prefix)
-    found["_text_document.json"] = found["_text_document.json"].replace(
+    files = files_of(prefix)
+    files["_text_document.json"] = files["_text_document.json"].replace(
         prefix.name.encode(), b"NAME"
     )
-    return found
+    return files
 
 
 def test_a_crash_at_each_durable_step(tmp_path: Path, options: Make, tokenizer_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_work_of_another_command_is_not_gone_on_with(tmp_path: Path, options: Ma
     tokenize(options(path, name="quiet"))
     stopped = 0
 
-    def stop(tick: object) -> None:
+    def stop(_: object) -> None:
         nonlocal stopped
         stopped += 1
         if stopped == 10:
@@ -151,6 +151,6 @@ def test_work_of_another_command_is_not_gone_on_with(tmp_path: Path, options: Ma
     assert (tmp_path / "out" / "p.work" / "journal.jsonl").exists()
     tokenize(options(path))
     expected = files_of(tmp_path / "out" / "quiet_text_document")
-    found = files_of(tmp_path / "out" / "p_text_document")
-    assert {k: found[k] for k in (".bin", ".idx")} == {k: expected[k] for k in (".bin", ".idx")}
+    files = files_of(tmp_path / "out" / "p_text_document")
+    assert {k: files[k] for k in (".bin", ".idx")} == {k: expected[k] for k in (".bin", ".idx")}
     assert not (tmp_path / "out" / "p.work").exists()

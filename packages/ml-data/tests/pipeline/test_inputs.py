@@ -30,7 +30,7 @@ def documents(prefix: str | Path) -> list[list[int]]:
     data = IndexedDataset(prefix)
     marks = data.document_indices
     return [
-        [int(one) for at in range(marks[index], marks[index + 1]) for one in data[at]]
+        [int(number) for at in range(marks[index], marks[index + 1]) for number in data[at]]
         for index in range(data.num_documents)
     ]
 
@@ -165,7 +165,7 @@ def test_empty_documents_keep_their_entry(tmp_path: Path, options: Make) -> None
     (manifest,) = tokenize(options(path, append_eod=True))
     data = IndexedDataset(tmp_path / "out" / "p_text_document")
     assert data.document_indices.tolist() == [0, 0, 1, 1, 2, 2]
-    assert [int(one[-1]) for one in data] == [2, 2]
+    assert [int(ids[-1]) for ids in data] == [2, 2]
     assert manifest.ledger.documents_empty == 3
 
 
@@ -176,11 +176,11 @@ def test_widths_follow_megatrons_rule(tmp_path: Path, options: Make) -> None:
     for size, dtype in ((65_499, np.uint16), (65_500, np.int32)):
         vocabulary = dict(list(words.items())[:size])
         model = tokenizers.models.WordLevel(vocabulary, unk_token="w0")
-        one = tokenizers.Tokenizer(model)
-        one.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+        made = tokenizers.Tokenizer(model)
+        made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
         folder = tmp_path / f"words{size}"
         folder.mkdir()
-        one.save(str(folder / "tokenizer.json"))
+        made.save(str(folder / "tokenizer.json"))
         path = write_lines(tmp_path / "a.jsonl", [{"text": f"w1 w{size - 1}"}])
         tokenize(options(path, name=f"v{size}", tokenizer_name_or_path=str(folder)))
         data = IndexedDataset(tmp_path / "out" / f"v{size}_text_document")

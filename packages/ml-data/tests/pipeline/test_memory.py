@@ -50,9 +50,9 @@ def one_cell(folder: Path) -> int:
 def tree_bytes(process: psutil.Process) -> int:
     """PSS of a process and all below it."""
     total = 0
-    for one in (process, *process.children(recursive=True)):
+    for member in (process, *process.children(recursive=True)):
         try:
-            total += one.memory_full_info().pss
+            total += member.memory_full_info().pss
         except (psutil.NoSuchProcess, psutil.AccessDenied, FileNotFoundError):
             continue
     return total

@@ -30,5 +30,5 @@ def test_ray_gives_the_bytes_of_a_local_run(
         )
     finally:
         ray.shutdown()
-    expected, found = (files_of(tmp_path / name / "p_text_document") for name in "ab")
-    assert expected == found
+    expected, by_ray = (files_of(tmp_path / name / "p_text_document") for name in "ab")
+    assert expected == by_ray

@@ -91,7 +91,7 @@ def test_other_libraries_start_over(
     options: Make, lines: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stop_after(options(lines), 2)
-    monkeypatch.setattr("ml_data.pipeline.run.versions", lambda engine: {"sentencepiece": "9.9"})
+    monkeypatch.setattr("ml_data.pipeline.run.versions", lambda _: {"sentencepiece": "9.9"})
     (notice,) = go_on(options(lines))
     assert "the libraries are others since" in notice
     assert "9.9 now" in notice
@@ -163,7 +163,7 @@ def test_a_file_that_changes_under_the_run(
         lines = packed
     done = False
 
-    def change(tick: object) -> None:
+    def change(_: object) -> None:
         nonlocal done
         if done:
             return
@@ -188,7 +188,7 @@ def test_the_checksum_is_of_the_state_that_was_read(
     """A change after the last row was read, before the checksum was taken."""
     from ml_data.pipeline import run
 
-    def late(source: Any, which: str) -> str:
+    def late(*_: object) -> str:
         with lines.open("ab") as file:
             file.write(b"x\n")
         return "0" * 64
@@ -208,7 +208,7 @@ def test_a_tokenizer_that_changes_under_the_run(
     from ml_data.pipeline.plan import make_plan
 
     made = options(lines, tokenizer_name_or_path=str(folder))
-    job = make_plan(made, lambda text: None).job
+    job = make_plan(made, lambda _: None).job
     assert job.load().fingerprint == job.fingerprint
     with (folder / "tokenizer.model").open("ab") as file:
         file.write(b"\x22\x00")  # an empty field: the same pieces, other bytes
@@ -256,7 +256,7 @@ def test_a_finished_output_with_a_file_missing_is_not_complete(
 
 
 def test_progress_of_another_command_survives_a_run_that_has_nothing_to_do(
-    tmp_path: Path, options: Make, lines: Path
+    options: Make, lines: Path
 ) -> None:
     tokenize(options(lines))
     stop_after(options(lines, append_eod=True, overwrite=True), 2)

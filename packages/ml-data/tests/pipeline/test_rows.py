@@ -101,19 +101,19 @@ def test_lines_give_the_texts_that_pythons_json_gives(
     text: str, others: dict[str, object], ascii_only: bool, noise: bytes
 ) -> None:
     rows = [{**others, "text": text}, {**others, "text": text, "number": 10**40}]
-    lines = [json.dumps(one, ensure_ascii=ascii_only).encode("utf-8", "replace") for one in rows]
+    lines = [json.dumps(row, ensure_ascii=ascii_only).encode("utf-8", "replace") for row in rows]
     lines += [lines[0][: len(noise)], noise, b'{"text": "' + noise + b'"}', b"\xef\xbb\xbf{}"]
-    lines = [one.replace(b"\n", b" ") for one in lines]
+    lines = [line.replace(b"\n", b" ") for line in lines]
     batch = Batch(
         source="x", first_row=0, num_rows=len(lines), lines=b"\n".join(lines), end=Position()
     )
     with pytest.MonkeyPatch.context() as patch:
-        found = extract(batch, "text", None)
+        texts = extract(batch, "text", None)
         patch.setattr(extract_module, "_load_fast", extract_module._load)
         expected = extract(batch, "text", None)
-    assert found.values.to_pylist() == expected.values.to_pylist()
-    assert list(found.rows) == list(expected.rows)
-    assert found.bad == expected.bad
+    assert texts.values.to_pylist() == expected.values.to_pylist()
+    assert list(texts.rows) == list(expected.rows)
+    assert texts.bad == expected.bad
 
 
 def test_a_template_shows_values_as_json_writes_them(tmp_path: Path, options: Make) -> None:
@@ -122,7 +122,7 @@ def test_a_template_shows_values_as_json_writes_them(tmp_path: Path, options: Ma
     (manifest,) = tokenize(options(path, template="{n}"))
     tokenizer = load_tokenizer(options(path).tokenizer_name_or_path)
     data = IndexedDataset(tmp_path / "out" / "p_text_document")
-    shown = [tokenizer.decode(one.tolist()) for one in data]
+    shown = [tokenizer.decode(ids.tolist()) for ids in data]
     assert shown == [str(10**30), "true", "0.5", "\n"]
     assert manifest.ledger.documents_dropped == {"null": 1, "undecodable": 2}
     quarantine = (tmp_path / "out" / "p_text_document.quarantine.jsonl").read_text()

@@ -63,9 +63,7 @@ def test_documents_are_framed(
     assert ml_data.verify(prefix, folder).is_sound
 
 
-def test_grok1_can_begin_documents_with_its_bos(
-    tmp_path: Path, options: Make, lines: Path, tokenizer_path: Path
-) -> None:
+def test_grok1_can_begin_documents_with_its_bos(tmp_path: Path, options: Make, lines: Path) -> None:
     notices: list[str] = []
     tokenize(options(lines, add_bos=True, append_eod=True), on_notice=notices.append)
     assert notices == []

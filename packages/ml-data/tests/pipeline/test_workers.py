@@ -57,10 +57,10 @@ def test_one_row_group_feeds_every_worker(tmp_path: Path) -> None:
     (source,) = resolve([str(path)]).sources
     batches = list(read_source(source, Segment(file=0, start=Position()), ["text"], 4096))
     assert len(batches) > 4
-    first_rows = {one.first_row for one in batches[:4]}
+    first_rows = {batch.first_row for batch in batches[:4]}
     executor = LocalExecutor(Waits, 4)
-    assert [one.first_row for one, _ in executor.run(iter(batches))] == [
-        one.first_row for one in batches
+    assert [batch.first_row for batch, _ in executor.run(iter(batches))] == [
+        batch.first_row for batch in batches
     ]
 
 
@@ -76,7 +76,7 @@ def test_the_reader_waits_for_the_workers() -> None:
     release = threading.Event()
 
     class Blocks:
-        def encode(self, batch: Batch) -> list[EncodedBatch]:
+        def encode(self, _: Batch) -> list[EncodedBatch]:
             release.wait(30)
             return []
 
@@ -99,7 +99,7 @@ def test_a_slow_reader_leaves_no_finished_results_alive(workers: int) -> None:
     lock = threading.Lock()
 
     class Makes:
-        def encode(self, batch: Batch) -> list[EncodedBatch]:
+        def encode(self, _: Batch) -> list[EncodedBatch]:
             result = EncodedBatch(ids=np.zeros(9, np.int32), lengths=np.array([9], np.int32))
             with lock:
                 made.append(weakref.ref(result))
@@ -153,7 +153,7 @@ def test_a_dead_worker_ends_the_run_and_is_named(tmp_path: Path, options: Make) 
     killed: list[int] = []
     before = set(psutil.Process().children())  # other tests may have left a resource tracker
 
-    def kill_one(tick: object) -> None:
+    def kill_one(_: object) -> None:
         if not killed:
             (worker, *_) = set(psutil.Process().children()) - before
             killed.append(worker.pid)
@@ -167,8 +167,8 @@ def test_a_dead_worker_ends_the_run_and_is_named(tmp_path: Path, options: Make) 
     notices: list[str] = []
     tokenize(made, on_notice=notices.append)
     assert "going on after shard" in notices[0]
-    quiet, found = (files_of(tmp_path / "out" / f"{n}_text_document") for n in ("quiet", "p"))
-    assert {s: quiet[s] for s in (".bin", ".idx")} == {s: found[s] for s in (".bin", ".idx")}
+    quiet, resumed = (files_of(tmp_path / "out" / f"{n}_text_document") for n in ("quiet", "p"))
+    assert {s: quiet[s] for s in (".bin", ".idx")} == {s: resumed[s] for s in (".bin", ".idx")}
 
 
 def test_an_error_in_a_worker_process_keeps_its_kind(
@@ -178,8 +178,7 @@ def test_an_error_in_a_worker_process_keeps_its_kind(
     from ml_data.pipeline import plan
 
     path = write_lines(tmp_path / "a.jsonl", [{"text": "hello there " * 99}] * 300)
-    wrong = lambda size: __import__("numpy").dtype("<u2")  # noqa: E731
-    monkeypatch.setattr(plan, "best_dtype", wrong)
+    monkeypatch.setattr(plan, "best_dtype", lambda _: np.dtype("<u2"))
     with pytest.raises(TokenizerError, match="do not fit uint16"):
         tokenize(
             options(
@@ -226,7 +225,7 @@ def test_no_space_and_read_only_folders_are_reported(
                 file.write(b"x")
 
 
-def test_two_runs_at_once_do_not_mix(tmp_path: Path, options: Make, sample: Path) -> None:
+def test_two_runs_at_once_do_not_mix(options: Make, sample: Path) -> None:
     def again(tick: object) -> None:
         with pytest.raises(OutputError, match="in use by another run"):
             tokenize(options(sample))

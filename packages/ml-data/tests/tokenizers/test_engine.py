@@ -22,7 +22,7 @@ def test_facts_equal_the_librarys(grok1: Path, train: Callable[..., Path]) -> No
         processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
         size = processor.vocab_size()
         every = list(range(size))
-        assert [one.decode() for one in facts.pieces] == processor.id_to_piece(every)
+        assert [piece.decode() for piece in facts.pieces] == processor.id_to_piece(every)
         assert [kind == CONTROL for kind in facts.types] == processor.is_control(every)
     changed = read_facts(with_control_tokens_in_text(grok1.read_bytes()))
     assert changed.pieces == read_facts(grok1.read_bytes()).pieces
@@ -56,8 +56,8 @@ def test_long_texts_and_a_word_without_cuts(grok1: Path, monkeypatch: pytest.Mon
     tokenizer = UnitTokenizer(grok1)
     for text in ("some words, " * 3000, "\u4f60\u597d" * 5000, "a" * 20000, "\n" * 9999):
         ids, lengths = tokenizer.encode_arrow(pa.array(["x", text, "", "y"]))
-        expected = [tokenizer.encode(one) for one in ("x", text, "", "y")]
-        assert ids.tolist() == [one for part in expected for one in part]
+        expected = [tokenizer.encode(text) for text in ("x", text, "", "y")]
+        assert ids.tolist() == [number for part in expected for number in part]
         assert lengths.tolist() == [len(part) for part in expected]
 
 
@@ -74,7 +74,7 @@ def test_the_table_of_units_is_bounded(grok1: Path, monkeypatch: pytest.MonkeyPa
     for start in range(0, 2000, 100):
         words = [f"w{number:x}q number" for number in range(start, start + 100)]
         ids, _ = tokenizer.encode_arrow(pa.array(words))
-        assert ids.tolist() == [one for word in words for one in tokenizer.encode(word)]
+        assert ids.tolist() == [number for word in words for number in tokenizer.encode(word)]
         assert len(tokenizer._units.table.codes) < 250
 
 
@@ -86,7 +86,7 @@ def test_threads_share_the_table(grok1: Path, monkeypatch: pytest.MonkeyPatch) -
         for step in range(30):
             words = [f"w{(seed * step + number) % 997:x}q and" for number in range(60)]
             ids, _ = tokenizer.encode_arrow(pa.array(words))
-            assert ids.tolist() == [one for word in words for one in tokenizer.encode(word)]
+            assert ids.tolist() == [number for word in words for number in tokenizer.encode(word)]
 
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(encode, range(1, 13)))
@@ -99,9 +99,9 @@ def test_slices_and_empty_values(grok1: Path, kind: pa.DataType) -> None:
     for start in range(len(texts) + 1):
         for stop in range(start, len(texts) + 1):
             ids, lengths = tokenizer.encode_arrow(pa.array(texts, kind)[start:stop])
-            expected = [tokenizer.encode(one) for one in texts[start:stop]]
-            assert lengths.tolist() == [len(one) for one in expected]
-            assert ids.tolist() == [one for part in expected for one in part]
+            expected = [tokenizer.encode(text) for text in texts[start:stop]]
+            assert lengths.tolist() == [len(part) for part in expected]
+            assert ids.tolist() == [number for part in expected for number in part]
 
 
 @pytest.mark.parametrize("engine", ["fast", "sentencepiece"])

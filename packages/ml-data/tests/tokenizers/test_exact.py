@@ -93,7 +93,7 @@ def test_the_reference_cases(grok1: Path, engine: str) -> None:
 
 
 def test_every_fragment_beside_every_other(pair: Pair) -> None:
-    pair.check([one + other for one in FRAGMENTS for other in FRAGMENTS])
+    pair.check([first + second for first in FRAGMENTS for second in FRAGMENTS])
     pair.check(["a" + one + other + "b" for one in FRAGMENTS for other in FRAGMENTS])
 
 
@@ -117,8 +117,8 @@ def test_arbitrary_text_with_special_tokens(special: Pair, batch: list[str]) -> 
 @settings(max_examples=60, deadline=None, suppress_health_check=RELAXED)
 @given(batches)
 def test_arbitrary_text_on_other_models(trained: list[Pair], batch: list[str]) -> None:
-    for one in trained:
-        one.check(batch)
+    for pair in trained:
+        pair.check(batch)
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=RELAXED)
@@ -147,8 +147,8 @@ def test_other_models_and_windows_at_depth(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sentencepiece_units, "WINDOW_BYTES", window)
         patch.setattr(cuts, "_BLOCK_BYTES", block)
-        for one in trained:
-            one.check(batch)
+        for pair in trained:
+            pair.check(batch)
 
 
 @pytest.mark.slow

@@ -39,13 +39,18 @@ def check(tokenizer: GigatokenTokenizer, texts: list[str]) -> None:
         assert got.tolist() == tokenizer._processor.encode(text), ascii(text)
 
 
-@pytest.fixture(scope="module")
-def installed() -> None:
+def require_gigatoken() -> None:
     pytest.importorskip("gigatoken", reason="the optional engine gigatoken is not installed")
 
 
 @pytest.fixture(scope="module")
-def tokenizer(grok1: Path, installed: None) -> GigatokenTokenizer:
+def installed() -> None:
+    require_gigatoken()
+
+
+@pytest.fixture(scope="module")
+def tokenizer(grok1: Path) -> GigatokenTokenizer:
+    require_gigatoken()
     loaded = load_tokenizer(grok1, engine="gigatoken")
     assert isinstance(loaded, GigatokenTokenizer)
     return loaded
@@ -99,10 +104,9 @@ def test_arbitrary_text_at_depth(tokenizer: GigatokenTokenizer, batch: list[str]
     check(tokenizer, batch)
 
 
+@pytest.mark.usefixtures("installed")
 @pytest.mark.parametrize("options", TRAINED)
-def test_other_models_of_the_family(
-    train: Callable[..., Path], installed: None, options: dict[str, object]
-) -> None:
+def test_other_models_of_the_family(train: Callable[..., Path], options: dict[str, object]) -> None:
     other = GigatokenTokenizer(train(**options))
     check(other, [left + right for left in FRAGMENTS[::2] for right in FRAGMENTS])
     check(other, ["ab a b xab \u2581x x x", "7777 77 7", "\t\t\t\t", "\u4f60\u597d\u4f60", ""])
@@ -132,7 +136,8 @@ def test_which_texts_go_to_sentencepiece(
     assert tokenizer.num_diverted - before == is_diverted
 
 
-def test_special_tokens_in_text(grok1: Path, installed: None) -> None:
+@pytest.mark.usefixtures("installed")
+def test_special_tokens_in_text(grok1: Path) -> None:
     parsing = GigatokenTokenizer(grok1, parse_special_tokens=True)
     check(parsing, ["a[EOS]b", "[PAD][BOS]", "plain"])
     assert parsing.encode_batch(["[EOS]"])[0].tolist()[-1] == parsing.eod_id
@@ -146,9 +151,8 @@ def test_threads_share_it(tokenizer: GigatokenTokenizer) -> None:
         list(pool.map(lambda batch: check(tokenizer, batch), batches))
 
 
-def test_a_run_gives_the_bytes_of_the_default_engine(
-    tmp_path: Path, grok1: Path, tokenizer: GigatokenTokenizer
-) -> None:
+@pytest.mark.usefixtures("installed")
+def test_a_run_gives_the_bytes_of_the_default_engine(tmp_path: Path, grok1: Path) -> None:
     texts = [f"{left} {right}" for left in FRAGMENTS for right in FRAGMENTS[::5]] + [""]
     lines = write_lines(tmp_path / "a.jsonl", [{"text": text} for text in texts])
     made = {}
@@ -176,8 +180,9 @@ def test_a_wrong_id_fails_loudly(tokenizer: GigatokenTokenizer) -> None:
         tokenizer.check_sample(values, ids + 1, lengths)
 
 
+@pytest.mark.usefixtures("installed")
 def test_a_version_that_differs_is_refused_when_it_is_opened(
-    grok1: Path, installed: None, monkeypatch: pytest.MonkeyPatch
+    grok1: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encode_admitted = GigatokenTokenizer._encode_admitted
 
@@ -191,7 +196,8 @@ def test_a_version_that_differs_is_refused_when_it_is_opened(
         load_tokenizer(grok1, engine="gigatoken")
 
 
-def test_models_that_are_not_admitted(train: Callable[..., Path], installed: None) -> None:
+@pytest.mark.usefixtures("installed")
+def test_models_that_are_not_admitted(train: Callable[..., Path]) -> None:
     with pytest.raises(TokenizerError, match="cannot use the engine gigatoken: .*not a BPE"):
         load_tokenizer(train(model_type="unigram"), engine="gigatoken")
 

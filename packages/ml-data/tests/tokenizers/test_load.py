@@ -89,7 +89,9 @@ def test_special_tokens_of_a_model(grok1: Path, engine: str) -> None:
     assert parsed.count(2) == 1
     # [EOS] counts as a user-defined symbol does: no prefix after it, as after a line feed.
     line_feed = ids("one\ntwo", parse_special_tokens=True)
-    assert [one for one in parsed if one != 2] == [one for one in line_feed if one != 4]
+    assert [number for number in parsed if number != 2] == [
+        number for number in line_feed if number != 4
+    ]
 
 
 def test_special_tokens_of_a_json(tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def test_without_transformers_the_way_out_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gpt2(tmp_path)
-    monkeypatch.setattr(transformers_folder.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(transformers_folder.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(TokenizerError, match=r"merges.txt.*pip install 'ml-data\[transformers\]'"):
         load_tokenizer(tmp_path)
     with pytest.raises(TokenizerError, match="reads a folder"):
@@ -156,7 +156,7 @@ def test_without_transformers_the_way_out_is_named(
 def test_it_is_chosen_only_where_nothing_else_reads_the_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*given: object, **more: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise AssertionError("transformers was asked")
 
     monkeypatch.setattr(transformers_folder, "load_with_transformers", refuse)

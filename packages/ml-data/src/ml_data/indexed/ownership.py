@@ -1,16 +1,16 @@
-"""Whose file it is that already has a name of an output.
+"""Whether a file that already has a name of an output is an output of this package.
 
-A file is this package's own when its content says so; a name never does:
+The content of a file decides, never its name:
 
-| file | own when |
+| file | an output of this package when |
 |---|---|
 | `.json` | it begins as a manifest |
 | `.idx` | it has Megatron's mark and the size that its header needs |
 | `.bin` | the manifest or the index beside it states its size |
 | `.quarantine.jsonl` | the manifest states its size; without one, it begins with a row set aside |
 
-Links, folders and devices never are. A file that was changed after it was made (a quarantine that
-somebody mended) is not, either: its size is no longer the one that is stated.
+Links, folders and devices are none. A file that was changed after it was made is none, such as a
+quarantine that the user corrected: its size is not the stated size any more.
 """
 
 from __future__ import annotations
@@ -54,20 +54,33 @@ def stranger(prefix: str | Path, suffix: str, sealed_idx: Path | None = None) ->
     if size == stated:
         return None
     if suffix == QUARANTINE:
-        if manifest is None:
-            return None if _is_quarantine(path) else "it holds no rows that ml-data set aside"
-        return _differs(size, stated, "manifest")
+        if manifest is not None:
+            return _differs(size, stated, "manifest")
+        return None if _is_quarantine(path) else "it holds no rows that ml-data set aside"
     if suffix == ".idx":
-        needed = _size_by_header(path)
-        if needed is None:
-            return "it does not start with the mark of an .idx file"
-        return None if size == needed else _differs(size, needed, "header")
-    for index in (layout.idx_path(prefix), sealed_idx):
+        return _why_no_index(path, size)
+    return _why_no_bin(prefix, size, stated, sealed_idx)
+
+
+def _why_no_index(path: Path, size: int) -> str | None:
+    """Why the file at `path` is no .idx of its size; None when it is."""
+    needed = _size_by_header(path)
+    if needed is None:
+        return "it does not start with the mark of an .idx file"
+    return None if size == needed else _differs(size, needed, "header")
+
+
+def _why_no_bin(
+    prefix: str | Path, size: int, stated: int | None, sealed_idx: Path | None
+) -> str | None:
+    """Why a .bin of `size` bytes belongs to no index here; None when it does."""
+    idx = layout.idx_path(prefix)
+    for index in (idx, sealed_idx):
         if index is not None and index.is_file() and size == bin_bytes_of(index):
             return None
-    if stated is None and not layout.idx_path(prefix).is_file():
+    if stated is None and not idx.is_file():
         return "no index and no manifest of ml-data belongs to it"
-    return _differs(size, stated or bin_bytes_of(layout.idx_path(prefix)), "manifest or index")
+    return _differs(size, stated or bin_bytes_of(idx), "manifest or index")
 
 
 def _differs(size: int, stated: int | None, by: str) -> str:

@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
-from ml_data import __version__
 from ml_data.indexed.files import FileFacts
 from ml_data.indexed.manifest import InputRecord, Manifest, TokenizerRecord
 from ml_data.pipeline.options import TokenizeOptions
 from ml_data.pipeline.output import TokenizeOutput
 from ml_data.pipeline.plan import TokenizePlan
 from ml_data.tokenizers import Tokenizer
+from ml_data.version import __version__
 
 _LIBRARIES = ("numpy", "pyarrow", "sentencepiece", "tokenizers")
 # Engines that are libraries of the same name.

@@ -6,9 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pyarrow as pa
 
-from ml_data.tokenizers.protocol import Frame, Ids, Role, check_values
+from ml_data.tokenizers.protocol import Frame, Ids, Role, TokenClaim, check_values
 from ml_data.tokenizers.sample_check import compare_sample
-from ml_data.tokenizers.side_files import TokenClaim
 
 
 class TokenizerBase:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -12,15 +13,25 @@ from numpy.typing import NDArray
 
 from ml_data.errors import TokenizerError
 
-if TYPE_CHECKING:
-    from ml_data.tokenizers.side_files import TokenClaim
-
 Ids = NDArray[np.int32]
 """Token ids, or numbers of them: how many each text has."""
 Frame = tuple[tuple[int, ...], tuple[int, ...]]
 """Ids in front of a text and behind it."""
 Role = Literal["eos", "bos"]
 """What a token is for: `eos` ends a document, `bos` begins a text."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenClaim:
+    """What a file says about a token: its text, or the ids that it may have."""
+
+    source: str
+    text: str | None = None
+    ids: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        what = repr(self.text) if self.text is not None else ", ".join(map(str, self.ids))
+        return f"{self.source} says {what}"
 
 
 class Vocabulary(Protocol):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ml_data.errors import TokenizerError
-from ml_data.tokenizers.protocol import Role
+from ml_data.tokenizers.protocol import Role, TokenClaim
 from ml_data.tokenizers.recognize import read_file, refuse_lfs_pointer
 
 CONFIG, MAP, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
@@ -39,19 +39,6 @@ class NamedToken:
     rstrip: bool = False
     single_word: bool = False
     normalized: bool = True
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenClaim:
-    """What a file says about a token: its text, or the ids that it may have."""
-
-    source: str
-    text: str | None = None
-    ids: tuple[int, ...] = ()
-
-    def __str__(self) -> str:
-        what = repr(self.text) if self.text is not None else ", ".join(map(str, self.ids))
-        return f"{self.source} says {what}"
 
 
 class SideFiles:

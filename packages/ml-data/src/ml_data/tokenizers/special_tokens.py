@@ -10,15 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ml_data.errors import TokenizerError
-from ml_data.tokenizers.protocol import Tokenizer, Vocabulary
-from ml_data.tokenizers.side_files import (
-    CONFIG,
-    GENERATION,
-    MAP,
-    MODEL_CONFIG,
-    SideFiles,
-    TokenClaim,
-)
+from ml_data.tokenizers.protocol import TokenClaim, Tokenizer, Vocabulary
+from ml_data.tokenizers.side_files import CONFIG, GENERATION, MAP, MODEL_CONFIG, SideFiles
 
 # Classes of transformers that put the beginning token in front unless `add_bos_token` is false.
 _ADD_BOS_BY_DEFAULT = ("LlamaTokenizer", "CodeLlamaTokenizer", "GemmaTokenizer")

@@ -1,7 +1,6 @@
 """The rules of a folder on a disk hold for a bucket and for file systems of fsspec."""
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -132,7 +131,7 @@ def test_a_folder_with_brackets_in_its_name(at: Callable[[str], str]) -> None:
     assert source.name.endswith("/x[2]/f.jsonl")
 
 
-def test_messages_show_no_keys(tmp_path: Path, s3: Callable[[str], str]) -> None:
+def test_messages_show_no_keys(s3: Callable[[str], str]) -> None:
     with pytest.raises(InputError) as raised:
         resolve([s3("/missing")])
     assert "endpoint_override" not in str(raised.value)

@@ -1,7 +1,7 @@
-"""Inputs to the one list of files that a run reads, in the order given, sorted within an input.
+"""The list of files that a run reads: inputs in the order given, files sorted within an input.
 
-Every file that an input names is in that list, is an error, or is left out for a reason that is
-told.
+Every file that an input names is in that list, is an error, or is left out with a reason that the
+user is told.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ml_data.errors import InputError
 TOKENS = "token files"
 UNKNOWN = "their endings are not known"
 FACTS = "they describe a data set, a tokenizer or a model"
-OURS = "ml-data wrote them"
+ML_DATA = "ml-data wrote them"
 SAME = "other names of files that are read"
 EMPTY = "0 bytes: no documents"
 # The layout of a repository in the hub's cache: the files below snapshots/ are links.
@@ -52,15 +52,15 @@ class InputListing:
         names: dict[str, list[str]] = {}
         for entry in self.left_out:
             names.setdefault(entry.reason, []).append(str(entry))
-        told = [f"not read: {enumerate_names(given)} ({reason})" for reason, given in names.items()]
+        sentences = [
+            f"not read: {enumerate_names(given)} ({reason})" for reason, given in names.items()
+        ]
         empty = [source.name for source in self.sources if source.num_bytes == 0]
-        return told + ([f"empty: {enumerate_names(empty)} ({EMPTY})"] if empty else [])
+        return sentences + ([f"empty: {enumerate_names(empty)} ({EMPTY})"] if empty else [])
 
 
-def resolve(
-    inputs: Sequence[str], is_own: Callable[[str], bool] = lambda path: False
-) -> InputListing:
-    """The files that `inputs` name. `is_own` tells the local paths that the run itself writes.
+def resolve(inputs: Sequence[str], is_own: Callable[[str], bool] | None = None) -> InputListing:
+    """The files that `inputs` name. `is_own` tells whether the run itself writes a local path.
 
     Raises InputError for a missing path, a dangling link, a folder that cannot be listed or holds
     no data, an unknown ending, a file named by two inputs, inputs without a single byte.
@@ -71,7 +71,7 @@ def resolve(
     for given in inputs:
         files = _list(given)
         files.candidates.sort(key=lambda candidate: candidate.source.name.split("/"))
-        kept = _data_of(files, is_own)
+        kept = _data_of(files, is_own or _is_never_own)
         if not kept:
             raise InputError(_nothing_of(given, files))
         _refuse_revisions(given, kept)
@@ -94,6 +94,10 @@ def _list(given: str) -> InputCandidates:
         return list_local(path)
 
 
+def _is_never_own(_path: str) -> bool:
+    return False
+
+
 def _data_of(files: InputCandidates, is_own: Callable[[str], bool]) -> list[InputCandidate]:
     """The candidates that may hold documents.
 
@@ -113,17 +117,18 @@ def _data_of(files: InputCandidates, is_own: Callable[[str], bool]) -> list[Inpu
         elif kind_of(source.name) is None:
             if not own:
                 unknown.append(candidate)
-        elif own or _is_ours(source, files.listed):
-            files.leave_out(source.name, OURS)
+        elif own or _is_of_ml_data(source, files.listed):
+            files.leave_out(source.name, ML_DATA)
         elif is_facts(source.name):
             files.leave_out(source.name, FACTS)
         else:
             kept.append(candidate)
     for folder in work_folders:
-        files.leave_out(folder, OURS)
+        files.leave_out(folder, ML_DATA)
     names = {candidate.identity: candidate.source.name for candidate in kept}
     for candidate in unknown:
-        # A hub's cache keeps the data under names without endings, to which others link.
+        # The cache of Hugging Face's hub keeps the data under names without an ending. The names
+        # with an ending are links to them.
         read_as = names.get(candidate.identity)
         reason = TOKENS if is_token_file(candidate.source.name, files.listed) else UNKNOWN
         files.leave_out(candidate.source.name, SAME if read_as else reason, read_as)
@@ -142,7 +147,7 @@ def _check_named(source: SourceFile, own: bool) -> None:
         )
 
 
-def _is_ours(source: SourceFile, listed: Container[str]) -> bool:
+def _is_of_ml_data(source: SourceFile, listed: Container[str]) -> bool:
     if is_quarantine(source.name, listed):
         return True
     if not may_be_manifest(source.name, listed):
@@ -156,7 +161,7 @@ def _is_ours(source: SourceFile, listed: Container[str]) -> bool:
 
 @dataclass(frozen=True)
 class _ReadAs:
-    """Under which name, and by which input, a file is read."""
+    """The name under which a file is read, and the input that names it."""
 
     name: str
     given: str
@@ -168,10 +173,10 @@ def _once(
     given: str,
     seen: dict[Hashable, _ReadAs],
 ) -> list[InputCandidate]:
-    """Each file under one name, its own rather than that of a link; `seen` is brought up to date.
+    """Each file under a single name, its own rather than that of a link; adds them to `seen`.
 
-    Within one input, and where a link leads to it, a second name is left out. A file that two
-    inputs name is an error, since only the user can tell which was meant.
+    A second name within an input, and a link to a file that is read already, are left out. A file
+    that two inputs name is an error, since only the user can tell which of them was meant.
     """
     real_first = sorted(candidates, key=lambda candidate: candidate.is_link)
     names = {candidate.identity: candidate.source.name for candidate in reversed(real_first)}
