@@ -108,7 +108,7 @@ def test_what_a_killed_writer_left_is_replaced(tmp_path: Path) -> None:
     writer.add_document([1, 2], [2])
     writer.seal()
     (tmp_path / "p.work" / "p.bin.tmp").replace(tmp_path / "p.bin")  # killed before the .idx
-    writer._work.release()
+    writer._publication.keep_work()
     with pytest.raises(OutputError, match="p.bin exists"):
         IndexedDatasetWriter(tmp_path / "p", np.int32)
     # The folder is kept, as what is in it proves whose the .bin is.
