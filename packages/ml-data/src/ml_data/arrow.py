@@ -1,7 +1,7 @@
-"""Arrow arrays from Python and numpy values, by their buffers.
+"""Arrow arrays from Python and numpy values, made of their buffers.
 
-`pa.array` and `to_numpy` import pandas wherever it is installed, which takes 0.2 seconds of a run
-that may need less than one.
+`pa.array` and `to_numpy` import pandas where it is installed. That takes 0.2 seconds, and a small
+run takes less than a second.
 """
 
 from __future__ import annotations
@@ -29,5 +29,5 @@ def integers(values: NDArray[np.int64]) -> pa.Array:
 def offsets_of(values: pa.Array) -> NDArray[np.integer]:
     """Offsets [len(values) + 1] of a string array into its value buffer, without a copy."""
     kind = np.int64 if pa.types.is_large_string(values.type) else np.int32
-    every: NDArray[np.integer] = np.frombuffer(values.buffers()[1], kind)
-    return every[values.offset : values.offset + len(values) + 1]
+    offsets: NDArray[np.integer] = np.frombuffer(values.buffers()[1], kind)
+    return offsets[values.offset : values.offset + len(values) + 1]

@@ -33,7 +33,7 @@ class InputError(MlDataError):
 
 
 class ChangedInputError(InputError):
-    """An input file changed while it was read; nothing of the run can be used."""
+    """An input file changed while it was read, so that nothing of the run can be used."""
 
 
 class TokenizerError(MlDataError):
@@ -49,7 +49,7 @@ class OutputError(MlDataError):
 
 
 class WorkerError(MlDataError):
-    """A worker process died; finished shards are kept for the next run."""
+    """A worker process died. Finished shards are kept for the next run."""
 
 
 class UsageError(MlDataError):
@@ -57,4 +57,4 @@ class UsageError(MlDataError):
 
 
 class Terminated(BaseException):
-    """SIGTERM arrived. Like KeyboardInterrupt it is no Exception, so that nothing swallows it."""
+    """SIGTERM arrived. Like KeyboardInterrupt it is no Exception, which code would catch."""

@@ -1,1 +1,1 @@
-"""Where text comes from: files to batches of Arrow values."""
+"""Where text comes from: input files to batches of Arrow values."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+
+import pyarrow as pa
 
 
 @dataclass(frozen=True, kw_only=True)
 class Position:
     """Where reading goes on: the file's index, the next row in it, the byte offset of that row.
 
-    `offset` is used by plain JSON lines alone; everything else finds its place by the row.
+    Plain JSON lines are continued at `offset`, all other files at `row`.
     """
 
     file: int = 0
@@ -24,9 +25,10 @@ class Position:
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """The part of the `file`-th input that a task reads: from `start` up to, not including, `stop`.
+    """The part of the `file`-th input that a task reads, from `start` to before its stop.
 
-    `stop_row` bounds parquet, `stop_offset` plain JSON lines; None reads to the end.
+    `stop_row` ends a part of parquet, `stop_offset` a part of plain JSON lines. None of them reads
+    to the end of the file.
     """
 
     file: int
@@ -37,13 +39,12 @@ class Segment:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Rows `first_row` .. of one file: Arrow columns (parquet) or whole lines (JSON lines)."""
+    """Consecutive rows of a file: Arrow columns of parquet, or whole lines of JSON lines."""
 
     source: str
     first_row: int
     num_rows: int
-    columns: Any = None
-    """A pyarrow.RecordBatch, or None."""
+    columns: pa.RecordBatch | None = None
     lines: bytes | None = None
     end: Position
     shard: int = 0
@@ -52,7 +53,13 @@ class Batch:
     @property
     def num_bytes(self) -> int:
         """Size in memory."""
-        return len(self.lines) if self.lines is not None else int(self.columns.nbytes)
+        return len(self.lines) if self.lines is not None else int(self.arrow_columns.nbytes)
+
+    @property
+    def arrow_columns(self) -> pa.RecordBatch:
+        """The columns of a batch of parquet."""
+        assert self.columns is not None, "a batch of JSON lines has no columns"
+        return self.columns
 
     def describe(self) -> str:
         """For messages."""

@@ -1,7 +1,7 @@
 """What a file holds by its first bytes, where its name promises something else.
 
-Endings lie: a download is unpacked by the browser and keeps its `.gz`, a pointer of Git LFS stands
-where the data should be, an editor saves UTF-16. Each case has one sentence with a way out.
+Names are often wrong: a browser unpacks a download and keeps its `.gz`, a Git LFS pointer takes the
+place of the data, an editor saves UTF-16. Every such case has a sentence that tells what to do.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ _COMPRESSED = {
     b"\xfd7zXZ\x00": ("xz", ".xz"),
     b"\x04\x22\x4d\x18": ("lz4", ".lz4"),
 }
-# A zstd frame that decoders skip: 16 numbers, the lowest four bits of which are free.
+# The last three bytes of the mark of a zstd frame that decoders skip. The first byte is 0x50 to
+# 0x5F: its lowest four bits are free.
 _SKIPPABLE_ZSTD = bytes.fromhex("2a4d18")
 _OTHER = {
     b"PK\x03\x04": "a zip archive",
@@ -40,9 +41,9 @@ UTF8_MARK = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True, kw_only=True)
 class FileContent:
-    """What the first bytes are: `what` in words, `fix` as the way out (with its full stop).
+    """What the first bytes are: `what` in words, `fix` tells what to do (with its full stop).
 
-    `compression` and `ending` are those of compressed data; `is_parquet` is a file of that kind.
+    `compression` and `ending` are those of compressed data.
     """
 
     what: str
@@ -53,7 +54,7 @@ class FileContent:
 
 
 def pointer_of(head: bytes) -> str | None:
-    """What stands where data should be, with the way out; None for data."""
+    """A sentence about a pointer file that takes the place of the data; None for data."""
     if head.startswith(b"version https://git-lfs.github.com/spec/"):
         return "is a Git LFS pointer, not the data: fetch it with `git lfs pull`"
     if head.startswith((b"/annex/objects/", b"../.git/annex/objects/")):
@@ -84,7 +85,7 @@ def _text_of_another_kind(head: bytes) -> FileContent | None:
             return _in_encoding(encoding)
     start = head[:64]
     if len(start) >= 8 and b"\0" in start:
-        # JSON begins with ASCII: in UTF-16 every other of its first bytes is zero.
+        # JSON begins with ASCII characters, of which UTF-16 makes a byte and a zero each.
         for encoding, rest in (("UTF-16LE", start[1:8:2]), ("UTF-16BE", start[0:8:2])):
             if not any(rest) and start[:8].count(0) == 4:
                 return _in_encoding(encoding)

@@ -1,8 +1,9 @@
-"""Compressed JSON lines as a stream of their bytes, whatever way they were compressed.
+"""Compressed JSON lines as a stream of their bytes, for every common compression.
 
-Files are read that Arrow's codecs refuse: zstd frames with windows over 128 MiB (zstd's long mode),
-gzip members padded with zeros (tapes, block devices), xz. What is damaged or cut off is an error
-that names the bytes where decompression stopped, after everything before them was handed out.
+Arrow's codecs refuse some files that are read here: zstd frames with windows over 128 MiB (zstd's
+long mode), gzip members padded with zeros (tapes, block devices), and xz. A file that is damaged or
+cut off raises an error which names the bytes where decompression stopped. Everything before the
+damage is read first.
 """
 
 from __future__ import annotations
@@ -10,26 +11,44 @@ from __future__ import annotations
 import bz2
 import lzma
 import zlib
-from typing import Any, Protocol
+from typing import Protocol
 
 import pyarrow as pa
 
-# Decompressed at a time: it bounds how much text before a damage is lost, and how much memory a
-# stream that expands a thousand times can take.
+# Compressed bytes that are decompressed at a time. It bounds how much text before a damage is lost,
+# and how much memory a stream needs that expands a thousand times.
 _PIECE_BYTES = 1 << 14
 _READ_BYTES = 1 << 20
 _MAX_ZSTD_WINDOW_BYTES = 1 << 31
 
 
 class Readable(Protocol):
-    """What is read from: a file or a decompressor."""
+    """A file or a decompressor to read from."""
 
     def read(self, size: int) -> bytes:
         """Up to `size` bytes; b"" at the end."""
         ...
 
     def close(self) -> None:
-        """Give the file back."""
+        """Close the file."""
+        ...
+
+
+class _Decoder(Protocol):
+    """A decoder of a single stream, as the modules of Python's library have it."""
+
+    @property
+    def eof(self) -> bool:
+        """Whether the stream has ended."""
+        ...
+
+    @property
+    def unused_data(self) -> bytes:
+        """Bytes after the end of the stream."""
+        ...
+
+    def decompress(self, data: bytes, /) -> bytes:
+        """What `data` gives."""
         ...
 
 
@@ -38,7 +57,7 @@ class Decompressor:
 
     def __init__(self, raw: Readable, codec: str) -> None:
         self._raw, self._codec = raw, codec
-        self._decoder: Any = None
+        self._decoder: _Decoder | None = None
         self._num_streams = self._stream_start = 0
         self._buffer, self._at, self._buffer_start = b"", 0, 0
         self._ready: list[bytes] = []
@@ -46,7 +65,7 @@ class Decompressor:
         self._failure: OSError | None = None
 
     def read(self, size: int) -> bytes:
-        """Up to `size` bytes; b"" at the end. Raises OSError at a damage, after all before it."""
+        """Up to `size` bytes; b"" at the end. Raises OSError when all before a damage is read."""
         while self._ready_bytes < size and self._failure is None:
             try:
                 block = self._decompress_piece()
@@ -79,14 +98,14 @@ class Decompressor:
         start = self._buffer_start + self._at
         self._at += len(piece)
         if self._decoder is None:
-            # Zeros after a stream fill up a block of a tape or disk.
+            # Zeros after a stream are the rest of a block of a tape or disk.
             piece = piece.lstrip(b"\0") if self._num_streams else piece
             if not piece:
                 return b""
             self._decoder = _decoder_of(self._codec)
             self._stream_start = self._buffer_start + self._at - len(piece)
         try:
-            block: bytes = self._decoder.decompress(piece)
+            block = self._decoder.decompress(piece)
         except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
             raise self._damage(start, len(piece), error) from error
         except Exception as error:
@@ -107,7 +126,7 @@ class Decompressor:
             )
 
     def _damage(self, start: int, length: int, error: Exception) -> OSError:
-        # A checksum that does not match tells that there is a damage, not where.
+        # A checksum that does not match tells that there is a damage, but not where.
         anywhere = ". The damage may lie anywhere between" if "check" in str(error) else ""
         return OSError(
             f"{self._codec} data that begins at byte {self._stream_start} of the file cannot be "
@@ -122,14 +141,13 @@ def decompressed(raw: pa.NativeFile, codec: str) -> Readable:
     return Decompressor(raw, codec)
 
 
-def _decoder_of(codec: str) -> Any:
-    """A decoder of one stream with Python's `decompress`, `eof` and `unused_data`."""
+def _decoder_of(codec: str) -> _Decoder:
     if codec == "gzip":
         return zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
     if codec == "bz2":
         return bz2.BZ2Decompressor()
     if codec == "xz":
         return lzma.LZMADecompressor()
-    import zstandard
+    import zstandard  # here for start-up time: few runs read zstd
 
     return zstandard.ZstdDecompressor(max_window_size=_MAX_ZSTD_WINDOW_BYTES).decompressobj()

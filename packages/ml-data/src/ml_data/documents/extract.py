@@ -1,6 +1,6 @@
-"""Texts out of a batch, per output; rows that hold none are set aside with their reason.
+"""Texts out of a batch, per output. Rows without a usable text are set aside with the reason.
 
-Runs in the workers, since parsing JSON costs as much as a fast tokenizer.
+This runs in the workers, since parsing JSON takes as long as the fast engine's encoding.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class ExtractedTexts:
 
 @dataclass(frozen=True, kw_only=True)
 class WantedTexts:
-    """The texts that are asked of every file: those of `keys`, or of a template."""
+    """The texts that a run takes from every file: those of `keys`, or of a template."""
 
     keys: tuple[str, ...]
     template: Template | None = None
@@ -63,7 +63,7 @@ class WantedTexts:
 
     @property
     def flag(self) -> str:
-        """What named the columns, for messages."""
+        """The flag that named the columns, for messages."""
         return "--template" if self.template else "--json-keys"
 
 
@@ -72,13 +72,13 @@ def extract(batch: Batch, key: str, template: Template | None) -> ExtractedTexts
     if batch.lines is not None:
         return _from_lines(batch, key, template)
     if template is not None:
-        rows = _rows_of(batch.columns)
+        rows = _rows_of(batch.arrow_columns)
         return _collect(batch.first_row, rows, template.render)
     return _from_column(batch, key)
 
 
 def _from_column(batch: Batch, key: str) -> ExtractedTexts:
-    values = column_values(batch.columns, key)
+    values = column_values(batch.arrow_columns, key)
     rows: list[int] | range = range(batch.first_row, batch.first_row + len(values))
     if not values.null_count and is_utf8(values):
         return ExtractedTexts(values, rows)
@@ -100,7 +100,7 @@ def column_values(columns: pa.RecordBatch, key: str) -> pa.Array:
 
 
 def _rows_of(columns: pa.RecordBatch) -> list[dict[str, Any]]:
-    """The rows of a batch; a column in which not all is UTF-8 as bytes."""
+    """The rows of a batch. A column with a cell that is not UTF-8 has all its cells as bytes."""
     cells = []
     for values in columns.columns:
         if not is_number(values.type):
@@ -183,7 +183,7 @@ def _collect(
 
 
 def bad_row(row: int, reason: str, detail: str, raw: object) -> QuarantineRow:
-    """An entry of the quarantine: what was there, as text or, where it is none, base64."""
+    """An entry of the quarantine with what the row holds; bytes that are no text as base64."""
     entry: QuarantineRow = {"row": row, "reason": reason, "detail": detail}
     if isinstance(raw, bytes):
         try:

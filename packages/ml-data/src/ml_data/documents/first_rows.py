@@ -1,8 +1,8 @@
-"""Do the first rows of a JSON lines file hold the texts that are asked for?
+"""Whether the first rows of a JSON lines file hold the texts that a run wants.
 
-A wrong key in a file of a terabyte would otherwise be noticed after a terabyte of quarantine. What
-is no JSON lines at all is an error. A file without a usable row among its first ones is a fault,
-which the caller weighs: few bad rows in a small file may be what a quarantine is for.
+Without this check a wrong key in a file of a terabyte shows after a terabyte of quarantine. A file
+that is no JSON lines at all is an error. A file without a usable row among its first rows is a
+fault, which the caller judges: a few bad rows in a small file are what a quarantine is for.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ml_data.documents.sources import SourceFile, reporting_input
 from ml_data.errors import InputError
 
 _BLOCK_BYTES = 1 << 18
-# A line longer than a block, a book for example, is read up to here.
+# A line longer than a block, such as a book, is read up to this size.
 _LONGEST_LINE_BYTES = 1 << 25
 _MAX_ROWS = 1000
 _CONVERT = "JSON lines have one object a line. Convert it: jq -c . FILE > FILE.jsonl"
@@ -42,7 +42,7 @@ class FirstRows:
 
 @dataclass(frozen=True, kw_only=True)
 class FirstRowsFault:
-    """Why no first row of a file is usable; `is_whole_file` where it has no further rows."""
+    """Why no first row of a file is usable. `is_whole_file`: the file has no further rows."""
 
     text: str
     is_whole_file: bool
@@ -82,7 +82,7 @@ def check_first_rows(source: SourceFile, wanted: WantedTexts) -> FirstRowsFault 
 
 
 def _mend(line: bytes) -> str:
-    """What to do about a file whose lines are no objects, as `line` is none."""
+    """What to do about a file with lines such as `line`, which are no objects."""
     try:
         text = line.decode("utf-8").strip()
     except UnicodeDecodeError:
@@ -128,7 +128,7 @@ def _read_rows(source: SourceFile, stream: Readable, text: bytes) -> tuple[bytes
         try:
             block = stream.read(max(len(text), _BLOCK_BYTES))
         except OSError:
-            # The run meets the damage as well, and tells after which line.
+            # The run meets this damage, too, and names the line after which it is.
             if not text:
                 raise
             return text, False
@@ -179,17 +179,18 @@ def _refuse_spread_objects(source: SourceFile, text: bytes, lines: list[bytes]) 
         _, end = json.JSONDecoder().raw_decode(start)
         is_spread = "\n" in start[:end]
     except (ValueError, RecursionError):
-        # Larger than the first rows: what is left open at the end of the line goes on.
+        # The object is larger than the text that was read. It goes on in the next line where its
+        # first line ends with an open bracket or a comma.
         is_spread = first.endswith((b"{", b"[", b","))
     if is_spread:
         raise InputError(f"{source.name} holds JSON objects that go over several lines. {_CONVERT}")
 
 
 def _refuse_doubled_keys(source: SourceFile, first: FirstRows, wanted: WantedTexts) -> None:
-    """JSON's readers keep the last of two values of a key, and lose the other in silence."""
+    """Refuse rows with a key twice: JSON's readers would keep the last value in silence."""
     marks = {name: json.dumps(name).encode() for name in wanted.columns}
     for row, line in enumerate(first.lines):
-        # A key that is written once, as all are but in odd files, needs no second parser.
+        # The text of nearly every row has a key once. Only other rows are parsed a second time.
         for name in [name for name, mark in marks.items() if line.count(mark) > 1]:
             try:
                 pairs = json.loads(line, object_pairs_hook=list)

@@ -1,4 +1,4 @@
-"""Ways out for a user whose file has no text where it was looked for."""
+"""What a user can do whose file has no text under the name that was given."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pyarrow as pa
 from ml_data.documents.text_types import is_number
 
 _SHOWN_NAMES = 20
-# A message of a chat has one of these, in the formats of OpenAI and of ShareGPT.
-_OF_A_MESSAGE = {"role", "content", "from", "value"}
+# The keys of a chat message in the formats of OpenAI and of ShareGPT.
+_MESSAGE_KEYS = {"role", "content", "from", "value"}
 
 
 @dataclass(kw_only=True)
@@ -38,7 +38,7 @@ def shape_of_row(row: Mapping[str, Any], head: str = "") -> NamesByContent:
         elif isinstance(value, dict) and not head:
             shape.texts += shape_of_row(value, f"{name}.").texts
         elif isinstance(value, list) and value and isinstance(value[0], dict):
-            (shape.chats if _OF_A_MESSAGE & set(value[0]) else shape.tables).append(name)
+            (shape.chats if _MESSAGE_KEYS & set(value[0]) else shape.tables).append(name)
     return shape
 
 
@@ -58,7 +58,7 @@ def shape_of_schema(schema: pa.Schema) -> NamesByContent:
         elif pa.types.is_list(kind) and pa.types.is_struct(kind.value_type):
             fields = kind.value_type
             names = [fields.field(at).name for at in range(fields.num_fields)]
-            shape.chats += [column.name] if _OF_A_MESSAGE & set(names) else []
+            shape.chats += [column.name] if _MESSAGE_KEYS & set(names) else []
     return shape
 
 

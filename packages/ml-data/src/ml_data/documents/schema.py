@@ -1,4 +1,4 @@
-"""Which columns a run needs, and whether the files have them."""
+"""Check before a run that every input file has the columns that the run needs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def column_names(source: SourceFile) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class StatedSize:
-    """What a file says of itself: rows and bytes of text, None where only reading would tell."""
+    """Rows and bytes of text that a file states; None where only reading it would tell."""
 
     num_rows: int | None = None
     text_bytes: int | None = None
@@ -41,11 +41,11 @@ class StatedSize:
 def check_sources(
     sources: list[SourceFile], wanted: WantedTexts, *, tolerate: bool, notice: Callable[[str], None]
 ) -> list[StatedSize]:
-    """Check every source before hours are spent on the first; several at a time.
+    """Check every source, several at a time, before hours are spent on the first.
 
     Raises InputError when a source is not what its name says, lacks a column, or has no text in its
-    first rows. With `tolerate`, a JSON lines file of few rows, none of which has a text, is a
-    notice where other files have some.
+    first rows. With `tolerate`, a small JSON lines file without a single text gives a notice
+    instead, if other files have texts.
     """
     leave_out = ". Or leave it out: name the other files, or a glob" if len(sources) > 1 else ""
     with ThreadPoolExecutor(8) as pool:
@@ -70,7 +70,7 @@ def check_sources(
 
 
 def _check(source: SourceFile, wanted: WantedTexts) -> tuple[StatedSize, FirstRowsFault | None]:
-    """A file without a byte is zero documents, as Spark writes them for an empty partition."""
+    """What a source states, and its fault. A file of 0 bytes, as Spark writes them, has none."""
     if source.num_bytes == 0:
         return StatedSize(num_rows=0, text_bytes=0), None
     if source.kind == "jsonl":
@@ -89,7 +89,7 @@ def _check(source: SourceFile, wanted: WantedTexts) -> tuple[StatedSize, FirstRo
 def _fault_of_bytes(
     source: SourceFile, schema: pa.Schema, num_rows: int, wanted: WantedTexts
 ) -> FirstRowsFault | None:
-    """Why none of the first cells of a column of bytes is a text: pictures, another encoding."""
+    """The fault of a column of bytes without a text in its first cells, such as pictures."""
     kinds = [field_type(schema, column) for column in wanted.columns]
     if all(kind is None or is_string(kind) or is_number(kind) for kind in kinds):
         return None
@@ -110,7 +110,7 @@ def _fault_of_bytes(
 
 
 def check_column(name: str, schema: pa.Schema, column: str, wanted: WantedTexts) -> None:
-    """Raise InputError when the parquet file `name` has no texts in `column`, or two such."""
+    """Raise InputError when the parquet file `name` has no texts in `column`, or it twice."""
     kind = field_type(schema, column)
     head = column if column in schema.names else column.split(".")[0]
     if schema.names.count(head) > 1:

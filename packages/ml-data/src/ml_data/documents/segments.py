@@ -1,7 +1,7 @@
-"""Cut the inputs into consecutive parts of about equal size, one per task.
+"""Cut the inputs into consecutive parts of about equal size, a part for each task.
 
-Every task computes the same cuts from file sizes, footers and line ends, so tasks need not talk.
-Compressed JSON lines are not cut.
+Every task computes the same cuts from file sizes, footers and line ends, so that tasks need not
+communicate. A file of compressed JSON lines is not cut.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def segments_of(
 
 
 def _cut(sources: list[SourceFile], sizes: list[StatedSize], byte: int) -> Position:
-    """The first row boundary at or after byte `byte` of all inputs in a row."""
+    """The first row boundary at or after byte `byte` of all inputs, taken as a single file."""
     for index, (source, size) in enumerate(zip(sources, sizes, strict=True)):
         if byte >= source.num_bytes:
             byte -= source.num_bytes
@@ -56,11 +56,12 @@ def _cut(sources: list[SourceFile], sizes: list[StatedSize], byte: int) -> Posit
 
 def _next_line(source: SourceFile, byte: int) -> int:
     with source.open_file() as stream:
+        # A line that begins at `byte` itself has its line feed before it.
         at = byte - 1
         stream.seek(at)
         while block := stream.read(_SEARCH_BYTES):
-            found: int = block.find(b"\n")
-            if found >= 0:
-                return at + found + 1
+            line_end: int = block.find(b"\n")
+            if line_end >= 0:
+                return at + line_end + 1
             at += len(block)
     return at

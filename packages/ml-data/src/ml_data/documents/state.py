@@ -1,7 +1,7 @@
-"""Inputs that move: a file must be the same from the first look at it until the output is made.
+"""Refuse inputs that change during a run: the output would mix two states of a file.
 
-Size and time of change are compared, as nothing else is cheap; a file whose bytes change while
-both stay is not noticed here (its recorded sha256 tells later).
+Size and time of change are compared, as everything else takes long. A file whose bytes change
+while both stay the same passes; the sha256 in the manifest tells later.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def require_unchanged(source: SourceFile) -> None:
 
 
 def _state_of(source: SourceFile) -> tuple[int, int]:
-    """(size in bytes, time of change in ns) now, as when the source was found."""
+    """(size in bytes, time of change in ns) now, measured as in the listing."""
     if source.is_local:
         facts = Path(source.path).stat()
         return facts.st_size, facts.st_mtime_ns

@@ -1,4 +1,4 @@
-"""One text from several columns: instruction data without a `text` column.
+"""A text from several columns, for instruction data without a `text` column.
 
 A template is `alpaca` or a pattern such as `Q: {question}\\nA: {answer}`; `{{` is a brace.
 """
@@ -40,7 +40,7 @@ class Template:
         return tuple(field for field in self.fields if field != self.optional)
 
     def render(self, row: Mapping[str, object]) -> str | None:
-        """The text of one row; None when a field that it needs is null.
+        """The text of a row; None when a field that it needs is null.
 
         Numbers and booleans appear as JSON writes them. ValueError for a list or an object.
         """

@@ -1,7 +1,7 @@
 """Arrow's types that hold texts, and their values as strings without a copy.
 
-Many writers of parquet leave away the mark that bytes are UTF-8, so bytes count as texts, and each
-batch is validated. Arrow's JSON type is the text of a JSON value, and is taken as it stands.
+Many writers of parquet do not mark bytes as UTF-8. So columns of bytes count as texts, and each
+batch is validated. A value of Arrow's JSON type is a text as it stands.
 """
 
 from __future__ import annotations
@@ -72,5 +72,6 @@ def _is_json(kind: pa.DataType) -> bool:
 
 
 def _is_view(kind: pa.DataType) -> bool:
-    names = ("is_string_view", "is_binary_view")  # newer than the lowest version of Arrow
+    # The oldest supported version of Arrow has no views, and no functions to ask for them.
+    names = ("is_string_view", "is_binary_view")
     return any(getattr(pa.types, name, lambda _: False)(kind) for name in names)

@@ -1,1 +1,1 @@
-"""The .bin/.idx format: layout, writer, reader, verify."""
+"""Megatron's .bin/.idx format with a manifest beside it: write, publish, read, verify."""

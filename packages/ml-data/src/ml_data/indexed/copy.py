@@ -13,11 +13,12 @@ from ml_data.indexed.ownership import bin_bytes_of
 from ml_data.indexed.pair import read_header, require_pair
 from ml_data.indexed.pair_writer import PairWriter
 
+# Sequences that are copied at a time.
 _CHUNK = 1 << 18
 
 
 class IndexFile:
-    """The sections of an .idx, read piece by piece rather than mapped."""
+    """The sections of an .idx, read piece by piece: memory stays constant for files of any size."""
 
     def __init__(self, prefix: str | Path) -> None:
         self.prefix = str(prefix)
@@ -91,6 +92,7 @@ def copy_documents(
                     raise FormatError(f"{index.bin_path} ends too early: truncated")
                 writer.add_bytes(block)
                 left -= len(block)
+    # A mark is a sequence index in its own file: moved by the sequences that come before.
     base = writer.num_sequences - (last - first) - first
     for at in range(start + 1, stop + 1, _CHUNK):
         writer.add_marks(index.marks(at, min(at + _CHUNK, stop + 1)) + base)

@@ -1,4 +1,4 @@
-"""Durable files: checksums, syncing, errors of the file system as sentences."""
+"""Durable files: checksums, syncing, and errors of the file system as sentences for the user."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ml_data.errors import OutputError
 from ml_data.notices import Notice, ignore_notice
 
 BLOCK_BYTES = 1 << 20
-# CIFS, several FUSE file systems and old NFS servers answer fsync with these. Errors of the disk
-# itself (EIO, ENOSPC) are not among them: those must end the run.
+# CIFS, several FUSE file systems and old NFS servers answer fsync with these errors. Errors of the
+# disk itself (EIO, ENOSPC) are not among them, as they must end the run.
 _NO_SYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF}
-# A folder that may be written but not listed cannot be opened, and so not be synced.
+# A folder that a user may write but not list cannot be opened, and therefore not be synced.
 _NO_OPEN = {errno.EACCES, errno.EPERM, errno.EISDIR}
 _FIXES = {
     errno.ENOSPC: "the disk is full: free some space or choose another folder, then run again",
@@ -58,7 +58,7 @@ class FileFacts:
 
 @contextmanager
 def reporting_output(what: str | Path) -> Iterator[None]:
-    """Turn an OSError below into an OutputError that names `what` and the way out."""
+    """Turn an OSError of the block into an OutputError that names `what` and the fix."""
     try:
         yield
     except OSError as error:
@@ -111,7 +111,7 @@ def _sync(handle: int, name: str, notice: Notice) -> None:
 
 
 def _no_sync(name: str, error: OSError) -> str:
-    # The folder stands for all its files, so that the sentence is told once.
+    # The sentence names the folder rather than the file, so that a run tells it once for all files.
     folder = name if os.path.isdir(name) else os.path.dirname(name) or "."
     return (
         f"the file system of {folder} cannot sync ({error.strerror}): a power cut in the next "
@@ -120,6 +120,6 @@ def _no_sync(name: str, error: OSError) -> str:
 
 
 def close_as_it_is(file: BinaryIO) -> None:
-    """Close `file`; what is still in its buffer may be lost, as after a write to a full disk."""
+    """Close `file`, although its buffer may not be written, such as on a full disk."""
     with suppress(OSError):
         file.close()

@@ -31,7 +31,7 @@ DTYPE_OF_CODE: dict[int, np.dtype] = {
     5: np.dtype("<i8"), 6: np.dtype("<f8"), 7: np.dtype("<f4"), 8: np.dtype("<u2"),
 }  # fmt: skip
 CODE_OF_DTYPE = {dtype: code for code, dtype in DTYPE_OF_CODE.items()}
-# Megatron's rule for the narrow type: fewer ids than this fit in uint16 with room to spare.
+# Megatron uses uint16 below this number of ids, which leaves room for special tokens.
 UINT16_LIMIT = 65_500
 
 

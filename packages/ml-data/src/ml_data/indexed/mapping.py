@@ -1,8 +1,8 @@
 """Map a file into memory without keeping it open.
 
-Python's mmap, and so np.memmap, holds a file descriptor for each map: with the usual limit of 1,024
-a blend of more than 500 prefixes could not be opened. The system itself needs none once a file is
-mapped, so it is asked directly.
+Python's mmap, and with it np.memmap, keeps a file descriptor open for each map. With the usual
+limit of 1,024 descriptors a blend of more than 500 prefixes cannot be opened. The operating system
+needs no descriptor once a file is mapped, so its own mmap is called here.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ def map_file(path: Path) -> NDArray[np.uint8]:
         else:
             code = ctypes.get_errno()
             raise OSError(code, os.strerror(code), str(path))
+    # The array of the view refers to `memory`, so the file is unmapped after the last view is gone.
+    # It is not unmapped at exit, where Python may still run code that reads a view.
     memory = (ctypes.c_uint8 * size).from_address(address)
     weakref.finalize(memory, system.munmap, address, size).atexit = False
     view: NDArray[np.uint8] = np.frombuffer(memoryview(memory), np.uint8)

@@ -1,4 +1,4 @@
-"""The two files of a pair, before anything in them is looked at."""
+"""Whether the two files of a pair are there, and what the header of its .idx states."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ENDINGS = (".bin", ".idx", ".json")
 def require_pair(prefix: str | Path) -> None:
     """Raise FormatError where P.idx or P.bin is no file.
 
-    The message points out an ending too many, and the pairs in a folder that was given.
+    The message names an ending that should be left away, and the pairs in a given folder.
     """
     for path in (layout.idx_path(prefix), layout.bin_path(prefix)):
         if path.is_file():

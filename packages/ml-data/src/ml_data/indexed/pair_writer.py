@@ -1,7 +1,7 @@
-"""Append to the temporary files of a .bin/.idx pair, and seal them; nothing gets a final name here.
+"""Append to the temporary files of a .bin/.idx pair, and seal them under their temporary names.
 
-Lengths and document marks are kept in side files, so that memory does not grow with the number
-of documents, and the writer can go on from any point at which it was synced.
+Lengths and document marks go to side files. So memory does not grow with the number of documents,
+and a later process can go on from any point at which the files were synced.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LONGEST = int(np.iinfo(np.int32).max)
 
 @dataclass(frozen=True, kw_only=True)
 class WriterState:
-    """How far a writer has got; the sizes of its files follow from it."""
+    """How far a writer has got. The sizes of its files follow from these counts."""
 
     num_sequences: int = 0
     num_documents: int = 0
@@ -62,7 +62,7 @@ def temporary_files(work: Path, prefix: str | Path) -> dict[str, Path]:
 class PairWriter:
     """The temporary files of the pair `prefix` in the folder `work`, which must be there.
 
-    With `resume`, files of an earlier process are cut back to that point and writing goes on.
+    With `resume`, the files of an earlier process are cut back to that point and appended to.
     """
 
     def __init__(
@@ -156,13 +156,13 @@ class PairWriter:
         self.num_sequences += len(lengths)
 
     def add_marks(self, marks: NDArray[np.int64]) -> None:
-        """Append documents by the sequence index, in this file, at which each ends."""
+        """Append documents, given by the sequence indices in this file at which they end."""
         with reporting_output(f"{self.prefix}.idx"):
             self._files["documents"].write(np.ascontiguousarray(marks, "<i8").data)
         self.num_documents += len(marks)
 
     def sync(self) -> None:
-        """Make everything so far durable, so that `written` may be kept for a later resume."""
+        """Make everything so far durable, so that a later process can resume from `written`."""
         with reporting_output(f"{self.prefix}.bin"):
             for file in self._files.values():
                 sync_file(file, self._notice)

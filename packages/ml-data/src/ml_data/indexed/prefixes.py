@@ -1,4 +1,4 @@
-"""Prefixes as users give them: `~` for the home folder, and folders where a name was wanted."""
+"""Prefixes as users give them: with `~` for the home folder, or a folder instead of a prefix."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _NAMES_IN_A_MESSAGE = 3
 
 
 def expanded(prefix: str | Path) -> str:
-    """`prefix` with `~` as the home folder, which the shell leaves as it is behind a `=`."""
+    """`prefix` with `~` replaced by the home folder: the shell does not replace it after a `=`."""
     return os.path.expanduser(str(prefix))
 
 

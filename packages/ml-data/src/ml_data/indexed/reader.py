@@ -1,7 +1,7 @@
-"""Read a .bin/.idx pair through memory maps: opening costs two maps, 0.1 ms; no copy is made.
+"""Read a .bin/.idx pair through memory maps: opening takes 0.1 ms, and nothing is copied.
 
-On a file system without memory maps the index is read into memory, and each sequence from the file
-when it is asked for.
+On a file system without memory maps the index is read into memory, and a sequence is read from the
+file when it is accessed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from ml_data.indexed.mapping import map_file
 from ml_data.indexed.pair import read_header, require_pair
 from ml_data.indexed.prefixes import expanded
 
-# What mmap answers where the file system has none, rather than where memory or rights are lacking.
+# Errors of mmap where the file system has no memory maps. Other errors mean that memory or rights
+# are lacking.
 _NO_MAPS = {errno.ENODEV, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
@@ -45,7 +46,7 @@ class IndexedDataset:
 
     def __init__(self, prefix: str | Path) -> None:
         self.prefix = expanded(prefix)
-        # A worker process may have another current folder.
+        # Absolute, as a worker process that unpickles the dataset may have another current folder.
         self._absolute = os.path.abspath(self.prefix)
         require_pair(self.prefix)
         self._open()

@@ -12,12 +12,13 @@ from ml_data.indexed.copy import IndexFile
 from ml_data.indexed.files import checksum
 from ml_data.indexed.manifest import Manifest
 
+# Sequences, documents or ids that are checked at a time.
 _CHUNK = 1 << 20
 
 
 @dataclass(kw_only=True)
 class PairReport:
-    """What was found; `faults` is empty for a sound pair."""
+    """What a pair holds, and its faults. A sound pair has none."""
 
     prefix: str
     num_documents: int = 0
@@ -119,7 +120,7 @@ def _check_manifest(
 ) -> None:
     report.checked.append("checksums")
     for name, facts in manifest.files.items():
-        # A pair that was renamed keeps its manifest's suffixes.
+        # By suffix: a pair that was renamed has other names than its manifest states.
         suffix = ".quarantine.jsonl" if name.endswith(".quarantine.jsonl") else Path(name).suffix
         path = Path(f"{prefix}{suffix}")
         if not path.is_file():

@@ -1,7 +1,8 @@
 """The folder P.work: everything that a command writes before it is valid.
 
-One process at a time holds it, by a lock on the file `lock` in it. A folder of that name that
-somebody else made is refused, and a file in it that is not of this package is never removed.
+One process at a time uses the folder, by a lock on the file `lock` in it. A folder of that name
+that this package did not make is refused. A file in the folder that this package did not make is
+never removed.
 """
 
 from __future__ import annotations
@@ -23,15 +24,16 @@ _OWN_NAMES = re.compile(
     rf"{_LOCK}|{re.escape(JOURNAL)}|.*\.(bin|idx|json|lengths|documents|quarantine(\.jsonl)?)\.tmp",
     re.DOTALL,
 )
+# How often the folder is opened again that another run removes at the same moment.
 _ATTEMPTS = 20
 
 
 class WorkFolder:
     """The folder `path`, made and locked on construction.
 
-    A journal in it is the progress of `ml-data tokenize`, which alone `keeps_journal`. Raises
-    OutputError when the folder cannot be made, is somebody else's, another run holds it, or it
-    holds a journal that this command would have to remove.
+    A journal in it is the progress of `ml-data tokenize`, the only command that `keeps_journal`.
+    Raises OutputError when the folder cannot be made, was not made by this package, is used by
+    another run, or has a journal that this command would have to remove.
     """
 
     def __init__(
@@ -51,7 +53,7 @@ class WorkFolder:
                 except BaseException:
                     os.close(self._handle)
                     raise
-                # A run that ended between opening and locking took the folder away.
+                # A run that ended between the opening and the locking has removed the folder.
                 os.close(self._handle)
         raise OutputError(f"{path} is removed again and again by another run: stop that one first")
 
@@ -67,12 +69,12 @@ class WorkFolder:
         return os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
 
     def _refuse_stranger(self) -> None:
-        """Accept an empty folder, one with our mark, or one that holds nothing but our names."""
+        """Accept a folder that is empty, has this package's mark, or only names of its files."""
         names = sorted(os.listdir(self.path))
         foreign = [name for name in names if not _OWN_NAMES.fullmatch(name)]
         lock = self.path / _LOCK
         content = lock.read_bytes()[: len(_MARK)] if lock.is_file() else None
-        # Version 1.0 left the lock empty, as does a run that is killed right after making it.
+        # Version 1.0 left the lock empty. So does a run that is killed right after it made it.
         if content == _MARK or not names or (content == b"" and not foreign):
             return
         example = (foreign or names)[0]
@@ -104,14 +106,14 @@ class WorkFolder:
     def _is_current(self) -> bool:
         """Whether the file that was locked is still the one under the name `lock`."""
         try:
-            there, locked = os.stat(self.path / _LOCK), os.fstat(self._handle)
+            named, locked = os.stat(self.path / _LOCK), os.fstat(self._handle)
         except FileNotFoundError:
             return False
-        return (there.st_dev, there.st_ino) == (locked.st_dev, locked.st_ino)
+        return (named.st_dev, named.st_ino) == (locked.st_dev, locked.st_ino)
 
     def _mark(self) -> None:
-        # On a full disk the lock stays empty, which is accepted as well; what is written next to
-        # the folder says then that the disk is full.
+        # On a full disk the lock stays empty, which is accepted, too. The next file that is written
+        # to the folder then raises the error of the full disk.
         with suppress(OSError):
             if os.fstat(self._handle).st_size != len(_MARK):
                 os.ftruncate(self._handle, 0)
@@ -125,9 +127,9 @@ class WorkFolder:
                     (self.path / name).unlink()
 
     def remove(self) -> None:
-        """Remove our files, and the folder when nothing else is in it; end the lock.
+        """Remove the files of this package, and the folder when it is empty; end the lock.
 
-        Errors are passed over: the output is whole without this, or an error is under way.
+        Errors are ignored: the output is whole without this, or another error is being raised.
         """
         with suppress(OSError):
             self.clear()
@@ -140,7 +142,7 @@ class WorkFolder:
             self.path.rmdir()
 
     def leave(self) -> None:
-        """End the lock of a command that changed nothing: what an earlier one left stays."""
+        """End the lock of a command that changed nothing, and keep what an earlier command left."""
         with suppress(OSError):
             if os.listdir(self.path) == [_LOCK]:
                 self.remove()

@@ -1,9 +1,9 @@
-"""Write a .bin/.idx pair from Python: nothing is replaced, and the pair is whole or not there.
+"""Write a .bin/.idx pair from Python. No file is replaced, and no half of a pair is ever left.
 
     with IndexedDatasetWriter("run/mine", np.int32) as writer:
         writer.add_document([17, 4, 2], [3])
 
-Everything lies in `P.work/` until the end of the block, which gives the pair its names, the .idx
+Everything lies in `P.work/` until the end of the block, where the pair gets its names, the .idx
 last. An exception in the block removes what was written.
 """
 
@@ -109,7 +109,7 @@ class IndexedDatasetWriter(PairWriter):
         return array
 
     def finalize(self) -> None:
-        """Complete the pair and give it its names: .bin first, .idx last. Once is enough.
+        """Complete the pair and give it its names, the .idx last. A second call does nothing.
 
         Where a name was taken meanwhile, the complete files stay in `P.work`.
         """

@@ -1,1 +1,1 @@
-"""A run: shards, workers, journal, ledger, manifest."""
+"""A run of tokenize: plan, shards, workers, journal, outputs; and merge and split."""

@@ -1,6 +1,6 @@
 """Messages between a run and its worker processes: a JSON header, then raw buffers.
 
-No pickle: a batch of text is an Arrow stream or the raw lines, a result is numpy's own bytes.
+Nothing is pickled. A batch of text is an Arrow stream or its lines, a result the bytes of arrays.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def pack_batch(batch: Batch) -> Frame:
     if batch.lines is not None:
         return header, [batch.lines]
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.columns.schema) as writer:
-        writer.write_batch(batch.columns)
+    with pa.ipc.new_stream(sink, batch.arrow_columns.schema) as writer:
+        writer.write_batch(batch.arrow_columns)
     return header, [memoryview(sink.getvalue())]
 
 

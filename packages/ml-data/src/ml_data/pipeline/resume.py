@@ -1,8 +1,8 @@
-"""May a run go on from what an earlier one left? If it may not, why not?
+"""Whether a run may go on from what an earlier run left, and if not, why.
 
-An earlier run is the same when options, inputs, tokenizer, task and library versions are. A file
-that changed since is an error, as the output would mix two states of it. Anything else that
-differs makes it another command, whose progress is of no use: the run says so and starts over.
+It may when options, inputs, tokenizer, task and library versions are equal. A file that changed
+since then is an error, as the output would mix two states of the file. Any other difference means
+that another command made the progress: the run names the difference and starts over.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _Inputs = list[tuple[str, int, int]]
 def earlier_progress(
     plan: TokenizePlan, journal: RunJournal, publication: Publication
 ) -> tuple[ShardProgress | None, str | None]:
-    """Where an earlier run of the same command stopped, or why what is left cannot be gone on with.
+    """Where an earlier run of the same command stopped, or why its progress cannot be used.
 
     Raises InputError where an input changed since, unless --overwrite starts over.
     """
@@ -54,7 +54,7 @@ def earlier_progress(
 
 
 def other_command(before: dict[str, Any], now: dict[str, Any]) -> str | None:
-    """How the command of a journal differs; None where at most the state of its inputs does."""
+    """How the command of a journal differs; None where at most the content of its inputs does."""
     if before["format_version"] != now["format_version"]:
         return "its journal is of another version of ml-data"
     differing = different_names(before["options"], now["options"])
@@ -73,7 +73,7 @@ def other_command(before: dict[str, Any], now: dict[str, Any]) -> str | None:
 
 
 def different_names(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """The values that differ, for people."""
+    """The values that differ, for a message."""
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     return ", ".join(f"{name}: {before.get(name)} then, {now.get(name)} now" for name in names)
 
@@ -111,9 +111,9 @@ def _missing(plan: TokenizePlan, progress: ShardProgress, publication: Publicati
 
 
 def finished_before(plan: TokenizePlan, notice: Notice) -> list[Manifest] | None:
-    """Manifests when the same command has finished before; None when nothing is in the way.
+    """Manifests when the same command has finished before; None when there is no output yet.
 
-    Raises OutputError, with the reason, when the output that is there is another one.
+    Raises OutputError, with the reason, when the output that is there is that of another command.
     """
     if plan.options.overwrite or not any(idx_path(prefix).exists() for prefix in plan.prefixes):
         return None
@@ -177,7 +177,7 @@ def _other_output(plan: TokenizePlan, manifest: Manifest | None, notice: Notice)
 def _changed_content(
     inputs: list[InputRecord], sources: list[SourceFile], notice: Notice
 ) -> str | None:
-    """Inputs of the same size that were modified or touched: their checksums decide."""
+    """Compare the checksums of inputs that were modified or touched and kept their size."""
     for entry, source in zip(inputs, sources, strict=True):
         if not entry.sha256:
             return f"an input, perhaps {source.name}, was modified since it was made"

@@ -70,9 +70,9 @@ def _complete(
     on_progress: OnProgress,
     notice: Notice,
 ) -> list[Manifest] | None:
-    """Bring the outputs from where they are to their final names.
+    """Do what is left to do until the outputs have their final names.
 
-    The manifests where an earlier run has finished them; then the work folder is left already.
+    Returns the manifests, with the work folder unlocked, where an earlier run had finished all.
     """
     progress, reason = earlier_progress(plan, journal, publication)
     if progress is None or not progress.sealed:
@@ -113,7 +113,7 @@ def _once(notice: Notice) -> Notice:
 
 
 def _leave(work: WorkFolder, journal: RunJournal, error: BaseException, notice: Notice) -> None:
-    """Keep what a later run can go on from; remove what it cannot."""
+    """Keep the finished shards for a later run; remove a work folder without any."""
     if journal.num_shards == 0:
         work.remove()
         return
@@ -140,7 +140,7 @@ def _write(
     ]
     sums = ThreadPoolExecutor(1, thread_name_prefix="checksums")
     try:
-        # Of the tasks that share a file, the one that starts it takes its checksum.
+        # Several tasks may share a file. The task that reads its first row takes the checksum.
         digests = {
             segment.file: sums.submit(
                 _checksum, plan.sources[segment.file], options.input_checksums
@@ -246,9 +246,9 @@ def _batches(plan: TokenizePlan, progress: ShardProgress) -> Iterator[Batch]:
 
 
 def _unchanged(source: SourceFile, batches: Iterator[Batch]) -> Iterator[Batch]:
-    """The batches of a file that is the same after the last of them as when it was planned with.
+    """The batches of a file, which must be the file of the plan also after the last batch.
 
-    Also where it could not be read: that it changed is then the reason.
+    Where it cannot be read, a change of the file is reported as the reason.
     """
     try:
         yield from batches

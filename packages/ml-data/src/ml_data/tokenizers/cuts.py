@@ -1,13 +1,15 @@
 """Where text can be cut without changing its ids: between two characters that no piece joins.
 
-BPE merges neighbours, and each merge makes a piece. If no piece holds the characters `x y` side by
-side, then no merge ever crosses a boundary between `x` and `y`, and no user-defined symbol does:
-both sides are encoded as if the other were not there. The rule needs nothing but the vocabulary;
-in Grok-1's it cuts before spaces, around digits, between most scripts (7,437 pairs are joined, so
-nearly every other boundary is a cut), and leaves units of 4.5 bytes on average.
+BPE merges neighbours, and each merge makes a piece. Suppose that no piece holds the characters `x`
+and `y` side by side. Then no merge ever crosses a boundary between `x` and `y`, and neither does a
+user-defined symbol. So the text on both sides of the boundary can be encoded on its own. The rule
+needs the vocabulary alone. With Grok-1's vocabulary it cuts before spaces, around digits and
+between most scripts: 7,437 pairs of characters are joined, all others are cuts. The units between
+cuts have 4.5 bytes on average.
 
-A table of pairs may claim too many joined pairs (fewer cuts, same ids), never too few. ASCII pairs
-are exact. Of wider characters only the two bytes next to the boundary are looked at, and hashed.
+The table of pairs may name too many pairs as joined, which gives fewer cuts and the same ids. It
+never names too few. Pairs of ASCII characters are exact. For other characters the table uses a hash
+of the two bytes on each side of the boundary, so that it stays small enough for the caches.
 """
 
 from __future__ import annotations
@@ -16,10 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 Bytes = NDArray[np.uint8]
+# What a boundary is. Joined and cut are the values of a bool, so that an array of them becomes the
+# result without a copy. Wide stands for a non-ASCII character at the boundary, to be looked up.
 _JOINED, _CUT, _WIDE = 0, 1, 2
 _SEPARATOR = b"\xff\xff"  # in no UTF-8 text
 _SPACE, _MARK = b" ", "\u2581".encode()
+# Slots of a byte each. A vocabulary that fills more than this many keeps some extra joined pairs.
 _LARGEST_TABLE = 1 << 24
+# Text that is marked at once. It and its marks fit into the second-level cache of a core.
 _BLOCK_BYTES = 1 << 19
 
 
@@ -46,6 +52,11 @@ class CutTable:
             size *= 4
 
     def _slot(self, windows: NDArray[np.uint32]) -> NDArray[np.uint32]:
+        """Slots of the table for these windows: a multiplicative hash of 32 bits.
+
+        The factors are those of Knuth (2^32 divided by the golden ratio) and of MurmurHash3. Two
+        windows in the same slot are safe: the slot is joined if either of them is.
+        """
         slots = windows * np.uint32(0x9E3779B1)
         slots ^= slots >> np.uint32(15)
         slots *= np.uint32(0x85EBCA6B)
@@ -56,7 +67,7 @@ class CutTable:
         """[len(text) + 1] True where UTF-8 `text` may be cut, both ends included."""
         cut = np.empty(len(text) + 1, bool)
         cut[0] = True
-        # Block by block, in the processor's cache; each overlaps the next by what a window sees.
+        # Each block overlaps its neighbours by the bytes that a window at its edge needs.
         for start in range(0, len(text), _BLOCK_BYTES):
             block = text[max(start - 1, 0) : start + _BLOCK_BYTES + 2]
             self._mark(block, cut[max(start - 1, 0) : start + _BLOCK_BYTES + 2])
@@ -103,20 +114,26 @@ def _inner(positions: NDArray[np.intp], text: Bytes) -> NDArray[np.intp]:
 
 
 def _windows(text: Bytes, positions: NDArray[np.intp]) -> NDArray[np.uint32]:
-    """What the rule sees of boundaries with a non-ASCII character on either side.
+    """The bytes of `text` around boundaries with a non-ASCII character on either side.
 
-    That is four bytes, two on each side, as a little-endian number; on an ASCII character's side
-    the outer one is zero.
+    A window is the four bytes text[p - 2 : p + 2] as a little-endian number. The outer byte of an
+    ASCII character's side is zero, as it belongs to another character: a window depends on nothing
+    but the two characters at the boundary.
     """
     if not len(positions):
         return np.empty(0, np.uint32)
+    # The windows of all positions, as a view that overlaps itself: an index reads four bytes.
     every_window = np.ndarray((len(text) - 3,), "<u4", text, strides=(1,))
     windows = every_window[positions - 2]
-    keep = np.uint32(0x00FFFF00)
-    outer = (windows & np.uint32(0x00008000)) >> np.uint32(7)
-    before = outer - (outer >> np.uint32(8))
-    outer = (windows & np.uint32(0x00800000)) >> np.uint32(7)
-    after = (outer << np.uint32(8)) - outer
-    after <<= np.uint32(8)
-    windows &= before | after | keep
+    # The top bit of an inner byte tells that its character is not ASCII and the outer byte counts.
+    # Arithmetic makes a mask of 0xFF of it, or of 0, for all windows without a branch. Bit 15, of
+    # text[p - 1], moves to bit 8: 0x100 - 0x1 is 0xFF, the mask of text[p - 2].
+    top_bit = (windows & np.uint32(0x00008000)) >> np.uint32(7)
+    mask_before = top_bit - (top_bit >> np.uint32(8))
+    # Bit 23, of text[p], moves to bit 16: (0x1000000 - 0x10000) << 8 is the mask of text[p + 1].
+    top_bit = (windows & np.uint32(0x00800000)) >> np.uint32(7)
+    mask_after = (top_bit << np.uint32(8)) - top_bit
+    mask_after <<= np.uint32(8)
+    inner_bytes = np.uint32(0x00FFFF00)
+    windows &= mask_before | mask_after | inner_bytes
     return windows

@@ -1,10 +1,11 @@
-"""What gigatoken is given of an admitted tokenizer.model, and which texts it may not encode.
+"""An admitted tokenizer.model as the tokenizer.json of gigatoken, and the texts that it excludes.
 
-gigatoken reads a tokenizer.json: a vocabulary and merges by rank. Merges say nothing about
-user-defined symbols, which SentencePiece takes out of a text before it merges. Two kinds can be
-said by merges all the same: a character, or the runs of a character up to some length, that no
-normal piece holds (in Grok-1's model digits, line feeds and tabs). Texts with any other symbol,
-with a longer run, or with the text of a control, unknown or byte piece are for SentencePiece.
+gigatoken reads a vocabulary and merges by rank. SentencePiece takes user-defined symbols out of a
+text before it merges, which merges cannot express in general. They can express two kinds of
+symbols, if no normal piece holds the character: a single character, and the runs of a character of
+every length up to some longest. In Grok-1's model these are digits, line feeds and tabs.
+SentencePiece encodes the texts with any other symbol, with a longer run, or with the text of a
+control, unknown or byte piece.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ _BYTE_PIECES = "<0x[0-9A-F]{2}>"
 
 @dataclass(frozen=True, kw_only=True)
 class GigatokenConversion:
-    """`json` for gigatoken; `diverted`, a pattern (RE2) of the texts that it may not encode;
-    `symbols`, the user-defined symbols that the json expresses."""
+    """What gigatoken needs of a model."""
 
     json: bytes
+    """The tokenizer.json."""
     diverted: str
+    """A pattern (RE2) of the texts that gigatoken may not encode."""
     symbols: list[str]
+    """The user-defined symbols that the merges express."""
 
 
 def convert(facts: ModelFacts) -> GigatokenConversion:
@@ -43,8 +46,8 @@ def convert(facts: ModelFacts) -> GigatokenConversion:
     symbols = [character * size for character, most in runs.items() for size in range(1, most + 1)]
     merges = _merges(sorted(symbols, key=len) + normal, {*symbols, *normal})
     literals = [piece.decode() for piece in facts.of_types(CONTROL, UNKNOWN)]
-    # SentencePiece turns spaces into U+2581 before it looks for symbols: one with a space is never
-    # seen, one with U+2581 is seen in either spelling.
+    # SentencePiece turns spaces into U+2581 before it looks for symbols. So it never sees a symbol
+    # with a space, and sees a symbol with U+2581 in both spellings.
     literals += [text for text in user_defined if text not in symbols and " " not in text]
     patterns = [re.escape(text).replace(_MARK, f"[ {_MARK}]") for text in literals]
     patterns.append(_BYTE_PIECES)

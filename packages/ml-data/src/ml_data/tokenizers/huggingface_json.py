@@ -54,7 +54,7 @@ class HuggingFaceTokenizer(TokenizerBase):
         self.vocab_size = self._id_bound()
 
     def _refuse_moved_tokens(self) -> None:
-        """The library numbers added tokens anew where their ids leave a gap, and says nothing."""
+        """Refuse ids of added tokens with a gap: the library would number them anew in silence."""
         for token in self._document.get("added_tokens") or []:
             got = self._tokenizer.token_to_id(token["content"])
             if got != token["id"]:
@@ -201,7 +201,7 @@ class HuggingFaceTokenizer(TokenizerBase):
 def _parse(raw: bytes) -> dict[str, Any]:
     try:
         document = orjson.loads(raw)
-    except ValueError:  # the standard library takes some of what orjson refuses
+    except ValueError:  # json reads some documents that orjson refuses, such as those with NaN
         document = json.loads(raw)
     kept = ("added_tokens", "normalizer", "pre_tokenizer")
     return {name: document.get(name) for name in kept} if isinstance(document, dict) else {}

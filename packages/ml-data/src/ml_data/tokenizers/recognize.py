@@ -1,4 +1,4 @@
-"""What a file that is called a tokenizer really is, from its first bytes."""
+"""What a tokenizer's file holds, by its first bytes: names are often wrong."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def read_file(path: Path) -> bytes:
 
 
 def refuse_lfs_pointer(raw: bytes, path: Path) -> None:
-    """Raise TokenizerError for the few lines that Git leaves instead of a large file."""
+    """Raise TokenizerError for a pointer of Git LFS, which takes the place of a large file."""
     if raw.startswith(_LFS):
         raise TokenizerError(
             f"{path} is a Git LFS pointer, not the file itself: fetch it with 'git lfs pull'"
@@ -48,13 +48,13 @@ def refuse_lfs_pointer(raw: bytes, path: Path) -> None:
 
 
 def vocabulary_files(folder: Path) -> list[Path]:
-    """Files of a folder that only transformers knows to read, by name."""
+    """Files of a folder that only transformers can read, by name."""
     matches = {path for name in VOCABULARY_FILES for path in folder.glob(name) if path.is_file()}
     return sorted(matches)
 
 
 def why_not_sentencepiece(raw: bytes, path: Path) -> str:
-    """One sentence on a tokenizer.model that SentencePiece cannot read."""
+    """A sentence on a tokenizer.model that SentencePiece cannot read."""
     refuse_lfs_pointer(raw, path)
     if not raw:
         return f"{path} is empty: copy the tokenizer again"

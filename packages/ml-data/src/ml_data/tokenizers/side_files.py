@@ -7,7 +7,7 @@
 | added_tokens.json | tokens with their ids |
 | config.json, generation_config.json | `eos_token_id`, `bos_token_id`, `vocab_size` |
 
-A file that is there and cannot be read is an error: it may change what the ids mean.
+A file that exists and cannot be read is an error, as it may change what the ids mean.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class NamedToken:
 
 
 class SideFiles:
-    """The files of SIDE_FILES in one folder, as far as they are there."""
+    """The files of SIDE_FILES in a folder, as far as they exist."""
 
     def __init__(self, folder: Path) -> None:
         paths = [folder / name for name in SIDE_FILES]
@@ -50,7 +50,7 @@ class SideFiles:
 
     @property
     def names(self) -> list[str]:
-        """The files that are there."""
+        """The names of the files that exist."""
         return list(self._files)
 
     def setting(self, name: str, file: str = CONFIG) -> Any:

@@ -1,10 +1,11 @@
-"""The ids of the units of text seen so far, and how they are looked up: a million at a time.
+"""The ids of the units of text seen so far, and how a million of them are looked up at a time.
 
-A unit of up to 16 bytes, as nearly all are, is two 64-bit numbers: its head and its tail. numpy
-hashes those of a window to slots, and a slot holds the code of the unit seen there last. The code
-counts only if the unit's own head and tail are those asked for, so a slot that was taken by another
-unit costs time and never gives a wrong id. Longer units, and those whose slot was taken, go through
-Arrow's dictionary and a Python dict. Units that are new are encoded by SentencePiece.
+Nearly all units have at most 16 bytes. Such a unit is kept as two 64-bit numbers, its head and its
+tail. numpy hashes the numbers of a window of text to slots. A slot holds the code of the unit that
+was seen there last. The code counts only if the head and tail of its unit equal those looked for.
+So a slot that another unit has taken costs time and never gives a wrong id. Longer units, and units
+whose slot was taken, are looked up through Arrow's dictionary encoding and a Python dict.
+SentencePiece encodes the units that are new.
 """
 
 from __future__ import annotations
@@ -23,13 +24,20 @@ from ml_data.tokenizers.protocol import Ids, flatten
 
 Numbers = NDArray[np.uint64]
 Rows = NDArray[np.int64]
+# A table that has more than this starts over: about 150 MB of memory at most.
 MOST_UNITS, MOST_UNIT_BYTES = 1 << 19, 64 << 20
 _KEY_BYTES = 8
 _NO_KEY = np.uint64(0)
-# No unit has this head: it is not UTF-8. Code 0 has it, so that an empty slot never counts.
+# Eight bytes of 0xFF are not UTF-8, so no unit has this head. Code 0 has it: an empty slot, which
+# holds code 0, never counts.
 _RESERVED = np.uint64(0xFFFFFFFFFFFFFFFF)
+# Four bytes a slot: 4 MB, which lookups at random still find in a shared cache.
 _SLOT_BITS = 20
+# Odd 64-bit factors of well-known hashes (2^64 divided by the golden ratio, and xxHash's). Only
+# the top bits of a product are used, which all bits of the number have influenced.
 _MIX_HEAD, _MIX_TAIL = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
+# By the size of a number in bytes: how far eight bytes read at once are shifted so that those
+# beyond its end fall out at the top.
 _SHIFTS = np.arange(64, -1, -8, dtype=np.uint64)
 _SHIFTS[0] = 0  # there is no empty unit
 
@@ -38,10 +46,11 @@ class UnitKeys:
     """Heads, tails and slots of the units between `positions` of a window of text.
 
     A number is up to 8 bytes, little endian, moved to the top. The head is a unit's first 8 bytes,
-    the tail the rest, or 0. No two units without NUL bytes share both: a head of fewer than 8 bytes
-    has its lowest byte 0, a tail of any byte is not 0. Units that hold a NUL byte, have more than
-    16 bytes, or lie within 16 bytes of the end of `text`, where they cannot be read at once, have
-    the head 0: no key.
+    the tail the rest, or 0. No two units without NUL bytes share both numbers: a head of fewer than
+    8 bytes has 0 as its lowest byte, and a tail of at least a byte is not 0.
+
+    Three kinds of units have no key, which is the head 0: those that hold a NUL byte, those of more
+    than 16 bytes, and those within 16 bytes of the end of `text`, where 16 bytes cannot be read.
     """
 
     def __init__(self, text: Bytes, positions: Ids) -> None:
@@ -76,9 +85,9 @@ class UnitKeys:
         self.tails[rest == 0] = 0
 
     def missed(self, codes: Ids, heads: Numbers, tails: Numbers) -> Rows:
-        """Rows whose code is not theirs; `heads` and `tails` are those of each code.
+        """Rows whose code belongs to another unit; `heads` and `tails` are those of each code.
 
-        The tail needs a look only where the head has 8 bytes: a shorter one is no other unit's.
+        Tails are compared only where the head has 8 bytes: a shorter head is a whole unit.
         """
         wrong = heads.take(codes) != self.heads
         full = self.full_rows
@@ -103,7 +112,7 @@ def _hashed(mixed: NDArray[np.uint64]) -> Rows:
 
 
 class UnitTable:
-    """Units by code, from 1 on. Only ever added to, by a thread that holds the encoder's lock."""
+    """Units by code, from 1 on. Units are only added, by a thread that holds the encoder's lock."""
 
     def __init__(self) -> None:
         self.codes: dict[bytes, int] = {}
@@ -122,11 +131,11 @@ class UnitTable:
     def add(
         self, units: list[bytes], ids: Ids, lengths: Ids, heads: Numbers, tails: Numbers
     ) -> Ids:
-        """The codes of new units. One that another thread has added meanwhile gets a second."""
+        """The codes of new units. A unit that another thread added meanwhile gets a second code."""
         first, last = self._num_codes, self._num_codes + len(units)
         ends = np.cumsum(lengths, dtype=np.int64) + self._num_ids
         self._ids = _put(self._ids, self._num_ids, ids)
-        # In bytes, and one place on: `_ends[code]` is where the ids of `code` begin.
+        # Ends in bytes, moved on by 1: `_ends[code]` is where the ids of `code` begin.
         self._ends = _put(self._ends, first + 1, ends * 4)
         self.tails = _put(self.tails, first, tails)
         self.heads = _put(self.heads, first, heads)
@@ -165,14 +174,15 @@ class UnitEncoder:
     def encode(self, text: Bytes, positions: Ids) -> tuple[Ids, Ids]:
         """(flat ids, number of ids before each position) of the units between `positions`."""
         with self._lock:
-            # Threads that still hold a full table finish with it.
+            # Threads that use the full table at this moment finish with it.
             if len(self.table.codes) > MOST_UNITS or self.table.num_bytes > MOST_UNIT_BYTES:
                 self.table = UnitTable()
             table = self.table
         keys = UnitKeys(text, positions)
         codes = table.slots.take(keys.slots)
         with self._lock:
-            # Whoever wrote a code into a slot had the lock: its key is among these.
+            # A code was written into a slot under the lock, after its head and tail. So every code
+            # read above has its numbers in these arrays.
             heads, tails = table.heads, table.tails
         missed = keys.missed(codes, heads, tails)
         if len(missed):
@@ -205,10 +215,10 @@ class UnitEncoder:
             some_row = np.zeros(len(distinct), np.int64)
             some_row[indices] = rows
             heads, tails = keys.numbers(some_row.take(new_rows))
-            # Long ones, and those at the end of the text, which could not be read at once.
+            # Units at the end of the text, which `UnitKeys` could not read; long units stay at 0.
             for row in np.flatnonzero(heads == _NO_KEY).tolist():
                 heads[row], tails[row] = _numbers_of(new[row])
-            # Without the lock: SentencePiece lets other threads run meanwhile.
+            # Without the lock, as SentencePiece lets other threads run meanwhile.
             texts = [self._guard + unit.decode() for unit in new]
             guarded = self._processor.encode(texts, num_threads=1)
             ids, lengths = flatten([numbers[self._guard_ids :] for numbers in guarded])

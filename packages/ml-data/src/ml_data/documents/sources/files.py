@@ -1,4 +1,4 @@
-"""What the listing of an input gives: candidates, and what was passed over on the way."""
+"""What the listing of an input gives: candidates, and the files that it leaves out."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class LeftOutFile:
 class InputCandidate:
     """A file that an input names.
 
-    `identity` is equal for two names of the same file. `is_named` is a file that was given itself,
-    not below a folder or by a pattern; `is_link` a name that leads through a link to another one.
+    `identity` is equal for two names of the same file. `is_named`: the input is the name of the
+    file itself, not a folder or a pattern. `is_link`: the name leads through a link.
     """
 
     source: SourceFile
@@ -49,10 +49,10 @@ class InputCandidate:
 
 @dataclass(kw_only=True)
 class InputCandidates:
-    """The candidates of one input, and what its listing passed over.
+    """The candidates of an input, and what its listing leaves out.
 
-    `listed` are the names of all files that were seen, selected or not: a file's neighbours tell
-    what it is.
+    `listed` holds the names of all files that were seen, selected or not. Some files are recognised
+    by the files beside them.
     """
 
     candidates: list[InputCandidate] = field(default_factory=list)

@@ -1,7 +1,7 @@
-"""List what a path names on this machine: a file, the files below a folder, or a glob's.
+"""List what a path names on this machine: a file, the files below a folder, the matches of a glob.
 
-Links are followed, as a user means the data behind them. Whatever cannot be looked into is an
-error: a folder that is skipped in silence would be documents that are lost in silence.
+Links are followed, as the user means the data behind them. A folder or file that cannot be read is
+an error: skipping it in silence would lose documents in silence.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from ml_data.errors import InputError
 
 
 def list_local(given: str) -> InputCandidates:
-    """The files behind one path; none when there is nothing of that name."""
+    """The files behind a path; none when there is nothing of that name."""
     path = str(Path(given)) + ("/" if given.endswith("/") and has_wildcard(given) else "")
     files = InputCandidates()
-    # A file may be called `a[1].jsonl`: a name that exists is no pattern.
+    # A file may be called `a[1].jsonl`, so a name that exists is no pattern.
     if os.path.lexists(path) or not has_wildcard(path):
         if os.path.lexists(path):
             _add_path(files, path, [])
@@ -75,7 +75,8 @@ def _candidate(
         modified_ns=facts.st_mtime_ns,
         is_local=True,
     )
-    # Some network file systems number no files. Size and time guard against numbers used twice.
+    # Some network file systems give files no number. Others use a number again for a new file, so
+    # size and time are part of the identity.
     number = (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns)
     identity: Hashable = number if facts.st_ino else os.path.realpath(path)
     return InputCandidate(source=source, identity=identity, is_named=is_named, is_link=is_link)
@@ -145,7 +146,7 @@ def _walk(files: InputCandidates, root: str, pattern: Sequence[str], *, is_link:
 
 
 def _is_gone_work(path: str) -> bool:
-    """Whether a listed name was one that another run of ml-data has taken away since.
+    """Whether a listed name belongs to a work folder that another run has removed since.
 
     The tasks of a run may have their work folders in the folder that they read.
     """
@@ -158,7 +159,7 @@ def _is_asked_for(name: str, pattern: Sequence[str]) -> bool:
 
 
 def _leave_out_hidden(files: InputCandidates, path: str) -> None:
-    """Name what may have held data: hidden files of another kind are of no interest."""
+    """Record a hidden folder, or a hidden file of a kind that may hold data; no other files."""
     if os.path.isdir(path):
         files.leave_out_hidden(f"{path}/")
     elif kind_of(path):

@@ -1,7 +1,7 @@
-"""What the name of a file says: its kind, its compression, and whether a folder's walk skips it.
+"""What the name of a file tells: its kind, its compression, and whether folders are read with it.
 
 A walk skips what Spark, Hadoop and Hugging Face's datasets skip: names that begin with `.` or `_`,
-files of facts beside the data, and what ml-data itself has written.
+and files that describe the data. It also skips what ml-data itself has written.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ COMPRESSIONS = {
     ".gz": "gzip", ".gzip": "gzip", ".zst": "zstd", ".zstd": "zstd", ".bz2": "bz2", ".xz": "xz",
     ".lz4": "lz4",
 }  # fmt: skip
-# Folders in which a table keeps which of its files are valid.
+# Folders in which a table records which of its files are valid.
 TABLE_LOGS = {"_delta_log": "Delta", ".hoodie": "Hudi"}
 # JSON files that describe a data set, a tokenizer or a model, and hold no documents.
 _FACTS = frozenset(

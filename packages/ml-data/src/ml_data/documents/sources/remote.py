@@ -1,7 +1,7 @@
-"""List what a URI names: an object, everything below a prefix, or a glob's matches.
+"""List what a URI names: an object, everything below a prefix, or the matches of a glob.
 
-Arrow's own file systems serve s3, gs, abfs and hdfs without further packages; every other scheme
-goes through fsspec.
+Arrow's file systems serve s3, gs, abfs and hdfs without further packages. fsspec serves every other
+scheme.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import string
 from collections.abc import Hashable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote
 
 from pyarrow import fs as arrow_fs
@@ -23,21 +23,25 @@ from ml_data.documents.sources.patterns import select, split_pattern
 from ml_data.documents.sources.source import SourceFile, reporting_input
 from ml_data.errors import InputError
 
+if TYPE_CHECKING:
+    from fsspec.asyn import AsyncFileSystem
+    from fsspec.spec import AbstractFileSystem
+
 _ARROW_SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs")
-# Hadoop's names.
+# Names that Hadoop uses.
 _ALIASES = {"s3a": "s3", "s3n": "s3", "gcs": "gs"}
-# Where file systems of fsspec keep the time of the last change.
+# Names under which file systems of fsspec give the time of the last change.
 _MODIFIED = ("mtime", "LastModified", "last_modified", "updated", "created")
 _QUERY = re.compile(r"\?(?=[\w.-]+=)")
 
 
 def without_query(given: str) -> str:
-    """For messages: the query of a URI may hold keys."""
+    """`given` for messages: the query of a URI may hold secret keys."""
     return _QUERY.split(given, maxsplit=1)[0] if "://" in given else given
 
 
 def list_remote(given: str) -> InputCandidates:
-    """The objects behind one URI; none when there is nothing of that name."""
+    """The objects behind a URI; none when there is nothing of that name."""
     scheme, _, rest = given.partition("://")
     scheme = _ALIASES.get(scheme.lower(), scheme.lower())
     if scheme in ("http", "https"):
@@ -131,7 +135,7 @@ class _UriListing:
             self.add(store, info, is_named=False)
 
     def _name(self, path: str) -> str:
-        """What people call it: without the query, which may hold keys."""
+        """The name for messages: without the query, which may hold secret keys."""
         if "://" not in path:
             return f"{self._scheme}://{path}"
         return path.partition("?")[0]
@@ -154,7 +158,7 @@ class _UriListing:
         )
         handler = getattr(store.filesystem, "handler", None)
         home: Hashable = handler.fs if handler is not None else (self._scheme, self._endpoint)
-        # A server may read `in/./a` and `in/a` as one.
+        # A server may take `in/./a` and `in/a` for the same object.
         identity = (home, posixpath.normpath(info.path))
         candidate = InputCandidate(source=source, identity=identity, is_named=is_named)
         self.files.candidates.append(candidate)
@@ -162,7 +166,7 @@ class _UriListing:
 
 @dataclass(frozen=True, kw_only=True)
 class _RemoteEntry:
-    """What a file system says of one path; `size` is None where it does not know it."""
+    """What a file system states of a path; `size` is None where it is not known."""
 
     path: str
     is_folder: bool
@@ -172,13 +176,13 @@ class _RemoteEntry:
 
 
 class _RemoteStore:
-    """A file system with the three questions that a listing asks.
+    """A file system as a listing needs it: find a name, list a folder, list a tree.
 
-    fsspec's file systems are asked directly: its general listing, which Arrow would use, skips the
+    fsspec's file systems are called directly. Arrow would use their general listing, which skips
     folders that it cannot list without a word.
     """
 
-    def __init__(self, filesystem: Any) -> None:
+    def __init__(self, filesystem: arrow_fs.FileSystem) -> None:
         self.filesystem = filesystem
         handler = getattr(filesystem, "handler", None)
         self._opened = handler.fs if handler is not None else None
@@ -245,8 +249,9 @@ def _of_fsspec(facts: dict[str, Any]) -> _RemoteEntry:
     )
 
 
-def _lists_flat(opened: Any) -> bool:
+def _lists_flat(opened: AbstractFileSystem | AsyncFileSystem) -> bool:
     """Whether a file system of fsspec lists a whole tree by itself, as buckets do."""
+    # Here, as fsspec is optional: `_open_filesystem` has imported it.
     from fsspec.asyn import AsyncFileSystem
     from fsspec.spec import AbstractFileSystem
 
@@ -255,13 +260,13 @@ def _lists_flat(opened: Any) -> bool:
     return type(opened).find is not AbstractFileSystem.find
 
 
-def _open_filesystem(uri: str, scheme: str) -> tuple[Any, str]:
+def _open_filesystem(uri: str, scheme: str) -> tuple[arrow_fs.FileSystem, str]:
     try:
         if scheme in _ARROW_SCHEMES:
-            # Arrow wants what is no ASCII, and spaces, percent-encoded.
+            # Arrow takes percent-encoded URIs, and users write spaces and umlauts as they are.
             filesystem, path = arrow_fs.FileSystem.from_uri(quote(uri, safe=string.punctuation))
             return filesystem, path
-        import fsspec
+        import fsspec  # optional, and not needed for the schemes above
     except ImportError as error:
         raise InputError(
             f"input {without_query(uri)}: the scheme {scheme}:// needs fsspec: "

@@ -1,4 +1,4 @@
-"""One input file, and what its file system raises as an error of ours."""
+"""An input file, and errors of its file system as InputError."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
+from pyarrow import fs
 
 from ml_data.documents.sources.names import compression_of, kind_of
 from ml_data.errors import InputError, MlDataError
@@ -17,11 +17,11 @@ from ml_data.errors import InputError, MlDataError
 
 @dataclass(frozen=True, kw_only=True)
 class SourceFile:
-    """One input file: `name` as people know it, `path` inside `filesystem`."""
+    """An input file: `name` as the user knows it, `path` inside `filesystem`."""
 
     name: str
     path: str
-    filesystem: Any
+    filesystem: fs.FileSystem
     num_bytes: int
     modified_ns: int
     is_local: bool
@@ -50,10 +50,9 @@ class SourceFile:
 
 
 def _is_utf8(path: str) -> bool:
-    """Whether Arrow can open it, which takes every name for UTF-8.
+    """Whether Arrow, which takes every name for UTF-8, can open the file at `path`.
 
-    In other names Python keeps bytes as surrogates; where the locale has another encoding, it
-    takes the bytes of the name for that one.
+    Python keeps the bytes of other names as surrogates, or decodes them by the locale's encoding.
     """
     try:
         return path.encode("utf-8") == os.fsencode(path)
@@ -65,7 +64,8 @@ def _is_utf8(path: str) -> bool:
 def reporting_input(what: Callable[[], str], *, is_local: bool) -> Iterator[None]:
     """Turn what a file system raises into an InputError that starts with `what()`.
 
-    Remote file systems of fsspec raise whatever their network library does.
+    Any exception of a remote file system is turned: those of fsspec raise what their network
+    libraries raise.
     """
     try:
         yield
