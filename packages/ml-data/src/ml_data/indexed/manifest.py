@@ -50,8 +50,12 @@ class TokenizerRecord:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> TokenizerRecord:
-        """The section `tokenizer` of a manifest."""
-        names = ("path", "type", "vocab_size", "eod_id", "fingerprint", "engine")
+        """The section `tokenizer` of a manifest. Raises TypeError for a field of a wrong kind."""
+        kinds = {"path": str, "type": str, "vocab_size": int, "eod_id": int, "fingerprint": str}
+        for name, kind in kinds.items():
+            if not isinstance(values.get(name), (kind, type(None))):
+                raise TypeError(f"{name} of its tokenizer is {values[name]!r}")
+        names = (*kinds, "engine")
         known = {name: values.get(name) for name in names}
         return cls(**known, other=_without(values, names))
 
@@ -234,7 +238,11 @@ def read_manifest(prefix: str | Path) -> Manifest | None:
     try:
         return Manifest.from_json(values)
     except (KeyError, TypeError, AttributeError) as error:
-        raise FormatError(f"{path} is a damaged manifest: {error!r}. {_WAY_OUT}") from error
+        raise FormatError(f"{path} is a damaged manifest: {_explain(error)}. {_WAY_OUT}") from error
+
+
+def _explain(error: Exception) -> str:
+    return f"the field {error} is missing" if isinstance(error, KeyError) else str(error)
 
 
 def known_manifest(prefix: str | Path) -> Manifest | None:

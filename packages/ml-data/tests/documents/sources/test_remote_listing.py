@@ -7,7 +7,7 @@ import pytest
 from ml_data.documents.sources import resolve
 from ml_data.errors import InputError
 
-from ..s3_server import s3_server
+from .s3_server import s3_server
 
 NAMES = [
     "a.jsonl", "part=1/b.parquet", "part=1/deep/c.json.gz", "part-2/d[1].jsonl",

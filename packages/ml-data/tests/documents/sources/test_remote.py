@@ -14,7 +14,7 @@ from ml_data.pipeline.options import TokenizeOptions
 from ml_data.pipeline.progress import ProgressUpdate
 from ml_data.pipeline.run import tokenize
 
-from ..conftest import files_of, write_lines
+from ...conftest import files_of, write_lines
 from .s3_server import s3_server
 
 Make = Callable[..., TokenizeOptions]

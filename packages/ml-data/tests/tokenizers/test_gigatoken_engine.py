@@ -20,7 +20,7 @@ from ml_data.tokenizers.gigatoken_json import convert
 from ml_data.tokenizers.model_facts import read_facts
 
 from ..conftest import files_of, write_lines
-from .test_exact import CASES, FRAGMENTS, RELAXED, batches
+from .test_exact_ids import CASES, FRAGMENTS, RELAXED, batches
 
 TRAINED = [
     {},
