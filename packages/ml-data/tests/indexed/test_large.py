@@ -44,7 +44,7 @@ def sparse_pair(prefix: Path, lengths: list[int], last: list[int]) -> None:
     writer.num_tokens = sum(lengths)
     writer.seal()
     writer.temporary_idx.replace(layout.idx_path(prefix))
-    writer.remove_side_files()
+    writer.close()
     with layout.bin_path(prefix).open("wb") as file:
         file.truncate(2 * sum(lengths))
         file.seek(2 * (sum(lengths) - len(last)))

@@ -106,15 +106,11 @@ class PairWriter:
         )
 
     def add_batch(self, ids: NDArray[np.integer], lengths: NDArray[np.integer]) -> None:
-        """Append one document per entry of `lengths` [documents]; `ids` is flat [sum(lengths)].
+        """Append a document per entry of `lengths` [documents]; `ids` is flat [sum(lengths)].
 
         An empty document has no sequence; its entry in the document index repeats.
         """
         self._add(ids, lengths[lengths > 0], np.cumsum(lengths > 0, dtype="<i8"))
-
-    def add_document(self, ids: NDArray[np.integer], lengths: NDArray[np.integer]) -> None:
-        """Append one document of several sequences; `ids` is flat [sum(lengths)]."""
-        self._add(ids, np.asarray(lengths), np.array([len(lengths)], "<i8"))
 
     def _add(
         self, ids: NDArray[np.integer], lengths: NDArray[np.integer], ends: NDArray[np.int64]
@@ -187,11 +183,6 @@ class PairWriter:
             ".bin": FileFacts(num_bytes=size, sha256=self._digest.hexdigest()),
             ".idx": facts,
         }
-
-    def remove_side_files(self) -> None:
-        """Remove the lengths and document marks, which the .idx now holds."""
-        for name in ("lengths", "documents"):
-            self._paths[name].unlink(missing_ok=True)
 
     def _write_pointers(self, index: _HashingFile) -> None:
         offset = 0

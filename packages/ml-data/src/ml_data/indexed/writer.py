@@ -52,7 +52,7 @@ class IndexedDatasetWriter(PairWriter):
             raise
 
     def add_document(self, ids: ArrayLike, lengths: ArrayLike) -> None:
-        """Append one document of several sequences; `ids` is flat [sum(lengths)].
+        """Append a document of several sequences; `ids` is flat [sum(lengths)].
 
         Arrays, torch tensors and lists of whole numbers are taken; both empty make an empty
         document. Raises OutputError, and appends nothing, where ids or lengths cannot be right.
@@ -66,7 +66,7 @@ class IndexedDatasetWriter(PairWriter):
         self._add(flat, sizes, np.array([len(sizes)], "<i8"))
 
     def add_batch(self, ids: ArrayLike, lengths: ArrayLike) -> None:
-        """Append one document per entry of `lengths` [documents]; `ids` is flat [sum(lengths)].
+        """Append a document per entry of `lengths` [documents]; `ids` is flat [sum(lengths)].
 
         As `add_document`; an entry of 0 is an empty document.
         """
