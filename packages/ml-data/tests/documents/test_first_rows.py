@@ -1,4 +1,4 @@
-"""What a user meets in the first hour: the reason, what is there, and the way out."""
+"""Errors of the first hour: the message names the reason, what the file holds, and what to do."""
 
 import bz2
 import gzip

@@ -58,8 +58,8 @@ def test_a_folder_that_goes_while_it_is_opened(
 def test_foreign_files_in_an_own_folder_are_kept(tmp_path: Path) -> None:
     notices: list[str] = []
     work = WorkFolder(tmp_path / "p.work", notices.append)
-    (work.path / "p.bin.tmp").write_bytes(b"ours")
-    (work.path / "diary.txt").write_bytes(b"theirs")
+    (work.path / "p.bin.tmp").write_bytes(b"of a run")
+    (work.path / "diary.txt").write_bytes(b"of a user")
     work.remove()
     assert os.listdir(tmp_path / "p.work") == ["diary.txt"]
     assert "'diary.txt' in it is not of ml-data" in notices[0]

@@ -37,8 +37,8 @@ def documents(prefix: str | Path) -> list[list[int]]:
 
 @pytest.fixture(scope="module")
 def expected(tokenizer_path: Path) -> list[list[int]]:
-    truth = load_tokenizer(tokenizer_path, engine="sentencepiece")
-    return [truth.encode(text) for text in TEXTS]
+    reference = load_tokenizer(tokenizer_path, engine="sentencepiece")
+    return [reference.encode(text) for text in TEXTS]
 
 
 def compressed(path: Path, raw: bytes) -> Path:
@@ -152,10 +152,10 @@ def test_alpaca_schema_without_text_gives_the_bytes_of_the_text_column(
 def test_template_of_ones_own(tmp_path: Path, options: Make, tokenizer_path: Path) -> None:
     path = write_parquet(tmp_path / "a.parquet", {"q": ["a", None, "c"], "a": ["1", "2", "3"]})
     (manifest,) = tokenize(options(path, template="Q: {q}\\nA: {a}"))
-    truth = load_tokenizer(tokenizer_path, engine="sentencepiece")
+    reference = load_tokenizer(tokenizer_path, engine="sentencepiece")
     assert documents(tmp_path / "out" / "p_text_document") == [
-        truth.encode("Q: a\nA: 1"),
-        truth.encode("Q: c\nA: 3"),
+        reference.encode("Q: a\nA: 1"),
+        reference.encode("Q: c\nA: 3"),
     ]
     assert manifest.ledger.documents_dropped == {"null": 1}
 

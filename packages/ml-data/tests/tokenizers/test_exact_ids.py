@@ -44,8 +44,8 @@ class Pair:
 
     def __init__(self, path: Path, *, parse_special_tokens: bool = False) -> None:
         self.fast = UnitTokenizer(path, parse_special_tokens=parse_special_tokens)
-        self.truth = sentencepiece.SentencePieceProcessor()
-        self.truth.LoadFromSerializedProto(self.fast._raw)
+        self.reference = sentencepiece.SentencePieceProcessor()
+        self.reference.LoadFromSerializedProto(self.fast._raw)
 
     def check(self, given_texts: list[str]) -> None:
         """Fail unless every text gets SentencePiece's ids."""
@@ -55,7 +55,7 @@ class Pair:
         assert ids.dtype == lengths.dtype == np.int32
         assert len(parts) == len(given_texts)
         for text, got in zip(given_texts, parts, strict=True):
-            assert got.tolist() == self.truth.encode(text), ascii(text)
+            assert got.tolist() == self.reference.encode(text), ascii(text)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_every_fragment_beside_every_other(pair: Pair) -> None:
 
 
 def test_every_piece_of_the_vocabulary(pair: Pair) -> None:
-    pieces = [pair.truth.id_to_piece(index) for index in range(0, 131072, 7)]
+    pieces = [pair.reference.id_to_piece(index) for index in range(0, 131072, 7)]
     pair.check(pieces + [piece.replace("\u2581", " ") for piece in pieces])
 
 
@@ -153,7 +153,7 @@ def test_other_models_and_windows_at_depth(
 
 @pytest.mark.slow
 def test_every_pair_of_characters_that_occur_in_pieces(pair: Pair) -> None:
-    pieces = pair.truth.id_to_piece(list(range(325, 131072)))
+    pieces = pair.reference.id_to_piece(list(range(325, 131072)))
     characters = sorted(set("".join(pieces)))
     for first in characters[:400]:
         pair.check([f"x{first}{second}y" for second in characters])

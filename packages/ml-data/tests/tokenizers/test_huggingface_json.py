@@ -27,14 +27,14 @@ KINDS = [
 @pytest.mark.parametrize("parse", [False, True])
 def test_ids_are_the_librarys(tmp_path: Path, make: Callable[[], Tokenizer], parse: bool) -> None:
     folder = makers.save(make(), tmp_path)
-    truth = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    truth.encode_special_tokens = not parse
+    reference = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    reference.encode_special_tokens = not parse
     tokenizer = load_tokenizer(folder, parse_special_tokens=parse)
     ids, lengths = tokenizer.encode_arrow(pa.array(TEXTS))
-    expected = [truth.encode(text, add_special_tokens=False).ids for text in TEXTS]
+    expected = [reference.encode(text, add_special_tokens=False).ids for text in TEXTS]
     assert [part.tolist() for part in np.split(ids, np.cumsum(lengths)[:-1])] == expected
     assert [tokenizer.encode(text) for text in TEXTS] == expected
-    assert tokenizer.vocab_size == max(truth.get_vocab().values()) + 1
+    assert tokenizer.vocab_size == max(reference.get_vocab().values()) + 1
 
 
 @pytest.mark.parametrize(

@@ -47,8 +47,8 @@ def test_models_that_are_not_admitted(
         load_tokenizer(path, engine="fast")
     tokenizer = load_tokenizer(path)
     assert tokenizer.engine_name == "sentencepiece"
-    truth = sentencepiece.SentencePieceProcessor(model_file=str(path))
-    assert tokenizer.encode_batch(["a  b"])[0].tolist() == truth.encode("a  b")
+    reference = sentencepiece.SentencePieceProcessor(model_file=str(path))
+    assert tokenizer.encode_batch(["a  b"])[0].tolist() == reference.encode("a  b")
 
 
 def test_long_texts_and_a_word_without_cuts(grok1: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -259,9 +259,9 @@ def test_holes_in_the_vocabulary(tmp_path: Path) -> None:
 
     folder = change(makers.save(makers.byte_level("<end>"), tmp_path), spread)
     tokenizer = load_tokenizer(folder)
-    truth = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    assert tokenizer.vocab_size == max(truth.get_vocab().values()) + 1 > 70_000
-    assert tokenizer.encode(TEXT) == truth.encode(TEXT, add_special_tokens=False).ids
+    reference = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    assert tokenizer.vocab_size == max(reference.get_vocab().values()) + 1 > 70_000
+    assert tokenizer.encode(TEXT) == reference.encode(TEXT, add_special_tokens=False).ids
     with pytest.raises(TokenizerError, match="no token with this id"):
         load_tokenizer(folder, eod_id=500)
 

@@ -1,4 +1,4 @@
-"""Folders that only transformers can read: its own ids, without torch, without code of theirs."""
+"""Folders that only transformers can read: its own ids, without torch or code from the folder."""
 
 import base64
 import json
@@ -72,17 +72,17 @@ def test_ids_are_transformers_own(
     make(tmp_path)
     tokenizer = load_tokenizer(tmp_path, parse_special_tokens=parse)
     assert tokenizer.engine_name == "transformers"
-    truth = automatic.from_pretrained(tmp_path, local_files_only=True)
+    reference = automatic.from_pretrained(tmp_path, local_files_only=True)
     expected = [
-        truth(text, add_special_tokens=False, split_special_tokens=not parse)["input_ids"]
+        reference(text, add_special_tokens=False, split_special_tokens=not parse)["input_ids"]
         for text in TEXTS
     ]
     ids, lengths = tokenizer.encode_arrow(pa.array(TEXTS))
     assert [part.tolist() for part in np.split(ids, np.cumsum(lengths)[:-1])] == expected
     assert [tokenizer.encode(text) for text in TEXTS] == expected
-    assert tokenizer.vocab_size == max(truth.get_vocab().values()) + 1
-    assert tokenizer.eod_id == truth.eos_token_id
-    assert [*tokenizer.frame[0], *tokenizer.encode("a"), *tokenizer.frame[1]] == truth(
+    assert tokenizer.vocab_size == max(reference.get_vocab().values()) + 1
+    assert tokenizer.eod_id == reference.eos_token_id
+    assert [*tokenizer.frame[0], *tokenizer.encode("a"), *tokenizer.frame[1]] == reference(
         "a"
     ).input_ids
     assert transformers_folder._fingerprint(tmp_path) == tokenizer.fingerprint
