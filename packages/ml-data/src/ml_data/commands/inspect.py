@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Inspect."""
+    """Print what is in a token file."""
     # Imported here for start-up time: numpy, pyarrow and the tokenizers.
     from ml_data.indexed.manifest import known_manifest
     from ml_data.indexed.reader import IndexedDataset
@@ -100,7 +100,7 @@ def _samples(
     for number in range(min(count, len(data))):
         index = number * len(data) // count
         ids = [int(token) for token in data[index][:tokens]]
-        # An id that the tokenizer does not have cannot be decoded: it is another one's.
+        # An id that the tokenizer does not have: the file was made with another tokenizer.
         fits = tokenizer is not None and max(ids, default=0) < tokenizer.vocab_size
         pieces = _pieces(tokenizer, ids) if tokenizer and fits else None
         samples.append({"sequence": index, "ids": ids, "pieces": pieces})
@@ -108,7 +108,10 @@ def _samples(
 
 
 def _pieces(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
-    """What each id adds to the text; half a character shows as nothing until it is whole."""
+    """What each id adds to the text.
+
+    A character may have several ids, its bytes. They add nothing until the last of them.
+    """
     pieces, before = [], ""
     for end in range(1, len(ids) + 1):
         text = tokenizer.decode(ids[:end])

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Merge."""
+    """Merge the pairs, or the tasks, that the arguments name."""
     # Imported here for start-up time: it brings numpy.
     from ml_data.pipeline.combine import merge, merge_tasks
 
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def show(manifests: list[Manifest], folder: Path, as_json: bool) -> None:
-    """Print what was made: first the prefix, as training takes it."""
+    """Print a line per output. It begins with the prefix, as training takes it."""
     if as_json:
         say(json.dumps([manifest.to_json() for manifest in manifests], indent=2))
         return

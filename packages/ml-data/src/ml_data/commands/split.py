@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Split."""
+    """Split the pair that the arguments name."""
     # Imported here for start-up time: it brings numpy.
     from ml_data.pipeline.combine import split
 

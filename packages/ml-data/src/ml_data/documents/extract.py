@@ -133,10 +133,10 @@ def _load(line: bytes) -> object:
 
 
 def _load_fast(line: bytes) -> object:
-    """The strings of a line as json reads them, in half the time.
+    """The value of a line by orjson, in half the time of json.
 
-    What orjson refuses goes to json: it takes some of it (NaN, lone surrogates), and its message
-    is the one shown for the rest.
+    json reads the lines that orjson refuses. It accepts some of them (NaN, lone surrogates), and
+    its message is shown for the others.
     """
     try:
         return orjson.loads(line)

@@ -16,7 +16,7 @@ from ml_data.documents.batch import Batch, Position
 from ml_data.documents.content import HEAD_BYTES, UTF8_MARK, pointer_of, recognize
 from ml_data.documents.decompress import Readable, decompressed
 from ml_data.documents.extract import NULL, WantedTexts, extract
-from ml_data.documents.hints import shape_of_row, shown_names, way_out
+from ml_data.documents.hints import names_of_row, shown_names, way_out
 from ml_data.documents.sources import SourceFile, reporting_input
 from ml_data.errors import InputError
 
@@ -74,7 +74,7 @@ def check_first_rows(source: SourceFile, wanted: WantedTexts) -> FirstRowsFault 
         row, detail = texts.bad[0]["row"], texts.bad[0]["detail"]
         if wanted.template and missing and objects:
             detail = f"no {missing[0]!r}; it has: {shown_names(objects[0])}"
-        fix = way_out(shape_of_row(objects[0]), wanted.flag) if objects else _mend(first.lines[row])
+        fix = way_out(names_of_row(objects[0]), wanted.flag) if objects else _mend(first.lines[row])
         rows = f"{'' if first.are_all else 'first '}{len(texts.bad):,} rows"
         text = f"{source.name}: none of its {rows} holds a text. Row {row}: {detail}. {fix}"
         return FirstRowsFault(text=text, is_whole_file=first.are_all)

@@ -26,8 +26,8 @@ class NamesByContent:
     tables: list[str] = field(default_factory=list)
 
 
-def shape_of_row(row: Mapping[str, Any], head: str = "") -> NamesByContent:
-    """What the values of a JSON object hold."""
+def names_of_row(row: Mapping[str, Any], head: str = "") -> NamesByContent:
+    """The keys of a JSON object by what their values hold."""
     shape = NamesByContent()
     for key, value in row.items():
         name = f"{head}{key}"
@@ -36,14 +36,14 @@ def shape_of_row(row: Mapping[str, Any], head: str = "") -> NamesByContent:
         elif isinstance(value, (int, float)):
             shape.numbers.append(name)
         elif isinstance(value, dict) and not head:
-            shape.texts += shape_of_row(value, f"{name}.").texts
+            shape.texts += names_of_row(value, f"{name}.").texts
         elif isinstance(value, list) and value and isinstance(value[0], dict):
             (shape.chats if _MESSAGE_KEYS & set(value[0]) else shape.tables).append(name)
     return shape
 
 
-def shape_of_schema(schema: pa.Schema) -> NamesByContent:
-    """What the columns of a parquet file hold."""
+def names_of_schema(schema: pa.Schema) -> NamesByContent:
+    """The columns of a parquet file by what they hold."""
     shape = NamesByContent()
     for column in schema:
         kind = column.type

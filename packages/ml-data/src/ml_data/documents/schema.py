@@ -11,7 +11,7 @@ import pyarrow as pa
 from ml_data.documents.batch import Position, Segment
 from ml_data.documents.extract import NULL, WantedTexts, extract
 from ml_data.documents.first_rows import FirstRowsFault, check_first_rows, read_first_rows
-from ml_data.documents.hints import shape_of_schema, shown_names, way_out
+from ml_data.documents.hints import names_of_schema, shown_names, way_out
 from ml_data.documents.read import open_parquet, read_source, text_bytes_of
 from ml_data.documents.sources import SourceFile
 from ml_data.documents.text_types import is_number, is_string, is_text
@@ -48,6 +48,7 @@ def check_sources(
     instead, if other files have texts.
     """
     leave_out = ". Or leave it out: name the other files, or a glob" if len(sources) > 1 else ""
+    # Threads, as a footer on remote storage costs a few round trips and no processor time.
     with ThreadPoolExecutor(8) as pool:
         try:
             checked = list(pool.map(lambda source: _check(source, wanted), sources))
@@ -118,7 +119,7 @@ def check_column(name: str, schema: pa.Schema, column: str, wanted: WantedTexts)
             f"{name} has {schema.names.count(head)} columns {head!r}, and it is not known which is "
             "meant: rename them"
         )
-    fix = way_out(shape_of_schema(schema), wanted.flag)
+    fix = way_out(names_of_schema(schema), wanted.flag)
     if kind is None:
         raise InputError(
             f"{name} has no column {column!r}; it has: {shown_names(schema.names)}. {fix}"

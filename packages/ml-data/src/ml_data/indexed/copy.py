@@ -82,6 +82,8 @@ def copy_documents(
             end = min(at + _CHUNK, last)
             lengths = index.lengths(at, end)
             ends = np.cumsum(lengths, dtype=np.int64) * size + byte
+            # The bytes are copied as a single range. That is right only where the sequences lie one
+            # after the other, as all known writers write them.
             if not np.array_equal(index.pointers(at, end), ends - lengths * np.int64(size)):
                 raise FormatError(f"{index.path}: sequences {at} to {end} do not follow each other")
             left, byte = int(ends[-1]) - byte, int(ends[-1])

@@ -78,7 +78,10 @@ def pack_header(dtype: np.dtype, num_sequences: int, num_document_indices: int) 
 
 
 def unpack_header(raw: bytes, path: Path) -> tuple[np.dtype, int, int]:
-    """(dtype, number of sequences, number of document indices) of the .idx at `path`."""
+    """(dtype, number of sequences, number of document indices) of the .idx at `path`.
+
+    Raises FormatError where the header is not that of an .idx which this package reads.
+    """
     if len(raw) < HEADER.size:
         raise FormatError(f"{path} has {len(raw)} bytes; an .idx has at least {HEADER.size}")
     magic, version, code, num_sequences, num_documents = HEADER.unpack(raw[: HEADER.size])

@@ -87,6 +87,7 @@ class PairWriter:
         with reporting_output(f"{prefix}.bin"):
             for name, path in self._paths.items():
                 self._files[name] = self._open(path, sizes[name] if resume else None)
+            # A hash cannot be stored and continued, so a resumed .bin is read once.
             self._digest = checksum(self._paths["bin"], sizes["bin"])
 
     @staticmethod
@@ -128,6 +129,7 @@ class PairWriter:
 
     def _refuse_ids(self, ids: NDArray[np.integer]) -> None:
         """OutputError for ids that the type does not hold, and for negative ones."""
+        # Ids that are of the unsigned type already cannot be out of its range.
         unsigned = self.dtype.kind == "u" and ids.dtype == self.dtype
         if unsigned or not len(ids):
             return
@@ -200,7 +202,7 @@ class PairWriter:
 
 
 class _HashingFile:
-    """A file that knows its size and checksum when it is closed."""
+    """A file that is hashed as it is written, so that its checksum takes no second reading."""
 
     def __init__(self, path: Path, notice: Notice) -> None:
         self._file, self._size, self._digest = path.open("wb"), 0, checksum(path, 0)

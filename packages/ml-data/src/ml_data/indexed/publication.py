@@ -38,9 +38,9 @@ _REMOVED_IN_ORDER = (QUARANTINE, ".bin", ".json", ".idx")
 
 
 class Publication:
-    """The outputs `prefixes` of one command, whose temporary files lie in the folder `work`.
+    """The outputs `prefixes` of a command, whose temporary files lie in the folder `work`.
 
-    `has_manifest` is whether each gets a manifest, whose temporary file is then the first to go.
+    With `has_manifest` every output gets a manifest, which is then the first file to be renamed.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Publication:
                 sync_file(file, self._notice)
 
     def is_sealed(self) -> bool:
-        """Whether every output is published, or has what it takes: for a run that goes on."""
+        """Whether every file of every output has its temporary or its final name."""
         return all(
             exists(self.temporary(prefix, suffix)) or exists(Path(f"{prefix}{suffix}"))
             for prefix in self._prefixes
@@ -132,14 +132,15 @@ class Publication:
         )
 
     def publish(self) -> None:
-        """Give every output its final names; may be repeated after a crash in the middle."""
+        """Give every output its final names. After a crash in the middle, a second call goes on."""
         for prefix in self._prefixes:
             with reporting_output(prefix):
                 self._publish(prefix)
 
     def _publish(self, prefix: str) -> None:
         if exists(self.temporary(prefix, self._first)):
-            # Nothing of this output has its final name: what is there is older.
+            # The first file still has its temporary name, so no file of this output has its final
+            # name yet. Files under these names are of an older output.
             self._refuse_strangers(prefix)
             if not self._overwrite:
                 self._refuse_existing(prefix)
@@ -148,8 +149,10 @@ class Publication:
                     Path(f"{prefix}{suffix}").unlink()
         for suffix in SUFFIXES:
             temporary, final = self.temporary(prefix, suffix), Path(f"{prefix}{suffix}")
+            # An earlier `publish` that was cut off has renamed this file, or there is none.
             if not temporary.exists():
                 continue
+            # Checked again right before the rename, which would replace a file in silence.
             if exists(final):
                 raise OutputError(
                     f"{final} appeared while the output was written: it is kept. Move it away and "

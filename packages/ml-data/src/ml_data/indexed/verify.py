@@ -42,7 +42,7 @@ def verify_pair(
     fingerprint: str | None = None,
     id_bound: int | None = None,
 ) -> PairReport:
-    """Read the whole pair once, in constant memory.
+    """Check a pair by reading all of it once, in constant memory.
 
     `fingerprint` and `id_bound` (highest id + 1) are those of a tokenizer to compare with; the
     bound of a manifest counts where no tokenizer is given.

@@ -92,6 +92,7 @@ class WorkFolder:
 
     def _lock(self) -> None:
         try:
+            # The system ends the lock with the process, so a killed run leaves no stale lock.
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise OutputError(

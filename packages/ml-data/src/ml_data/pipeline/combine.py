@@ -86,6 +86,7 @@ def split(
     index, manifest = IndexFile(prefix), known_manifest(prefix)
     # The counts of the whole do not tell those of a part.
     facts = replace(shared_facts([prefix], [manifest]), ledger=None)
+    # Shares are of bytes rather than documents, so that parts have as many tokens as asked for.
     total = index.bin_path.stat().st_size
     shares = np.cumsum(fractions) / sum(fractions)
     cuts = [0, *(_document_at(index, total * share) for share in shares[:-1]), index.num_documents]
@@ -147,7 +148,7 @@ def _finished_tasks(prefix: str) -> dict[tuple[str, int], set[int]]:
     folder, name = Path(prefix).parent, Path(prefix).name
     finished: dict[tuple[str, int], set[int]] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        # By hand rather than by glob, as a prefix may hold brackets.
+        # Not with a glob, as a prefix may hold brackets.
         if path.name.startswith(name) and (match := _TASK.fullmatch(path.name[len(name) :])):
             finished.setdefault((match[3], int(match[2])), set()).add(int(match[1]))
     return finished
@@ -163,6 +164,7 @@ def _output_of_tasks(parts: list[str], output: str) -> CombinedOutput:
             if getattr(manifest, name) is None:
                 raise FormatError(f"{part}.json has no {name!r}: it is not of ml-data tokenize")
         manifests.append(manifest)
+    # Parts that were made with other options or libraries are not what a single run makes.
     first = manifests[0]
     for part, manifest in zip(parts, manifests, strict=True):
         for name in ("tokenizer", "options", "versions", "dtype"):
@@ -247,7 +249,11 @@ def _seal(output: CombinedOutput, publication: Publication, notice: Notice) -> M
 
 
 def _copy_quarantine(part: str, rows_before: dict[str, int], file: BinaryIO) -> None:
-    """Rows of parquet count from the start of the file, those of JSON lines from the task's."""
+    """Copy a task's quarantine to `file`, with row numbers that count from the start of the input.
+
+    A task counts rows of parquet from the start of the file, and rows of JSON lines from the start
+    of its own part, as it does not read what is before.
+    """
     path = quarantine_path(part)
     if not path.exists():
         return

@@ -1,4 +1,4 @@
-"""What a worker does with a batch: texts, ids, end-of-document marks, and the rows set aside."""
+"""Encode a batch in a worker: texts, ids, end-of-document ids, and the rows set aside."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class EncodingJob:
 
 @dataclass
 class EncodedBatch:
-    """A batch for an output: `ids` is flat [sum(lengths)], `lengths` [documents written]."""
+    """The result of a batch for an output: `ids` [sum(lengths)], `lengths` [documents written]."""
 
     ids: NDArray[np.integer]
     lengths: NDArray[np.int32]
@@ -111,6 +111,7 @@ def _framed(
     job: EncodingJob,
 ) -> tuple[NDArray[np.integer], NDArray[np.int32]]:
     """(ids, lengths) with the ids of the job around each document that is not empty."""
+    # np.insert takes positions in the array as it is before: the ends of all documents at once.
     if job.eod_id is not None:
         ids = np.insert(ids, np.cumsum(lengths, dtype=np.int64)[filled], job.eod_id)
         lengths = lengths + filled.astype(np.int32)

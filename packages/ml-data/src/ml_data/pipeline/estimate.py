@@ -57,7 +57,7 @@ class _Sample:
 
 
 def estimate(options: TokenizeOptions, notice: Notice) -> Estimate:
-    """Facts from footers and from encoding a little of a few files; nothing is written."""
+    """Estimate a run from footers and from encoding a little of a few files; nothing is written."""
     plan = make_plan(options, notice)
     publication = Publication(plan.prefixes, plan.work, overwrite=options.overwrite)
     publication.refuse_strangers()
@@ -71,6 +71,7 @@ def estimate(options: TokenizeOptions, notice: Notice) -> Estimate:
     documents = round(sampled.num_documents * scale)
     known_rows = [size.num_rows for size in plan.sizes]
     total = sum(source.num_bytes for source in plan.sources)
+    # Footers of parquet state the number of rows. That is exact, where the sample is a guess.
     if all(rows is not None for rows in known_rows) and options.num_tasks == 1:
         documents = sum(rows or 0 for rows in known_rows)
     return {
@@ -140,7 +141,7 @@ def _text_bytes(plan: TokenizePlan) -> int:
 
 
 def explain(facts: Estimate) -> str:
-    """The facts for people."""
+    """The estimate as text."""
     lines = [f"input    {entry['path']} ({entry['bytes']:,} bytes)" for entry in facts["inputs"]]
     lines += [_passed_over(entry) for entry in facts["left_out"]]
     lines += [

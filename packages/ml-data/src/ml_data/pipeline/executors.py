@@ -69,10 +69,12 @@ class LocalExecutor:
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="encode")
 
         def next_result() -> BatchResult:
+            # Results go out in the order of the batches, so this waits for the oldest.
             oldest = pending[0][1]
             running = {future for _, future in pending}
             while not oldest.done():
-                # A later batch that fails ends the wait, too.
+                # A later batch that fails ends the wait, too: a run with a dead worker stops at
+                # once, rather than after the batches that are still being encoded.
                 done, running = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
                     future.result()
@@ -81,6 +83,8 @@ class LocalExecutor:
 
         try:
             for batch in batches:
+                # A batch per worker is being encoded and another waits for it. Two more keep the
+                # workers busy while this thread writes results.
                 while pending and (
                     len(pending) >= 2 * self._workers + 2
                     or in_flight_bytes + batch.num_bytes > IN_FLIGHT_BYTES
@@ -91,6 +95,7 @@ class LocalExecutor:
                 future = pool.submit(self._encode, batch)
                 pending.append((batch, future))
                 in_flight_bytes += batch.num_bytes
+                # Finished results go out before the next batch is read, so that they leave memory.
                 while pending[0][1].done():
                     result = next_result()
                     in_flight_bytes -= result[0].num_bytes
@@ -100,6 +105,7 @@ class LocalExecutor:
             while pending:
                 yield next_result()
         finally:
+            # First the encoders: a thread that waits for a worker process ends with the process.
             self.close()
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -107,7 +113,9 @@ class LocalExecutor:
         try:
             encoder = self._idle.get_nowait()
         except queue.Empty:
+            # An encoder is made when a batch needs it, so a small input starts few processes.
             with self._lock:
+                # A batch that was queued when the run ended must not start another process.
                 if self._closed:
                     raise WorkerError("the run is over") from None
                 encoder = self._make()

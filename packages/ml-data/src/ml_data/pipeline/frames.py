@@ -23,7 +23,7 @@ Frame = tuple[Header, Sequence[bytes | memoryview]]
 
 
 def send(channel: Connection, header: Header, buffers: Sequence[bytes | memoryview]) -> None:
-    """Send one message."""
+    """Send a message."""
     header = {**header, "buffers": len(buffers)}
     channel.send_bytes(json.dumps(header).encode("utf-8"))
     for buffer in buffers:
@@ -31,7 +31,7 @@ def send(channel: Connection, header: Header, buffers: Sequence[bytes | memoryvi
 
 
 def receive(channel: Connection) -> Frame:
-    """Receive one message; EOFError when the other side is gone."""
+    """Receive a message; EOFError when the other side has closed the channel."""
     header = json.loads(channel.recv_bytes())
     return header, [channel.recv_bytes() for _ in range(header["buffers"])]
 

@@ -47,7 +47,7 @@ class ShardProgress:
 
 
 class RunJournal:
-    """Append-only file of the shards of one run. `identity` is what that run is."""
+    """Append-only file of the finished shards of a run; `identity` is what its command was."""
 
     def __init__(
         self, path: Path, identity: Mapping[str, object], notice: Notice = ignore_notice
@@ -60,7 +60,7 @@ class RunJournal:
         self.num_shards = 0
 
     def read_identity(self) -> JournalEntry | None:
-        """What the run was that began the journal; None when there is none, or it is damaged."""
+        """The identity in the first line; None when there is no journal, or it is damaged."""
         if not self._path.is_file():
             return None
         with reporting_output(self._path), self._path.open("rb") as file:
@@ -68,9 +68,9 @@ class RunJournal:
         return first if first and set(first) >= set(self.identity) else None
 
     def is_damaged(self) -> bool:
-        """Whether there is a journal of which not even the first line can be read.
+        """Whether there is a journal with a first line that cannot be read.
 
-        A first line without an end is that of a run which was killed right at its start.
+        A first line without a line end is no damage: the run was killed right at its start.
         """
         if not self._path.is_file() or self.read_identity() is not None:
             return False
@@ -78,13 +78,14 @@ class RunJournal:
             return file.readline().endswith(b"\n")
 
     def read(self) -> ShardProgress | None:
-        """The last shard in the journal of an earlier run; None where it finished none."""
+        """The state after the last finished shard of an earlier run; None where there is none."""
         progress: ShardProgress | None = None
         rows: dict[int, int] = {}
         with reporting_output(self._path), self._path.open("rb") as file:
             self._size = len(file.readline())
             for line in file:
                 entry = self._parse(line)
+                # A crash cuts the last line off. Whatever is behind a broken line is worth nothing.
                 if entry is None or not set(entry) >= _ENTRY_FIELDS:
                     break
                 rows.update({int(index): count for index, count in entry["rows"].items()})
@@ -128,6 +129,7 @@ class RunJournal:
         }
         with reporting_output(self._path):
             with self._path.open("r+b") as file:
+                # Cuts off what a crash left behind the last whole entry.
                 file.seek(self._size)
                 file.truncate()
                 file.write(json.dumps(entry).encode() + b"\n")

@@ -31,7 +31,7 @@ def build_manifest(
     sealed: Mapping[str, FileFacts],
     run: Mapping[str, object],
 ) -> Manifest:
-    """The manifest of one output, whose `sealed` files are given by suffix."""
+    """The manifest of an output, whose `sealed` files are given by suffix."""
     name = Path(output.prefix).name
     return Manifest(
         key=output.key,

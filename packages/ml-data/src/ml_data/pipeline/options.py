@@ -143,7 +143,7 @@ class TokenizeOptions:
     )
 
     def __post_init__(self) -> None:
-        # The object is frozen for everybody else.
+        # The dataclass is frozen. Its own constructor may still bring values into their final form.
         object.__setattr__(self, "input", _as_tuple(self.input))
         object.__setattr__(self, "json_keys", _as_tuple(self.json_keys))
         object.__setattr__(self, "output_prefix", output_prefix(self.output_prefix))

@@ -45,12 +45,13 @@ class TokenizeOutput:
         with reporting_output(quarantine_path(prefix)):
             # A run that was killed while it sealed has removed an empty quarantine.
             kept_bytes = state["quarantine_bytes"] if state else 0
+            # Rows after the last finished shard are read again, and set aside again.
             if kept_bytes:
                 os.truncate(self._quarantine, kept_bytes)
             self._quarantine_file = self._quarantine.open("ab" if kept_bytes else "wb")
 
     def add(self, source: str, encoded: EncodedBatch) -> None:
-        """Append one batch of `source`. Raises InputError for a bad row under `stop`."""
+        """Append a batch of `source`. Raises InputError for a bad row under `--on-error stop`."""
         if encoded.bad and self._on_error == "stop":
             row = encoded.bad[0]
             raise InputError(
@@ -89,7 +90,7 @@ class TokenizeOutput:
         return facts
 
     def close(self) -> None:
-        """Give the files back without finishing them; a later run goes on with them."""
+        """Close the files without finishing them, so that a later run can go on with them."""
         self.writer.close()
         close_as_it_is(self._quarantine_file)
 

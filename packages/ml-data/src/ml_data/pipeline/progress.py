@@ -42,6 +42,7 @@ class ProgressMeter:
         self._documents = self._bytes = self._reported = 0
         self._fraction_done = 0.0
         self._first: float | None = None
+        # Bytes of all inputs before each input.
         self._before, total = [], 0
         for source in plan.sources:
             self._before.append(total)
@@ -52,6 +53,7 @@ class ProgressMeter:
         """Count a batch, and report when it is time."""
         self._documents += batch.num_rows
         self._bytes += batch.num_bytes
+        # A run that goes on from earlier progress starts at this fraction, not at 0.
         if self._first is None:
             self._first = self._fraction(batch)
         self._fraction_done = self._fraction(batch)

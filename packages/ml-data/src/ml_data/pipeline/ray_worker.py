@@ -1,8 +1,8 @@
 """Workers on a Ray cluster: the same batches, encoded by actors.
 
-The run itself (reading, writing, journal) stays where it was started, so the bytes and the way to
-go on after a crash are those of a local run. The tokenizer's path must exist on every node. For
-inputs that one reader cannot feed, use --num-tasks instead.
+Reading, writing and the journal stay in the process that was started. So the bytes, and how a run
+goes on after a crash, are those of a local run. The tokenizer's path must exist on every node.
+Where a single reader is too slow for the cluster, use --num-tasks instead.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class RayEncoder:
 
 
 class RayWorker:
-    """The run's side of one actor."""
+    """An actor, as the run calls it."""
 
     def __init__(self, job: EncodingJob) -> None:
         import ray  # optional; `connect` has imported it
@@ -58,7 +58,7 @@ class RayWorker:
         self._actor = ray.remote(RayEncoder).options(num_cpus=1).remote(job.to_json())
 
     def encode(self, batch: Batch) -> list[EncodedBatch]:
-        """Results of one batch. Raises WorkerError when the actor is gone."""
+        """Results of a batch. Raises WorkerError when the actor is gone."""
         header, buffers = frames.pack_batch(batch)
         call = self._actor.encode.remote(header, [bytes(buffer) for buffer in buffers])
         try:

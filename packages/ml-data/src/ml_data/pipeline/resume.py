@@ -89,7 +89,7 @@ def different_inputs(before: list[str], now: list[str]) -> str | None:
 
 
 def changed_inputs(before: dict[str, Any], now: dict[str, Any]) -> str | None:
-    """The first input whose size or time of change is another one; None when all are as before."""
+    """The first input with another size or time of change; None when all are as before."""
     for (name, old_bytes, old_time), (_, new_bytes, new_time) in zip(
         before["inputs"], now["inputs"], strict=True
     ):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 
@@ -75,11 +75,13 @@ def _complete(
     Returns the manifests, with the work folder unlocked, where an earlier run had finished all.
     """
     progress, reason = earlier_progress(plan, journal, publication)
+    # An earlier run that sealed everything and was killed needs no more than the last line.
     if progress is None or not progress.sealed:
         publication.refuse_strangers()
         finished = finished_before(plan, notice)
         if finished is not None:
             notice("the output is complete already (--overwrite makes it again)")
+            # A work folder with the progress of another command is not removed: it may be wanted.
             if reason:
                 notice(f"{work.path} is left as it is: {reason}")
                 work.release()
@@ -101,7 +103,7 @@ def _complete(
 
 
 def _once(notice: Notice) -> Notice:
-    """A notice that tells each sentence once, however often it is called with it."""
+    """A notice that tells each sentence once. Every shard may have the same thing to tell."""
     told: set[str] = set()
 
     def tell(text: str) -> None:
@@ -133,48 +135,62 @@ def _write(
     """Everything from the first row to sealed files and manifests in the work folder."""
     started, options = time.time(), plan.options
     dtype = best_dtype(plan.tokenizer.vocab_size)
+    # A journal without a finished shard has no states: every output starts empty.
     states: list[OutputState | None] = [*progress.outputs] or [None] * len(plan.prefixes)
     outputs = [
         TokenizeOutput(prefix, key, dtype, publication, options.on_error, state, notice)
         for prefix, key, state in zip(plan.prefixes, options.json_keys, states, strict=True)
     ]
-    sums = ThreadPoolExecutor(1, thread_name_prefix="checksums")
+    # In a thread, as hashing and reading let the encoding go on meanwhile.
+    pool = ThreadPoolExecutor(1, thread_name_prefix="checksums")
     try:
-        # Several tasks may share a file. The task that reads its first row takes the checksum.
-        digests = {
-            segment.file: sums.submit(
-                _checksum, plan.sources[segment.file], options.input_checksums
-            )
-            for segment in plan.segments
-            if segment.start.row == segment.start.offset == 0
-        }
+        checksums = _start_checksums(plan, pool)
         _encode_all(plan, journal, progress, outputs, on_progress)
         _require_tokens(plan, journal, outputs)
         for segment in plan.segments:
             if plan.sources[segment.file].is_local:
                 require_unchanged(plan.sources[segment.file])
-        inputs = describe_inputs(
-            plan, progress.rows, {file: digest.result() for file, digest in digests.items()}
-        )
-        run = {
-            "host": platform.node(),
-            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
-            "seconds": round(time.time() - started, 3),
-            "workers": options.workers,
-            "executor": options.executor,
-            "identity": plan.identity_digest(),
-            "left_out": [left.to_dict() for left in plan.left_out],
-        }
+        results = {file: checksum.result() for file, checksum in checksums.items()}
+        inputs = describe_inputs(plan, progress.rows, results)
+        run = _run_record(plan, started)
         for output in outputs:
             sealed = output.seal()
             manifest = build_manifest(plan, output, inputs, sealed, run)
             publication.write_manifest(output.prefix, manifest)
+        # From here on a killed run has nothing left to do but to publish.
         progress.sealed, progress.outputs = True, []
         journal.append(progress, {})
     finally:
-        sums.shutdown(wait=True, cancel_futures=True)
+        pool.shutdown(wait=True, cancel_futures=True)
         for output in outputs:
             output.close()
+
+
+def _run_record(plan: TokenizePlan, started: float) -> dict[str, object]:
+    """The section `run` of the manifests: what may differ between runs with equal outputs."""
+    return {
+        "host": platform.node(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        "seconds": round(time.time() - started, 3),
+        "workers": plan.options.workers,
+        "executor": plan.options.executor,
+        "identity": plan.identity_digest(),
+        "left_out": [left.to_dict() for left in plan.left_out],
+    }
+
+
+def _start_checksums(plan: TokenizePlan, pool: ThreadPoolExecutor) -> dict[int, Future[str | None]]:
+    """The checksums of the inputs by their index, as they are taken in the background.
+
+    Several tasks may share a file. The task that reads its first row takes the checksum.
+    """
+    return {
+        segment.file: pool.submit(
+            _checksum, plan.sources[segment.file], plan.options.input_checksums
+        )
+        for segment in plan.segments
+        if segment.start.row == segment.start.offset == 0
+    }
 
 
 def _checksum(source: SourceFile, which: str) -> str | None:
@@ -228,6 +244,8 @@ def _batches(plan: TokenizePlan, progress: ShardProgress) -> Iterator[Batch]:
     """Batches after the last finished shard, cut into shards by the bytes read."""
     options, done = plan.options, progress.position
     shard, shard_bytes = progress.shard + 1, 0
+    # Where a shard ends depends on the bytes read alone, so any number of workers and resumes gives
+    # the same shards.
     resumed = progress.shard > 0
     for segment in plan.segments:
         if resumed and segment.file < done.file:

@@ -23,6 +23,7 @@ _START = (
     # the run ends its workers itself.
     "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); "
     "signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    # The child finds the same packages, also where the parent changed sys.path.
     "import sys; sys.path[:] = sys.argv[2:]; "
     "from ml_data.pipeline.worker import main; sys.exit(main())"
 )
@@ -49,19 +50,22 @@ def serve(channel: Connection) -> None:
 
 
 class WorkerProcess:
-    """The run's side of one worker process."""
+    """A worker process, as the run calls it."""
 
     def __init__(self, job: EncodingJob) -> None:
         run_side, worker_side = socket.socketpair()
         number = worker_side.fileno()
         command = [sys.executable, "-c", _START, str(number), *sys.path]
+        # The parent's copy of the worker's end is closed after the start. Otherwise a dead worker
+        # would not end the channel.
         with worker_side:
             self._process = subprocess.Popen(command, pass_fds=[number], stdin=subprocess.DEVNULL)
         self._channel = Connection(run_side.detach())
+        # Sent with the first batch, so that the processes start while the first batches are read.
         self._header: dict[str, object] = {"job": job.to_json()}
 
     def encode(self, batch: Batch) -> list[EncodedBatch]:
-        """Results of one batch. Raises WorkerError when the process is gone."""
+        """Results of a batch. Raises WorkerError when the process is gone."""
         try:
             if self._header:
                 frames.send(self._channel, self._header, [])
@@ -71,6 +75,7 @@ class WorkerProcess:
         except (EOFError, OSError) as error:
             raise WorkerError(f"a worker process {self._death()}") from error
         if "error" in frame[0]:
+            # The exception of the worker is raised here with its own class: its exit code counts.
             kind = getattr(ml_data.errors, frame[0]["kind"], MlDataError)
             raise kind(frame[0]["error"])
         return frames.unpack_results(frame)
@@ -87,7 +92,7 @@ class WorkerProcess:
         return f"was killed by {name}{hint}"
 
     def close(self) -> None:
-        """End the process: at once, since it holds nothing that is not the run's."""
+        """Kill the process. It writes no files, so nothing can be left half done."""
         self._process.kill()
         self._process.wait()
         self._channel.close()

@@ -71,6 +71,7 @@ class GigatokenTokenizer(SampledEngine):
         """Why scores forbid this engine: it ranks merges by piece order, SentencePiece by score."""
         rows = [row for row, kind in enumerate(facts.types) if kind == NORMAL]
         scores = np.array(self._processor.get_score(rows), np.float32)
+        # Also equal scores: SentencePiece then takes the pair further left, a rank has no equals.
         if (np.diff(scores) >= 0).any():
             return "its pieces do not stand in the order of their scores"
         return None

@@ -118,6 +118,7 @@ class HuggingFaceTokenizer(TokenizerBase):
             token.content, single_word=token.single_word, lstrip=token.lstrip,
             rstrip=token.rstrip, normalized=token.normalized, special=token.special,
         )  # fmt: skip
+        # Only `add_special_tokens` registers a token as special.
         if token.special:
             self._tokenizer.add_special_tokens([added])
         else:
@@ -170,6 +171,7 @@ class HuggingFaceTokenizer(TokenizerBase):
         """What the post-processor puts in front of and behind a text."""
         if not self._tokenizer.num_special_tokens_to_add(False):
             return (), ()
+        # The library does not state what it adds, so a text is encoded with it and without it.
         plain = self._tokenizer.encode(_PROBE, add_special_tokens=False).ids
         framed = self._tokenizer.encode(_PROBE, add_special_tokens=True).ids
         for start in range(len(framed) - len(plain) + 1):
@@ -187,6 +189,7 @@ class HuggingFaceTokenizer(TokenizerBase):
         """(flat ids [sum(lengths)], lengths [len(texts)])."""
         for text in texts:
             check_text(text)
+        # The fast form leaves out the offsets of tokens in the text, which nobody needs here.
         encoded = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return flatten([encoding.ids for encoding in encoded])
 

@@ -35,9 +35,9 @@ from ml_data.tokenizers.unit_table import UnitEncoder
 WINDOW_BYTES = 2 << 20
 # A text without a cut is encoded as a whole up to this size, which takes SentencePiece a minute.
 _LARGEST_WINDOW_BYTES = 1 << 28
-# Private-use characters. The first of them that no piece holds is the guard: it stands before a
-# unit that SentencePiece encodes, so that the library does not add its own dummy prefix to the
-# unit. The guard's ids are then cut off.
+# Private-use characters. The first of them that no piece holds is the guard. It stands in front of
+# a unit that SentencePiece encodes, and its ids are cut off. The library puts its dummy prefix in
+# front of the guard, and no merge crosses from the guard into the unit.
 _GUARDS = [chr(code) for code in (0x10FFFD, 0x10FFFC, 0xF8FF, 0xE000, 0xFFFFD)]
 
 
@@ -92,6 +92,7 @@ class UnitTokenizer(SampledEngine):
         """Like `encode_batch`, of an Arrow string array without nulls."""
         values = check_values(values)
         lengths = np.zeros(len(values), np.int32)
+        # Rows without text have no units. They keep the length 0.
         sizes = np.diff(offsets_of(values)) if len(values) else lengths
         rows = np.flatnonzero(sizes)
         filled = values if len(rows) == len(values) else values.take(integers(rows))
@@ -101,7 +102,7 @@ class UnitTokenizer(SampledEngine):
         while row < len(rows):
             before = ends[row - 1] if row else 0
             stop = int(np.searchsorted(ends, before + WINDOW_BYTES, side="right"))
-            if stop <= row:
+            if stop <= row:  # a row larger than a window
                 stop = row + 1
                 ids = self._encode_long(_bytes_of(filled, row))
                 lengths[rows[row]] = len(ids)
@@ -122,6 +123,7 @@ class UnitTokenizer(SampledEngine):
         text = np.frombuffer(rows.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
         offsets = offsets - offsets[0]
         cut = self._cuts.cuts(text)
+        # Texts end where rows end, whatever the table says of the characters there.
         cut[offsets] = True
         ids, unit_ends, positions = self._encode_units(text, cut)
         row_ends = unit_ends[np.searchsorted(positions, offsets)]
@@ -141,6 +143,7 @@ class UnitTokenizer(SampledEngine):
             if end < len(row):
                 # The end of the window is no cut: the text goes on there.
                 last = int(np.flatnonzero(cut[:-1])[-1])
+                # Without a cut the window grows until there is one.
                 if last == 0 and size < _LARGEST_WINDOW_BYTES:
                     size *= 2
                     continue

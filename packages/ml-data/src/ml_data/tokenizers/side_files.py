@@ -112,6 +112,7 @@ class SideFiles:
 
     def _of_model(self, file: str, name: str) -> Any:
         values = self._files.get(file, {})
+        # Configurations of multimodal models have the language model's part in a section.
         inner = values.get("text_config")
         if values.get(name) is None and isinstance(inner, dict):
             return inner.get(name)

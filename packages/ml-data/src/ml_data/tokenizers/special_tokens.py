@@ -50,6 +50,7 @@ def settle(
     claims = claims or tokenizer.default_claims.get("bos", [])
     bos = choose("beginning-of-text", claims, tokenizer)
     prefix, suffix = _frame(tokenizer, side, bos)
+    # What the library itself puts in front of a text outranks what the files name.
     if len(prefix) == 1:
         bos = TokenChoice(id=prefix[0])
     tokenizer.frame = prefix, suffix
@@ -82,6 +83,7 @@ def choose(role: str, claims: Sequence[TokenClaim], vocabulary: Vocabulary) -> T
                     fault=f"{claim} for the {role} token, which {vocabulary.path} lacks{also}"
                 )
             ids = (named,)
+        # A list of ids, as generation_config.json may have it, allows each of them that exists.
         missing = [number for number in ids if vocabulary.token_of(number) is None]
         if len(missing) == len(ids):
             return TokenChoice(

@@ -119,6 +119,7 @@ def _walk(files: InputCandidates, root: str, pattern: Sequence[str], *, is_link:
     Folders come before links to folders, so that a file has its real name where it has several,
     and a link to a folder that was visited (its own parent, for example) is not followed again.
     """
+    # By the number of the folder, not its name: links give a folder several names.
     visited: set[Hashable] = set()
     folders, linked = deque([(root, is_link)]), deque[tuple[str, bool]]()
     while folders or linked:
@@ -186,7 +187,7 @@ def _expand(
 ) -> Iterator[tuple[str, bool, list[str]]]:
     """(path, whether a link leads to it, rest of the pattern for the files below it).
 
-    Level by level as far as `**`, so that `data/*.jsonl` does not list all that is below `data`.
+    A level at a time up to `**`, so that `data/*.jsonl` does not list everything below `data`.
     """
     part, rest = pattern[0], pattern[1:]
     if not os.path.isdir(base or "."):

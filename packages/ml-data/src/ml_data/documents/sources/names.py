@@ -99,7 +99,7 @@ def may_be_manifest(path: str, listed: Container[str]) -> bool:
 
 
 def files_of_run(prefix: str, keys: Sequence[str]) -> Callable[[str], bool]:
-    """A test for local paths: does a run with this output prefix, or one of its tasks, write it?"""
+    """A test whether a run with this output prefix, or a task of it, writes a local path."""
     folder, base = os.path.split(prefix)
     home = os.path.realpath(folder or ".")
     any_key = "|".join(map(re.escape, keys))
@@ -107,6 +107,7 @@ def files_of_run(prefix: str, keys: Sequence[str]) -> Callable[[str], bool]:
         rf"{re.escape(base)}(\.task-\d+-of-\d+)?"
         rf"(\.work|_({any_key})_document\.(bin|idx|json|quarantine\.jsonl))"
     )
+    # Files of a folder share their parent: each folder is resolved once.
     real_folder = lru_cache(maxsize=1024)(os.path.realpath)
 
     def is_own(path: str) -> bool:

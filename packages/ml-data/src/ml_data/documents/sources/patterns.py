@@ -1,8 +1,8 @@
 """Globs, with the same meaning on a disk and in a bucket.
 
 `*`, `?` and `[...]` stand for characters of a name, `**` for any number of folders. A wildcard
-does not stand for a hidden name, unless the pattern itself begins so (`_*`), and a folder that is
-matched is read as if it had been named.
+selects no hidden name, unless the pattern itself begins like one (`_*`). A folder that matches is
+read as if the user had named it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ WILDCARDS = frozenset("*?[")
 
 @dataclass(frozen=True)
 class PatternMatch:
-    """A file below a base is read, or it would be but for its `hidden`-th name."""
+    """A file matches a pattern; it is not read where `hidden` is the index of a hidden name."""
 
     hidden: int | None = None
 
@@ -36,7 +36,7 @@ def split_pattern(path: str) -> tuple[str, list[str]]:
 
 
 def may_stand_for(name: str, part: str) -> bool:
-    """Whether `part`, which matches `name`, may stand for it: hidden names want a hidden part."""
+    """Whether `part`, which matches `name`, selects it: a hidden name needs a hidden part."""
     return not is_hidden(name) or is_hidden(part)
 
 
