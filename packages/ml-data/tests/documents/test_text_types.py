@@ -23,7 +23,7 @@ def texts_of(path: Path, key: str = "text", template: str | None = None) -> Extr
     sources = resolve([str(path)]).sources
     check_sources(sources, wanted, tolerate=True, notice=print)
     segment = Segment(file=0, start=Position())
-    (batch,) = read_source(sources[0], segment, wanted.columns)
+    (batch,) = read_source(sources[0], segment, wanted.columns, 1 << 22)
     return extract(batch, key, wanted.template)
 
 

@@ -42,7 +42,7 @@ def _add_option(parser: argparse.ArgumentParser, option: Field[object], kind: ob
         return
     parser.add_argument(
         *names,
-        type=int if kind is int or int in get_args(kind) else str,
+        type=int if kind is int or int in get_args(kind) else None,
         nargs="+" if get_origin(kind) is tuple else None,
         required=option.default is MISSING,
         default=None if option.default is MISSING else option.default,

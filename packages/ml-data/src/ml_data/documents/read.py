@@ -1,33 +1,32 @@
-"""Stream the rows of a source as small batches, so that one row group feeds every worker.
+"""Stream the rows of a source as small batches, so that a single row group feeds every worker.
 
-The memory held is one column chunk of a row group (or one line) and one batch; nothing grows
-with the length of a file.
+Memory holds a batch, and a column chunk of a row group or a line. Nothing grows with the length of
+a file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ml_data.documents.batch import Batch, Position, Segment
 from ml_data.documents.content import HEAD_BYTES, pointer_of, recognize
-from ml_data.documents.decompress import decompressed
+from ml_data.documents.decompress import Readable, decompressed
 from ml_data.documents.sources import SourceFile, reporting_input
 from ml_data.errors import InputError
 
-BATCH_BYTES = 4 << 20
+# Bounds the lists and offsets of a batch of tiny rows, whose bytes alone would allow millions.
 _MAX_BATCH_ROWS = 16_384
 _READ_BYTES = 1 << 20
 
 
 def read_source(
-    source: SourceFile, segment: Segment, columns: list[str], batch_bytes: int = BATCH_BYTES
+    source: SourceFile, segment: Segment, columns: list[str], batch_bytes: int
 ) -> Iterator[Batch]:
-    """Batches of that part of `source`, in file order; none of a file without a byte."""
+    """Batches of the segment of `source`, in file order; none of a file of 0 bytes."""
     if source.num_bytes == 0:
         return
     if source.kind == "parquet":
@@ -58,7 +57,7 @@ def open_parquet(source: SourceFile) -> Iterator[pq.ParquetFile]:
 
 
 def _name_content(source: SourceFile, stream: pa.NativeFile) -> None:
-    """Raise InputError that names what a file holds that is called parquet and is none."""
+    """Raise InputError with what a file holds that has the name of parquet and is none."""
     stream.seek(0)
     head = stream.read(HEAD_BYTES)
     pointer = pointer_of(head)
@@ -95,6 +94,7 @@ def _read_parquet(
             for batch in opened.iter_batches(
                 batch_size=size, row_groups=[group], columns=columns, use_threads=False
             ):
+                # A run that goes on starts in the middle of a row group: rows before are dropped.
                 skip = min(max(start_row - row, 0), batch.num_rows)
                 row += skip
                 kept = batch.slice(skip, None if stop_row is None else max(stop_row - row, 0))
@@ -110,6 +110,7 @@ def _read_parquet(
                     row = end.row
                 if stop_row is not None and row >= stop_row:
                     return
+            # Arrow ends without an error where pages of a group are missing.
             if row != group_end:
                 raise InputError(
                     f"{source.name}: row group {group} ends after row {row}, where the footer "
@@ -118,7 +119,7 @@ def _read_parquet(
 
 
 def text_bytes_of(group: pq.RowGroupMetaData, columns: list[str]) -> int:
-    """Uncompressed bytes of these columns in a row group; a nested one counts with its fields."""
+    """Uncompressed bytes of these columns in a row group; a nested column with all its fields."""
     heads = {name.split(".")[0] for name in columns}
     chunks = (group.column(index) for index in range(group.num_columns))
     return sum(
@@ -129,12 +130,13 @@ def text_bytes_of(group: pq.RowGroupMetaData, columns: list[str]) -> int:
 
 
 def _rows_per_batch(facts: pq.RowGroupMetaData, columns: list[str], batch_bytes: int) -> int:
+    """Rows of a group that have about `batch_bytes` of text, by the average of the group."""
     rows = batch_bytes * facts.num_rows // max(text_bytes_of(facts, columns), 1)
     return max(1, min(rows, _MAX_BATCH_ROWS))
 
 
 def _split(batch: pa.RecordBatch, limit: int) -> Iterator[pa.RecordBatch]:
-    """Halve a batch that turned out far larger than the average promised."""
+    """The batch, halved until a part has `limit` bytes: rows may be far larger than average."""
     if batch.num_rows > 1 and batch.nbytes > limit:
         half = batch.num_rows // 2
         yield from _split(batch.slice(0, half), limit)
@@ -155,9 +157,12 @@ def _read_lines(source: SourceFile, segment: Segment, batch_bytes: int) -> Itera
         else:
             stream = decompressed(source.open_stream(), source.compression)
         with closing(stream):
-            for block in _whole_lines(stream, batch_bytes, segment.stop_offset):
+            stop = segment.stop_offset
+            left = None if stop is None else stop - start.offset
+            for block in _whole_lines(stream, batch_bytes, left):
                 count = block.count(b"\n") + (not block.endswith(b"\n"))
                 first, row, offset = row, row + count, offset + len(block)
+                # Compressed lines cannot be read from the middle: the rows before are dropped.
                 if row <= start.row:
                     continue
                 if first < start.row:
@@ -172,15 +177,20 @@ def _read_lines(source: SourceFile, segment: Segment, batch_bytes: int) -> Itera
                 )
 
 
-def _whole_lines(stream: Any, batch_bytes: int, stop: int | None) -> Iterator[bytes]:
-    """Blocks of about `batch_bytes` that end with a line; `stop` is the start of one."""
+def _whole_lines(stream: Readable, batch_bytes: int, left: int | None) -> Iterator[bytes]:
+    """Blocks of about `batch_bytes` that end with a line, from the next `left` bytes or from all.
+
+    The last of the `left` bytes must end a line, or the file.
+    """
     parts: list[bytes] = []
     size = batch_bytes
     while True:
-        if stop is not None:
-            size = min(batch_bytes, stop - stream.tell())
+        if left is not None:
+            size = min(batch_bytes, left)
         if size <= 0 or not (block := stream.read(size)):
             break
+        left = None if left is None else left - len(block)
+        # A line longer than a block is collected in parts until its end is read.
         cut = block.rfind(b"\n") + 1
         if not cut:
             parts.append(block)
