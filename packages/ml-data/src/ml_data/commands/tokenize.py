@@ -40,9 +40,8 @@ def _add_option(parser: argparse.ArgumentParser, option: Field[object], kind: ob
     if kind is bool:
         parser.add_argument(*names, action="store_true", help=shown["help"])
         return
-    parser.add_argument(
+    added = parser.add_argument(
         *names,
-        type=int if kind is int or int in get_args(kind) else None,
         nargs="+" if get_origin(kind) is tuple else None,
         required=option.default is MISSING,
         default=None if option.default is MISSING else option.default,
@@ -50,6 +49,8 @@ def _add_option(parser: argparse.ArgumentParser, option: Field[object], kind: ob
         metavar=shown.get("metavar"),
         help=shown["help"],
     )
+    if kind is int or int in get_args(kind):
+        added.type = int
 
 
 def run(args: argparse.Namespace) -> int:

@@ -109,7 +109,7 @@ def _load_file(path: Path, engine: str, parse_special_tokens: bool, side: SideFi
         if engine not in ("auto", "tokenizers"):
             raise TokenizerError(f"engine {engine!r} does not read {path}; use auto or tokenizers")
         _refuse_other_json(path)
-        from ml_data.tokenizers.huggingface_json import HuggingFaceTokenizer
+        from ml_data.tokenizers.huggingface_json import HuggingFaceTokenizer  # as above
 
         loaded = HuggingFaceTokenizer(path, parse_special_tokens=parse_special_tokens)
         loaded.add_tokens(side)
