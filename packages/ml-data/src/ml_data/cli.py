@@ -50,6 +50,7 @@ def _run(argv: Sequence[str] | None) -> int:
     chosen: argparse.ArgumentParser = parser
     for name, text in COMMANDS.items():
         sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        # Only the command that is used: importing all of them would make --help slow.
         if name in arguments[:1]:
             module = importlib.import_module(f"ml_data.commands.{name}")
             module.add_arguments(sub)
@@ -133,6 +134,7 @@ def _signals_as_exceptions() -> Iterator[None]:
 
 
 def _raise(number: int, _frame: FrameType | None) -> NoReturn:
+    # A second signal ends the process at once, also where cleaning up takes long.
     signal.signal(number, signal.SIG_DFL)
     raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
 

@@ -126,23 +126,22 @@ class ProgressLine:
         self._drawn: Progress | None = None
         self._last = 0.0
 
-    def show(self, tick: ProgressUpdate) -> None:
+    def show(self, update: ProgressUpdate) -> None:
         """Show where the run is."""
-        seconds = max(tick.seconds, 1e-9)
-        rate = (
-            f"{tick.num_documents / seconds:.0f} docs/s, {tick.num_bytes / seconds / 1e6:.1f} MB/s"
-        )
-        left = "" if tick.seconds_left is None else f", {clock(tick.seconds_left)} left"
+        seconds = max(update.seconds, 1e-9)
+        rate = f"{update.num_documents / seconds:.0f} docs/s, {update.num_bytes / seconds / 1e6:.1f} MB/s"
+        left = "" if update.seconds_left is None else f", {clock(update.seconds_left)} left"
         with suppress(*_STREAM_ERRORS):
             if self._live:
-                self._draw(tick, f"{tick.num_documents:,} documents, {rate}{left}")
+                self._draw(update, f"{update.num_documents:,} documents, {rate}{left}")
             else:
-                text = f"Processed {tick.num_documents} documents ({rate}{left})."
+                text = f"Processed {update.num_documents} documents ({rate}{left})."
                 print(text, file=self._stream, flush=True)
 
-    def _draw(self, tick: ProgressUpdate, text: str) -> None:
+    def _draw(self, update: ProgressUpdate, text: str) -> None:
         now = time.monotonic()
-        if tick.fraction < 1 and now - self._last < _SECONDS_BETWEEN_DRAWINGS:
+        # Many small batches a second would draw more than a terminal shows.
+        if update.fraction < 1 and now - self._last < _SECONDS_BETWEEN_DRAWINGS:
             return
         self._last = now
         if self._drawn is None:
@@ -154,7 +153,7 @@ class ProgressLine:
             self._drawn = Progress(*columns, console=console, auto_refresh=False)
             self._drawn.add_task("", total=1.0, text=text)
             self._drawn.start()
-        self._drawn.update(self._drawn.task_ids[0], completed=tick.fraction, text=text)
+        self._drawn.update(self._drawn.task_ids[0], completed=update.fraction, text=text)
         self._drawn.refresh()
 
     def end(self) -> None:

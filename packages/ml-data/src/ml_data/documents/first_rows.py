@@ -68,6 +68,7 @@ def check_first_rows(source: SourceFile, wanted: WantedTexts) -> FirstRowsFault 
             continue
         objects = first.objects()
         missing = [name for name in wanted.required if not any(name in row for row in objects)]
+        # A key that is there and null is no mistake of the user: later rows may have texts.
         has_nulls = any(bad["reason"] == NULL for bad in texts.bad)
         if has_nulls and not (wanted.template and missing):
             continue

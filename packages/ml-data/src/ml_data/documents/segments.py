@@ -26,6 +26,7 @@ def segments_of(
             continue
         start = begin if index == begin.file else Position(file=index)
         segment = Segment(file=index, start=start)
+        # The task that this part ends in may have nothing to read of its last file.
         if index == end.file:
             if (end.row, end.offset) == (start.row, start.offset):
                 continue
@@ -43,6 +44,7 @@ def _cut(sources: list[SourceFile], sizes: list[StatedSize], byte: int) -> Posit
         if byte >= source.num_bytes:
             byte -= source.num_bytes
             continue
+        # A compressed file has no place to start reading but its beginning.
         if byte == 0 or source.compression is not None:
             return Position(file=index)
         if source.kind == "parquet":

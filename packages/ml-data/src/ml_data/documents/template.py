@@ -73,6 +73,7 @@ def get_template(text: str) -> Template:
             optional="input",
             without=_ALPACA,
         )
+    # Shells pass a line feed in quotes as a backslash and an n.
     text = text.replace("\\n", "\n").replace("\\t", "\t")
     try:
         names = [name for _, name, _, _ in string.Formatter().parse(text) if name is not None]

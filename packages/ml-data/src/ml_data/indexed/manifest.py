@@ -25,6 +25,7 @@ _HEAD_BYTES = 4096
 # is parsed as a whole. A manifest with a million inputs is still smaller than this.
 _MAX_PARSED_BYTES = 256 << 20
 _WAY_OUT = "Copy it again from where it is whole, or move it away to use the pair without it"
+# What a field must be, where it is there at all.
 _KINDS: dict[str, type] = {
     "format_version": int, "dtype": str, "num_documents": int, "num_sequences": int,
     "num_tokens": int, "files": dict, "tokenizer": dict, "options": dict, "ledger": dict,
@@ -207,6 +208,7 @@ def is_manifest(path: Path) -> bool:
         head = file.read(_HEAD_BYTES)
     if not head.lstrip().startswith(b"{"):
         return False
+    # Written by this package the mark is the first field, so a large manifest is not parsed.
     if f'"{FORMAT}"'.encode() in head:
         return True
     if len(head) < _HEAD_BYTES or path.stat().st_size > _MAX_PARSED_BYTES:

@@ -127,6 +127,7 @@ def bin_bytes_of(path: Path) -> int | None:
 
 def _is_quarantine(path: Path) -> bool:
     with path.open("rb") as file:
+        # A row may hold a whole document. The limit keeps a binary file out of memory.
         line = file.readline(64 << 20)
     try:
         row = json.loads(line)

@@ -157,6 +157,7 @@ class IndexedDataset:
             raise ValueError(
                 f"{count} ids from {offset} on of sequence {number}: it has {size} of them"
             )
+        # Checked here for the accessed sequence: checking all of them would read the whole index.
         start, rest = divmod(int(self.sequence_pointers[number]), self.dtype.itemsize)
         if rest or start < 0 or start + size > self._num_tokens:
             raise FormatError(

@@ -64,8 +64,10 @@ def _expressible_runs(user_defined: list[str], normal: list[str]) -> dict[str, i
     known = set(user_defined)
     runs = {}
     for character in (text for text in user_defined if len(text) == 1):
+        # A merge of the character with a neighbour would break a run that SentencePiece takes out.
         if character in in_pieces or character in (" ", _MARK):
             continue
+        # Every shorter run must be a symbol, too, as merges make a run of two shorter runs.
         most = 1
         while character * (most + 1) in known:
             most += 1
@@ -74,7 +76,10 @@ def _expressible_runs(user_defined: list[str], normal: list[str]) -> dict[str, i
 
 
 def _merges(pieces: list[str], parts: set[str]) -> list[tuple[str, str]]:
-    """Every way to make each piece of two parts, in the order of the pieces."""
+    """Every way to make a piece of two parts, in the order of the pieces.
+
+    SentencePiece merges any two neighbours whose union is a piece, so all ways must be listed.
+    """
     return [
         (piece[:end], piece[end:])
         for piece in pieces
@@ -84,6 +89,7 @@ def _merges(pieces: list[str], parts: set[str]) -> list[tuple[str, str]]:
 
 
 def _document(facts: ModelFacts, pieces: list[str], merges: list[tuple[str, str]]) -> bytes:
+    # What SentencePiece does to the spaces of a text under an admitted model, and nothing else.
     steps = [{"type": "Replace", "pattern": {"String": " "}, "content": _MARK}]
     if facts.add_dummy_prefix:
         steps.insert(0, {"type": "Prepend", "prepend": _MARK})

@@ -13,6 +13,7 @@ VOCABULARY_FILES = (
     "vocab.json", "merges.txt", "vocab.txt", "*.tiktoken", "*.model", "*.spm", "*.bpe",
     "bpe.codes", "dict.txt", "vocab", "tekken.json",
 )  # fmt: skip
+# A token in base64, a space, its rank.
 _TIKTOKEN_LINE = re.compile(rb"[A-Za-z0-9+/]+={0,2} \d+\r?\n")
 _LFS = b"version https://git-lfs.github.com/spec/"
 

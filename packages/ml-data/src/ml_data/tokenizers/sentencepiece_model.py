@@ -88,7 +88,7 @@ class SentencePieceTokenizer(TokenizerBase):
     def token_id(self, token: str) -> int | None:
         """Id of the piece, or added token, with exactly this text."""
         number = int(self._processor.piece_to_id(token))
-        # The library answers with the unknown piece's id for what it does not know.
+        # The library answers with the id of the unknown piece for a text that is no piece.
         if self._processor.id_to_piece(number) == token:
             return number
         return next((number for number, text in self._added.items() if text == token), None)
@@ -120,6 +120,7 @@ class SentencePieceTokenizer(TokenizerBase):
         """Text of `ids`; an added token shows as its own text."""
         parts: list[str] = []
         run: list[int] = []
+        # The library does not know the added tokens: it decodes the runs of ids between them.
         for number in map(int, ids):
             if number in self._added:
                 parts += [self._processor.decode(run), self._added[number]]
@@ -142,7 +143,7 @@ def load_processor(raw: bytes, path: Path) -> sentencepiece.SentencePieceProcess
     """The processor over a serialized model; TokenizerError when it is not one."""
     processor = sentencepiece.SentencePieceProcessor()
     try:
-        # The library takes no bytes at all for a model without pieces.
+        # The library accepts an empty file as a model without pieces.
         if raw and processor.LoadFromSerializedProto(raw) and processor.vocab_size():
             return processor
     except RuntimeError as error:

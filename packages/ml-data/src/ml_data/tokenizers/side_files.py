@@ -60,6 +60,7 @@ class SideFiles:
     def claims(self, role: Role) -> list[TokenClaim]:
         """What the files say about the token with the role `eos` or `bos`."""
         made = []
+        # Texts before ids: a text names a single token, a list of ids may name several.
         for file in (CONFIG, MAP):
             text = self._token_text(file, f"{role}_token")
             if text:
@@ -199,4 +200,5 @@ def _text_of(value: Any, file: str, name: str) -> str:
 
 
 def _is_id(value: Any) -> bool:
+    # JSON's true is an int to Python.
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0

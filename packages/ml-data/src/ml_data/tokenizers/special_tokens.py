@@ -90,6 +90,7 @@ def choose(role: str, claims: Sequence[TokenClaim], vocabulary: Vocabulary) -> T
                 fault=f"{claim} for the {role} token, and {vocabulary.path} has no such id"
             )
         allowed.append((claim, {number for number in ids if number not in missing}))
+    # The claims agree where exactly one id is allowed by all of them.
     common = set.intersection(*(ids for _, ids in allowed))
     if len(common) == 1:
         return TokenChoice(id=common.pop())
@@ -131,6 +132,7 @@ def _frame(
     prefix, suffix = tokenizer.own_frame()
     wanted = side.setting("add_bos_token")
     kind = str(side.setting("tokenizer_class") or "").removesuffix("Fast")
+    # A tokenizer.json states its frame itself. For a model file transformers' class decides.
     if wanted is None and not tokenizer.has_own_frame:
         wanted = kind in _ADD_BOS_BY_DEFAULT
     if wanted is False:

@@ -44,6 +44,8 @@ def list_remote(given: str) -> InputCandidates:
     """The objects behind a URI; none when there is nothing of that name."""
     scheme, _, rest = given.partition("://")
     scheme = _ALIASES.get(scheme.lower(), scheme.lower())
+    # A URL may have any query. Other schemes have `?` as a wildcard, too: there only `?name=value`
+    # begins a query.
     if scheme in ("http", "https"):
         path, mark, query = rest.partition("?")
     else:
@@ -86,6 +88,7 @@ class _UriListing:
 
     def add_below(self, store: _RemoteStore, root: str, pattern: list[str]) -> None:
         """Add what the pattern (empty for everything) selects below `root`."""
+        # `folder/*.jsonl` lists the folder, not everything below it: a bucket may hold millions.
         one_level = len(pattern) == 1 and pattern[0] != "**"
         objects = self._one_level(store, root, pattern) if one_level else store.tree(root)
         hidden_folders: set[str] = set()

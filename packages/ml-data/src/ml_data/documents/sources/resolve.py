@@ -70,6 +70,7 @@ def resolve(inputs: Sequence[str], is_own: Callable[[str], bool] | None = None) 
     seen: dict[Hashable, _ReadAs] = {}
     for given in inputs:
         files = _list(given)
+        # Folder by folder, on every file system alike: the order decides about the output's bytes.
         files.candidates.sort(key=lambda candidate: candidate.source.name.split("/"))
         kept = _data_of(files, is_own or _is_never_own)
         if not kept:

@@ -38,6 +38,7 @@ class SourceFile:
 
     def open_file(self) -> pa.NativeFile:
         """The raw bytes, with random access."""
+        # Arrow cannot open names that are not UTF-8; Python can, a little slower.
         if self.is_local and not _is_utf8(self.path):
             return pa.PythonFile(open(self.path, "rb"), mode="r")
         return self.filesystem.open_input_file(self.path)
