@@ -129,7 +129,8 @@ class ProgressLine:
     def show(self, update: ProgressUpdate) -> None:
         """Show where the run is."""
         seconds = max(update.seconds, 1e-9)
-        rate = f"{update.num_documents / seconds:.0f} docs/s, {update.num_bytes / seconds / 1e6:.1f} MB/s"
+        megabytes = update.num_bytes / 1e6
+        rate = f"{update.num_documents / seconds:.0f} docs/s, {megabytes / seconds:.1f} MB/s"
         left = "" if update.seconds_left is None else f", {clock(update.seconds_left)} left"
         with suppress(*_STREAM_ERRORS):
             if self._live:
