@@ -38,11 +38,15 @@ class CutTable:
         self._narrow = np.full(1 << 16, _CUT, np.uint8)
         for pairs in _pairs(joined):
             self._narrow[pairs] = _JOINED
+        # The order decides. Bytes above ASCII overrule what the pieces tell of their bytes, and the
+        # inside of a character overrules both.
         square = self._narrow.reshape(256, 256)  # [second byte, first byte]
         square[0x80:, :] = square[:, 0x80:] = _WIDE
         square[0x80:0xC0, :] = _JOINED  # inside a character
         windows = _windows(joined, _inner(self._wide_boundaries(joined), joined))
         size = 1 << 16
+        # Larger until at most 5 % of the slots are joined: about as many cuts are lost to pairs that
+        # share a slot with a joined pair. Grok-1's vocabulary needs a table of 256 KiB.
         while True:
             self._shift = np.uint32(32 - size.bit_length() + 1)
             self._wide = np.ones(size, bool)

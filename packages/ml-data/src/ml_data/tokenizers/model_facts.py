@@ -1,8 +1,8 @@
 """What a SentencePiece model file says about itself, read without protobuf.
 
-Only the wire format's outer layers are walked (30 ms for 131,072 pieces). Field numbers are those
-of sentencepiece_model.proto: a model holds pieces (1), a trainer spec (2), a normalizer spec (3);
-a piece holds its text (1), score (2) and type (3).
+protobuf's generated classes would be a further dependency. Only the outer layers of the wire format
+are read. Field numbers are those of sentencepiece_model.proto. A model holds pieces (1), a trainer
+spec (2) and a normalizer spec (3). A piece holds its text (1), score (2) and type (3).
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 _PIECES, _TRAINER, _NORMALIZER = 1, 2, 3
 _BPE = 2
-# A key, a size below 0x80 and what it counts, and a look at the bytes that follow.
+# The largest piece that the quick reading takes, with the bytes behind it that it looks at: a key,
+# a size below 0x80, and as many bytes.
 _LONGEST_USUAL_PIECE = 0x100 + 16
 
 
@@ -37,7 +38,7 @@ class ModelFacts:
 
     @cached_property
     def all_text(self) -> bytes:
-        """All pieces, a line feed between them: to look for what no piece holds."""
+        """All pieces with line feeds between them, to search for a text that no piece holds."""
         return b"\n".join(self.pieces)
 
     def of_types(self, *types: int) -> list[bytes]:
@@ -85,7 +86,7 @@ def with_control_tokens_in_text(raw: bytes) -> bytes:
         field, wire, position = _key(raw, position)
         value, position = _value(raw, position, wire)
         if field == _PIECES and isinstance(value, bytes) and _read_piece(value)[1] == CONTROL:
-            # In a message the last value of a field counts.
+            # In a protobuf message the last value of a field counts, so a type is appended.
             changed = value + bytes([3 << 3, USER_DEFINED])
             out += bytes([_PIECES << 3 | 2]) + _varint(len(changed)) + changed
         else:
@@ -94,12 +95,12 @@ def with_control_tokens_in_text(raw: bytes) -> bytes:
 
 
 def _read_usual_pieces(raw: bytes, pieces: list[bytes], types: list[int]) -> int:
-    """Append the pieces at the start of a model, as far as they are laid out as the library does.
+    """Append the pieces at the start of a model that have the layout of the library's own files.
 
-    That is text, score, and a type unless NORMAL, all lengths in one byte. Returns where it
-    stopped. numpy looks for that layout at every byte at once, as a loop over 131,072 pieces would
-    be most of the time of opening a tokenizer. What looks like a piece inside a piece is dropped:
-    a piece counts only if it begins where the one before it ends.
+    That layout is text, score, and a type unless the type is NORMAL, with all lengths in a byte.
+    Returns the position at which it stopped. numpy looks for the layout at every byte at once, as a
+    loop over 131,072 pieces would take most of the time of opening a tokenizer. Bytes inside a
+    piece may look like a piece: a piece counts only if it begins where the piece before it ends.
     """
     if len(raw) <= _LONGEST_USUAL_PIECE:
         return 0
@@ -110,6 +111,7 @@ def _read_usual_pieces(raw: bytes, pieces: list[bytes], types: list[int]) -> int
     ends, scores = starts + 2 + sizes, starts + 4 + lengths
     rest = ends - scores
     typed = rest == 7
+    # 0x15 is the key of a score (4 bytes follow), 0x18 that of a type (1 byte follows).
     usual = (sizes < 0x80) & ((rest == 5) | typed & (data[scores + 5] == 0x18))
     usual &= data[scores] == 0x15
     chain = _chained(starts, ends, usual)
@@ -126,6 +128,8 @@ def _chained(
     starts: NDArray[np.intp], ends: NDArray[np.intp], usual: NDArray[np.bool_]
 ) -> NDArray[np.intp]:
     """Rows of the spans that follow each other from byte 0 on without a gap."""
+    # Spans that begin where no span ends are dropped, until none is left: then only chains remain,
+    # and the first of them begins at byte 0.
     rows = np.flatnonzero(usual)
     while len(rows):
         is_end = np.zeros(int(max(starts[-1], ends.max())) + 1, bool)
