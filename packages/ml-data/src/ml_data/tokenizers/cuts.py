@@ -45,8 +45,8 @@ class CutTable:
         square[0x80:0xC0, :] = _JOINED  # inside a character
         windows = _windows(joined, _inner(self._wide_boundaries(joined), joined))
         size = 1 << 16
-        # Larger until at most 5 % of the slots are joined: about as many cuts are lost to pairs that
-        # share a slot with a joined pair. Grok-1's vocabulary needs a table of 256 KiB.
+        # Larger until at most 5 % of the slots are joined: about as many cuts are lost, to pairs in
+        # the slot of a joined pair. Grok-1's vocabulary needs a table of 256 KiB.
         while True:
             self._shift = np.uint32(32 - size.bit_length() + 1)
             self._wide = np.ones(size, bool)
