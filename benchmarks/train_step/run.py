@@ -135,7 +135,7 @@ def batch(model: Any, generator: torch.Generator) -> dict[str, torch.Tensor]:
 
 
 def ours(config: Any, model: Any, layout: Any, platform: Any, batches: list[Any]) -> Step:
-    from ml_train.training.metrics import RouterMeter
+    from ml_train.training.router_meter import RouterMeter
     from ml_train.training.timing import StepTimers
     from ml_train.training.train_module import TrainModule
 

@@ -20,10 +20,12 @@ sys.path.insert(0, str(Path(__file__).parent / "invariance"))
 import forks
 
 import ml_train.checkpoint.load
-from ml_train.training.train_module import TrainModule
 
 
 def inject(faults: dict[str, Any]) -> None:
+    # This imports megatron-core, which forks._import_everything() prepares for that.
+    from ml_train.training.train_module import TrainModule
+
     factors = {int(token): float(factor) for token, factor in faults.get("loss", {}).items()}
     forward, finite = TrainModule._forward_step, TrainModule._gradients_finite
     seen: list[int] = []

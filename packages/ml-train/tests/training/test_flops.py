@@ -11,10 +11,8 @@ from ml_models import registry
 from ml_models.config import ModelConfig
 from ml_models.parameters import count_parameters
 from ml_train.training.flops import (
-    active_parameters,
     forward_flops_per_token,
     model_tflops_per_device,
-    total_parameters,
     training_flops_per_token,
 )
 
@@ -26,8 +24,8 @@ from ml_train.training.flops import (
 )
 def test_published_parameter_counts(name: str, total: float, active: float) -> None:
     model = registry.get(name)
-    assert total_parameters(model) == pytest.approx(total, rel=0.01)
-    assert active_parameters(model) == pytest.approx(active, rel=0.02)
+    assert count_parameters(model).total == pytest.approx(total, rel=0.01)
+    assert count_parameters(model).active == pytest.approx(active, rel=0.02)
 
 
 @pytest.mark.parametrize("name", ["grok1-40b", "mixtral-8x7b"])
@@ -36,7 +34,7 @@ def test_short_sequences_cost_six_times_the_active_matrices(name: str) -> None:
     parts = forward_flops_per_token(model, 1)
     # The embedding is looked up, not multiplied; tied, it is the output matrix as well.
     lookup = model.vocab_size * model.hidden_size
-    matrices = active_parameters(model) - (
+    matrices = count_parameters(model).active - (
         lookup if model.untie_embeddings_and_output_weights else 0
     )
     cost = training_flops_per_token(model, 1) - 3 * parts.attention
@@ -83,7 +81,7 @@ def test_a_dense_model_has_no_router() -> None:
     dense = DenseConfig(num_experts=1, moe_router_topk=1, seq_length=16, **sizes)
     attention, experts, norms = 64 * (2 * 64 + 2 * 32), 3 * 64 * 64, 4 * 64
     wanted = 2 * (attention + experts + norms) + 64 + 128 * 64
-    assert total_parameters(dense) == active_parameters(dense) == wanted
+    assert count_parameters(dense).total == count_parameters(dense).active == wanted
     assert count_parameters(dense).total == wanted
     parts = forward_flops_per_token(dense, 1)
     assert parts.router == 0

@@ -23,7 +23,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ml_train.config.run import RunConfig
 from ml_train.config.sections.checkpoint import CheckpointSection
@@ -166,21 +166,7 @@ def _parallel(size: Mapping[str, int], config: RunConfig, model: "ModelConfig") 
 
 
 def _training(size: Mapping[str, int], config: RunConfig, batch: int) -> TrainingSection:
-    changes: dict[str, Any] = {}
-    if "mbs" in size:
-        if config.model.moe_router_load_balancing_type != "none":
-            raise ConfigError(
-                f"micro batches of {size['mbs']}; rule: the auxiliary loss is defined per micro "
-                "batch, so their size may vary only with --moe-router-load-balancing-type none."
-            )
-        changes["micro_batch_size"] = size["mbs"]
-    if "recompute" in size:
-        changes |= {"recompute_granularity": "full", "recompute_method": "uniform"}
-        changes["recompute_num_layers"] = 1
-    if "selective" in size:
-        changes |= {"recompute_granularity": "selective", "recompute_method": None}
-        changes["recompute_num_layers"] = None
-    return dataclasses.replace(
+    training = dataclasses.replace(
         config.training,
         global_batch_size=batch,
         train_iters=STEPS,
@@ -188,5 +174,26 @@ def _training(size: Mapping[str, int], config: RunConfig, batch: int) -> Trainin
         exit_interval=None,
         exit_duration_in_mins=None,
         bf16=False,
-        **changes,
     )
+    if "mbs" in size:
+        if config.model.moe_router_load_balancing_type != "none":
+            raise ConfigError(
+                f"micro batches of {size['mbs']}; rule: the auxiliary loss is defined per micro "
+                "batch, so their size may vary only with --moe-router-load-balancing-type none."
+            )
+        training = dataclasses.replace(training, micro_batch_size=size["mbs"])
+    if "recompute" in size:
+        training = dataclasses.replace(
+            training,
+            recompute_granularity="full",
+            recompute_method="uniform",
+            recompute_num_layers=1,
+        )
+    if "selective" in size:
+        training = dataclasses.replace(
+            training,
+            recompute_granularity="selective",
+            recompute_method=None,
+            recompute_num_layers=None,
+        )
+    return training

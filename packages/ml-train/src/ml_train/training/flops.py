@@ -1,6 +1,6 @@
 """Model FLOPs from active parameters; docs/metrics.md has the formula and what it leaves out.
 
-A multiply and an add are two. Causal attention counts the pairs that exist, (S + 1) / 2 per
+A multiply and an add are two FLOPs. Causal attention counts the pairs that exist, (S + 1) / 2 per
 token. The backward pass costs twice the forward pass. Work that is repeated (recomputation) or
 added by the layout (padding of experts or vocabulary) is not the model's and does not count.
 Parameters are counted in ml_models.parameters.
@@ -35,7 +35,7 @@ class ForwardFlops:
 
 
 def forward_flops_per_token(model: "ModelConfig", seq_length: int) -> ForwardFlops:
-    """docs/metrics.md, table of parts: each matrix that a token passes costs 2 FLOPs an entry."""
+    """By docs/metrics.md, table of parts: a matrix that a token passes costs 2 FLOPs an entry."""
     counts = count_parameters(model)
     queries = model.num_attention_heads * model.kv_channels
     return ForwardFlops(
@@ -59,13 +59,3 @@ def model_tflops_per_device(
     if seconds <= 0:
         return 0.0
     return training_flops_per_token(model, seq_length) * tokens / seconds / devices / 1e12
-
-
-def active_parameters(model: "ModelConfig") -> int:
-    """Parameters that one token passes: topk of the experts, the embedding counted once."""
-    return count_parameters(model).active
-
-
-def total_parameters(model: "ModelConfig") -> int:
-    """All parameters, without padding of the vocabulary."""
-    return count_parameters(model).total

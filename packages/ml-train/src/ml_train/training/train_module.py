@@ -1,21 +1,27 @@
-"""TrainModule: model, optimizer and schedule of this rank, and one step of them.
+"""TrainModule: model, optimizer and schedule of this rank, and a step of them.
 
-The only place that calls megatron-core's schedules. The loss of a step is the mean over the targets
-of its global batch, the tokens that the loss mask leaves in; gradients are those of that mean. So
-neither depends on how layout and micro batch size cut the global batch.
+No other module calls megatron-core's schedules. The loss of a step is the mean over the targets of
+its global batch, which are the tokens that the loss mask leaves in. The gradients are those of that
+mean. Neither depends on how the layout and the micro batch size divide the global batch.
 
-megatron-core's calculate_per_token_loss comes to the same gradient of this loss, by dividing sums
-by a count that is known after the last micro batch. It scales the auxiliary losses along, which
-then depend on the share of masked tokens and on TP, and it makes the host wait for the count. Here
-targets are counted before the first forward pass instead, and each micro batch is weighted.
+megatron-core's calculate_per_token_loss gives the same gradient: it divides sums by a count that is
+known after the last micro batch. But it divides the auxiliary losses too, which then depend on the
+share of masked tokens and on TP, and the host waits for the count. Here the targets are counted
+before the first forward pass, and each micro batch is weighted.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
+from megatron.core import parallel_state
+from megatron.core.distributed import DistributedDataParallel, finalize_model_grads
+from megatron.core.optimizer import MegatronOptimizer
+from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
+from megatron.core.pipeline_parallel import get_forward_backward_func
+from megatron.core.transformer import TransformerConfig
 
 from ml_train.config.run import RunConfig
 from ml_train.parallel.layout import Layout
@@ -26,13 +32,19 @@ from ml_train.training.verdict import ACCEPTED, Action, Verdict
 
 if TYPE_CHECKING:
     from ml_models.config import ModelConfig
+    from ml_models.platforms.base import Platform
 
 Batch = dict[str, torch.Tensor]
+"""tokens, labels, position_ids and loss_mask: each [sequence of the micro batch, position]."""
+Losses = dict[str, torch.Tensor]
+"""What megatron-core's schedules return per micro batch: "loss", the sum over its targets."""
+LossFunction = Callable[[torch.Tensor], tuple[torch.Tensor, Losses]]
+"""The output of the last stage -> (what the backward pass starts from, what is reported)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepResult:
-    """What a training step gave; the same on every rank."""
+    """What a training step gave. It is the same on every rank."""
 
     loss: float
     grad_norm: float | None
@@ -60,15 +72,16 @@ class LossSum:
 
 @dataclass(frozen=True, kw_only=True)
 class Gradients:
-    """What a step has come to before its update. Numbers are the same on every rank."""
+    """What is known of a step before its update. Numbers are the same on every rank."""
 
     loss: float
     finite: bool
     """No rank holds a gradient that is NaN or Inf."""
     norm: Callable[[], float | None]
-    """Global norm before clipping; costs one more pass over the gradients. Collective."""
+    """Computes the global norm before clipping: another pass over the gradients. Collective."""
     micro_losses: Callable[[], list[float]] = list
-    """Per target, of this rank's micro batches; empty on stages without a loss."""
+    """Per target, of this rank's micro batches; empty on stages without a loss. A function, as the
+    host waits for the device to have them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +94,10 @@ class _Targets:
     """Turns the sum of a micro batch's losses into what the schedule is given."""
 
 
+Timers = Callable[..., object]
+"""megatron-core calls timers(name, log_level=...): ml_train.training.timing."""
+
+
 class TrainModule:
     """Model chunks wrapped for data parallelism, optimizer, schedule."""
 
@@ -88,14 +105,14 @@ class TrainModule:
         self,
         *,
         model_config: "ModelConfig",
-        transformer_config: Any,
-        model_chunks: list[Any],
-        optimizer: Any,
-        opt_param_scheduler: Any,
+        transformer_config: TransformerConfig,
+        model_chunks: list[DistributedDataParallel],
+        optimizer: MegatronOptimizer,
+        opt_param_scheduler: OptimizerParamScheduler,
         layout: Layout,
         micro_batch_size: int,
         device: torch.device,
-        timers: Any = None,
+        timers: Timers | None = None,
     ):
         self.model_config = model_config
         self.transformer_config = transformer_config
@@ -112,11 +129,11 @@ class TrainModule:
         config: RunConfig,
         model: "ModelConfig",
         layout: Layout,
-        platform: Any,
+        platform: "Platform",
         *,
-        timers: Any = None,
+        timers: Timers | None = None,
     ) -> "TrainModule":
-        """Inside the platform's context and the process groups."""
+        """Build all pieces. Needs the platform's context and the process groups."""
         transformer = transformer_config(config, model, layout, platform.device)
         chunks = model_chunks(config, model, layout, transformer, platform.device)
         optimizer = make_optimizer(config, chunks, platform)
@@ -136,8 +153,6 @@ class TrainModule:
     @property
     def needs_data(self) -> bool:
         """Whether this rank holds the embedding or the loss: stages between need no tokens."""
-        from megatron.core import parallel_state
-
         rank = parallel_state.get_pipeline_model_parallel_rank()
         return bool(rank in (0, self.layout.pp - 1))
 
@@ -211,30 +226,31 @@ class TrainModule:
             if chunk.ddp_config.overlap_param_gather:
                 chunk.start_param_sync(force_sync=True)
 
-    def _connect(self, timers: Any) -> None:
-        from megatron.core.distributed import finalize_model_grads
-
+    def _connect(self, timers: Timers | None) -> None:
+        """Put into the TransformerConfig what megatron-core's schedules look for there."""
         config = self.transformer_config
         config.timers = timers
         config.finalize_model_grads_func = finalize_model_grads
         if self.optimizer is not None:
             config.grad_scale_func = self.optimizer.scale_loss
-            for each in getattr(self.optimizer, "chained_optimizers", [self.optimizer]):
-                each.config.timers = timers
+            # A chain holds an optimizer for dense parameters and another for experts.
+            for optimizer in getattr(self.optimizer, "chained_optimizers", [self.optimizer]):
+                optimizer.config.timers = timers
+        # Without this hook every micro batch would reduce its gradients, not the last one alone.
         if any(chunk.ddp_config.overlap_grad_reduce for chunk in self.model_chunks):
             hooks = [chunk.no_sync for chunk in self.model_chunks]
             config.no_sync_func = hooks if len(hooks) > 1 else hooks[0]
 
     def _run(
         self, batches: Sequence[Batch | None], targets: "_Targets", *, forward_only: bool
-    ) -> list[Any]:
-        from megatron.core.pipeline_parallel import get_forward_backward_func
-
+    ) -> list[Losses]:
+        """Run megatron-core's schedule. Returns losses per micro batch, on the last stage."""
         weighted = [
             None if batch is None else {**batch, "loss_weight": targets.weight} for batch in batches
         ]
+        # Every virtual stage reads all batches.
         iterators = [iter(weighted) for _ in self.model_chunks]
-        reports: list[Any] = get_forward_backward_func()(
+        reports: list[Losses] = get_forward_backward_func()(
             forward_step_func=self._forward_step,
             data_iterator=iterators if len(iterators) > 1 else iterators[0],
             model=self.model_chunks if len(self.model_chunks) > 1 else self.model_chunks[0],
@@ -245,7 +261,9 @@ class TrainModule:
         )
         return reports
 
-    def _forward_step(self, batches: Iterator[Batch | None], chunk: Any) -> tuple[Any, Any]:
+    def _forward_step(
+        self, batches: Iterator[Batch | None], chunk: torch.nn.Module
+    ) -> tuple[torch.Tensor, LossFunction]:
         batch = next(batches)
         if batch is None:
             return chunk(None, None, None), _no_loss
@@ -254,7 +272,7 @@ class TrainModule:
             on_device["tokens"], on_device["position_ids"], None, labels=on_device["labels"]
         )
 
-        def weighted(losses: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        def weighted(losses: torch.Tensor) -> tuple[torch.Tensor, Losses]:
             mask = on_device["loss_mask"].float()
             total = (losses.float() * mask).sum()
             return total * on_device["loss_weight"], {"loss": total.detach()}
@@ -263,22 +281,24 @@ class TrainModule:
 
     def _count_targets(self, batches: Sequence[Batch | None]) -> "_Targets":
         """Collective over the data ranks of the last stage; other stages have no loss."""
-        from megatron.core import parallel_state
-
         if not parallel_state.is_pipeline_last_stage(ignore_virtual=True):
             nothing = torch.zeros(0, device=self.device)
             return _Targets(of_micro_batches=nothing, weight=nothing)
         masks = [batch["loss_mask"] for batch in batches if batch is not None]
-        numbers = torch.stack([mask.sum(dtype=torch.float32) for mask in masks]).to(self.device)
-        in_all = numbers.sum()
-        torch.distributed.all_reduce(in_all, group=parallel_state.get_data_parallel_group())
+        counts = torch.stack([mask.sum(dtype=torch.float32) for mask in masks]).to(self.device)
+        total = counts.sum()
+        torch.distributed.all_reduce(total, group=parallel_state.get_data_parallel_group())
         # The schedule divides by the number of micro batches, and data parallelism by the number
-        # of data ranks: in the end a target counts 1 / in_all.
-        weight = len(batches) * self.layout.dp / in_all.clamp(min=1.0)
-        return _Targets(of_micro_batches=numbers, weight=weight)
+        # of data ranks, so that a target's weight comes to 1 / total.
+        weight = len(batches) * self.layout.dp / total.clamp(min=1.0)
+        return _Targets(of_micro_batches=counts, weight=weight)
 
     def _grad_norm(self) -> float | None:
-        """Before the update, which prepares the gradients once more; the largest of all ranks."""
+        """The global norm before the update; None where a gradient is not finite. Collective.
+
+        It is the largest of all ranks' norms, so that all ranks judge the same number.
+        """
+        # The update prepares the gradients again, from the same buffers.
         if self.optimizer.prepare_grads():
             return None
         norm = torch.tensor(float(self.optimizer.get_grad_norm()), device=self.device)
@@ -289,21 +309,22 @@ class TrainModule:
         """Whether this rank's gradient buffers hold no NaN or Inf."""
         for chunk in self.model_chunks:
             for buffer in (*chunk.buffers, *chunk.expert_parallel_buffers):
+                # A sum is finite only if all its terms are, and needs no temporary tensor.
                 if not bool(torch.isfinite(buffer.grad_data.sum())):
                     return False
         return True
 
-    def _agree(self, reports: list[Any], targets: "_Targets", finite: bool) -> tuple[LossSum, bool]:
-        """(loss over micro batches and data ranks, finite everywhere), on every rank.
+    def _agree(
+        self, reports: list[Losses], targets: "_Targets", finite: bool
+    ) -> tuple[LossSum, bool]:
+        """(loss over micro batches and data ranks, finite everywhere), on every rank. Collective.
 
         finite: this rank's gradients.
         """
-        from megatron.core import parallel_state
-
         is_last = parallel_state.is_pipeline_last_stage(ignore_virtual=True)
-        counts = is_last and parallel_state.get_tensor_model_parallel_rank() == 0
         values = torch.zeros(3, dtype=torch.float32, device=self.device)
-        if counts:
+        # Ranks of a tensor-parallel group hold the same losses: the first of them counts.
+        if is_last and parallel_state.get_tensor_model_parallel_rank() == 0:
             values[0] = torch.stack([report["loss"] for report in reports]).sum()
             values[1] = targets.of_micro_batches.sum()
         values[2] = 0.0 if finite else 1.0
@@ -312,5 +333,5 @@ class TrainModule:
         return LossSum(total=total, num_targets=round(num_targets)), faults == 0
 
 
-def _no_loss(output: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def _no_loss(_output: torch.Tensor) -> tuple[torch.Tensor, Losses]:
     raise AssertionError("a stage between the first and the last has no loss")

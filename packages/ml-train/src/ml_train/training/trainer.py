@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -15,10 +15,14 @@ from ml_train.data.stream import SampleStream
 from ml_train.errors import CheckpointError, TrainingError
 from ml_train.training.callbacks.base import Callback
 from ml_train.training.flops import model_tflops_per_device
-from ml_train.training.metrics import RouterMeter, StepMetrics
+from ml_train.training.metrics import StepMetrics
+from ml_train.training.router_meter import RouterMeter
 from ml_train.training.timing import StepTimers
-from ml_train.training.train_module import Gradients, LossSum, StepResult, TrainModule
+from ml_train.training.train_module import Batch, Gradients, LossSum, StepResult, TrainModule
 from ml_train.training.verdict import Action, Verdict, gravest
+
+if TYPE_CHECKING:
+    from ml_models.platforms.base import Platform
 
 
 class Trainer:
@@ -30,7 +34,7 @@ class Trainer:
         config: RunConfig,
         train_module: TrainModule,
         loaders: DataLoaders,
-        platform: Any,
+        platform: "Platform",
         timers: StepTimers,
         callbacks: Sequence[Callback] = (),
         iteration: int = 0,
@@ -57,7 +61,7 @@ class Trainer:
         )
 
     def fit(self) -> None:
-        """Train to the last step. On an exception every callback hears of it first.
+        """Train to the last step. Every callback hears of an exception before it is raised.
 
         However the run ends, its last state is saved before a validation or a test.
         """
@@ -85,7 +89,7 @@ class Trainer:
             raise
 
     def _step(self) -> bool:
-        """One step of training; False where it was given up for an earlier state."""
+        """A step of training. Returns False where it was given up for an earlier state."""
         self._call("on_step_start")
         started = self._timers.now()
         with self._timers.phase("data"):
@@ -105,7 +109,7 @@ class Trainer:
     def validate(self) -> dict[str, float]:
         """Loss over eval_iters global batches of the validation data. Collective.
 
-        Empty where it was broken off, as the run must leave.
+        Empty where the validation was broken off, because the run must leave.
         """
         return self._evaluate(self._loaders.valid, "loss")
 
@@ -113,7 +117,7 @@ class Trainer:
         training = self.config.training
         return training.eval_iters > 0 and self.iteration % training.eval_interval == 0
 
-    def _evaluate(self, loader: Any, name: str) -> dict[str, float]:
+    def _evaluate(self, loader: SampleStream | None, name: str) -> dict[str, float]:
         self.train_module.sync_parameters()
         losses = []
         for _ in range(self.config.training.eval_iters):
@@ -131,10 +135,10 @@ class Trainer:
         self._call("on_validation_end", result)
         return result
 
-    def run_state(self) -> dict[str, Any]:
+    def run_state(self) -> dict[str, object]:
         """What a resume needs besides tensors. Makes the parameters whole, as a save reads them."""
         self.train_module.sync_parameters()
-        state: dict[str, Any] = {}
+        state: dict[str, object] = {}
         for callback in self.callbacks:
             state.update(callback.state())
         return {
@@ -146,21 +150,23 @@ class Trainer:
 
     @property
     def train_data(self) -> SampleStream:
-        """The training data, which says where a sample is from."""
-        assert self._loaders.train is not None
+        """The training data, which knows where a sample is from."""
+        assert self._loaders.train is not None  # A run that trains has training data.
         return self._loaders.train
 
     def request_stop(self, reason: str) -> None:
         """End the run after this step. The same on every rank."""
         self.stop_reason = self.stop_reason or reason
 
-    def _next(self, loader: Any) -> list[Any]:
+    def _next(self, loader: SampleStream | None) -> list[Batch | None]:
+        """The micro batches of this rank's next global batch; None on stages that need no data."""
         number = self.train_module.layout.num_microbatches
         if not self.train_module.needs_data:
             return [None] * number
+        assert loader is not None  # Nothing is asked of a split without samples.
         return [next(loader) for _ in range(number)]
 
-    def _call(self, hook: str, *arguments: Any) -> None:
+    def _call(self, hook: str, *arguments: object) -> None:
         for callback in self.callbacks:
             getattr(callback, hook)(self, *arguments)
 
@@ -173,6 +179,7 @@ class Trainer:
         Raises TrainingError, with the cause of the rollback, where no checkpoint can be loaded.
         """
         layout, training = self.train_module.layout, self.config.training
+        # What the meter and the timers hold of this step belongs to no step that is reported.
         self._meter.collect(num_microbatches=layout.num_microbatches, device=self._platform.device)
         self._timers.collect()
         try:
@@ -233,7 +240,7 @@ class Trainer:
 
     @property
     def _in_a_hurry(self) -> bool:
-        """What is still to do beside saving is left out."""
+        """The run must end soon: of what is left, only the last save is done."""
         return self.stop_signal is not None or self._is_late
 
     def _stop_if_due(self) -> None:
@@ -246,6 +253,7 @@ class Trainer:
         minutes = self.config.training.exit_duration_in_mins
         if minutes is None:
             return
+        # Clocks differ between ranks, and all must stop after the same step.
         late = (time.perf_counter() - self._started) / 60 >= minutes
         vote = torch.tensor([float(late)], device=self._platform.device)
         torch.distributed.all_reduce(vote, op=torch.distributed.ReduceOp.MAX)

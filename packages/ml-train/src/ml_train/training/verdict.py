@@ -7,6 +7,7 @@ stop       make no update; the run ends with an error
 """
 
 import enum
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -31,6 +32,7 @@ class Verdict:
 ACCEPTED = Verdict(action=Action.ACCEPT)
 
 
-def gravest(verdicts: list[Verdict]) -> Verdict:
-    """The verdict with the highest action, the first of them where several have it."""
-    return max(verdicts, key=lambda verdict: verdict.action, default=ACCEPTED)
+def gravest(verdicts: Iterable[Verdict | None]) -> Verdict:
+    """The verdict with the highest action, the first of several such. None is no objection."""
+    given = (verdict for verdict in verdicts if verdict is not None)
+    return max(given, key=lambda verdict: verdict.action, default=ACCEPTED)

@@ -69,7 +69,7 @@ def test_an_error_of_a_collective_is_told_from_others(alone: Any) -> None:
         assert not place_of_error(error).waits
 
 
-def said(step: int, **changes: Any) -> dict[str, Any]:
+def sign(step: int, **changes: Any) -> dict[str, Any]:
     values = {"host": "h", "pid": 7, "step": step, "text": "all_reduce of TP (ranks 0, 1)"}
     return {**values, "waits": True, "group": "TP", "ranks": [0, 1], "seconds": 3.0, **changes}
 
@@ -77,10 +77,10 @@ def said(step: int, **changes: Any) -> dict[str, Any]:
 def test_the_report() -> None:
     elsewhere = {"waits": False, "group": None, "ranks": [], "text": "a.py:3 in f: read()"}
     states = [
-        RankState(rank=0, alive=True, said=said(4)),
-        RankState(rank=1, alive=False, said=said(3)),
-        RankState(rank=2, alive=True, said=said(4, **elsewhere)),
-        RankState(rank=3, alive=False, said=None),
+        RankState(rank=0, alive=True, sign=sign(4)),
+        RankState(rank=1, alive=False, sign=sign(3)),
+        RankState(rank=2, alive=True, sign=sign(4, **elsewhere)),
+        RankState(rank=3, alive=False, sign=None),
     ]
     assert compose("why", states).splitlines() == [
         "ml-train: hang report: why",

@@ -29,8 +29,8 @@ def store() -> Any:
 
 
 def beat(watch: Watch, store: Any, rank: int, number: int) -> None:
-    said = {**watch._said(), "beat": number, "text": f"line of rank {rank}"}
-    store.set(watch._key(rank), json.dumps(said))
+    sign = {**watch._sign_of_life(), "beat": number, "text": f"line of rank {rank}"}
+    store.set(watch._key(rank), json.dumps(sign))
 
 
 def reports(folder: Path) -> list[str]:

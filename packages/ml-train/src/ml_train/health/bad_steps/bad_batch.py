@@ -7,59 +7,83 @@
                                       document, first_token (in the sequence), num_tokens,
                                       byte_offset (in the .bin)
     gradients[]                       ranks that hold a gradient that is not finite: rank,
-                                      coordinates, parameter (the first one)
-    errors[]                          ranks that could not tell their part
+                                      coordinates, parameter (the first such)
+    errors[]                          ranks that failed to describe their part
 
-sequence and document are numbers in the .idx; they are equal where a document is one sequence.
+sequence and document are numbers in the .idx; they are equal where every document is a single
+sequence.
 """
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import torch
+from megatron.core import parallel_state
+
+from ml_train.data.stream import SampleStream
+from ml_train.parallel.coordinates import coordinates
+from ml_train.training.train_module import TrainModule
 
 FORMAT_VERSION = 1
 
 
-def first_bad_parameter(model_chunks: Sequence[Any]) -> str | None:
+class RankPart(TypedDict, total=False):
+    """What a rank knows about a global batch. Ranks exchange these."""
+
+    rank: int
+    coordinates: str
+    """Of the rank in the layout, such as tp0-pp1-ep0-etp0-cp0-dp0."""
+    data_rank: int | None
+    """None where the rank failed to describe its part."""
+    parameter: str | None
+    """The first parameter whose gradient is not finite; None where there is none."""
+    losses: list[float | str]
+    """Per micro batch, on the ranks that compute the loss."""
+    samples: list[list[dict[str, object]]]
+    """Per micro batch, on the ranks that read the data."""
+    error: str
+
+
+def first_bad_parameter(model_chunks: Sequence[torch.nn.Module]) -> str | None:
     """Name of the first parameter on this rank whose gradient holds a NaN or an Inf."""
     for chunk in model_chunks:
         for name, parameter in chunk.named_parameters():
             gradient = getattr(parameter, "main_grad", None)
             if gradient is not None and not bool(torch.isfinite(gradient).all()):
-                return str(name).replace("module.", "")
+                # Wrappers for data parallelism and mixed precision put "module." in front.
+                return name.replace("module.", "")
     return None
 
 
-def own_part(train_module: Any, stream: Any, consumed: int, losses: list[float]) -> dict[str, Any]:
+def own_part(
+    train_module: TrainModule, stream: SampleStream, consumed: int, losses: list[float]
+) -> RankPart:
     """What this rank knows about the global batch that begins at sample `consumed`."""
-    from megatron.core import parallel_state
-
-    from ml_train.parallel.coordinates import coordinates
-
-    tensor_rank = parallel_state.get_tensor_model_parallel_rank()
-    stage = parallel_state.get_pipeline_model_parallel_rank()
-    part: dict[str, Any] = {
+    part: RankPart = {
         "rank": torch.distributed.get_rank(),
         "coordinates": coordinates(),
         "data_rank": parallel_state.get_data_parallel_rank(),
         "parameter": first_bad_parameter(train_module.model_chunks),
     }
-    if tensor_rank == 0 and losses:
+    # Ranks of a tensor-parallel group hold the same losses and samples: the first tells them.
+    if parallel_state.get_tensor_model_parallel_rank() != 0:
+        return part
+    if losses:
         # JSON has no NaN: such a loss is a word.
         part["losses"] = [loss if math.isfinite(loss) else str(loss) for loss in losses]
-    if tensor_rank == 0 and stage == 0:
+    if parallel_state.get_pipeline_model_parallel_rank() == 0:
+        num_microbatches = train_module.layout.num_microbatches
         part["samples"] = [
-            [{"sample": n, "parts": stream.dataset.origin(n)} for n in numbers]
-            for numbers in stream.numbers(consumed, train_module.layout.num_microbatches)
+            [{"sample": number, "parts": stream.dataset.origin(number)} for number in numbers]
+            for numbers in stream.numbers(consumed, num_microbatches)
         ]
     return part
 
 
-def failed_part(error: Exception) -> dict[str, Any]:
+def failed_part(error: Exception) -> RankPart:
     """In place of own_part where that failed."""
     return {
         "rank": torch.distributed.get_rank(),
@@ -69,15 +93,16 @@ def failed_part(error: Exception) -> dict[str, Any]:
     }
 
 
-def document_of(parts: Sequence[dict[str, Any]], facts: dict[str, Any]) -> dict[str, Any]:
-    """One document out of what all ranks know."""
-    ranks: dict[int, list[dict[str, Any]]] = {}
+def document_of(parts: Sequence[RankPart], facts: Mapping[str, object]) -> dict[str, object]:
+    """The JSON document out of the parts of all ranks."""
+    ranks: dict[int, list[dict[str, object]]] = {}
     for part in parts:
         if part["data_rank"] is None:
             continue
+        # The loss comes from the last pipeline stage and the samples from the first.
         micro_batches = ranks.setdefault(part["data_rank"], [])
-        for name, key in (("losses", "loss"), ("samples", "samples")):
-            for number, value in enumerate(part.get(name, [])):
+        for key, values in (("loss", part.get("losses", [])), ("samples", part.get("samples", []))):
+            for number, value in enumerate(values):
                 if number == len(micro_batches):
                     micro_batches.append({})
                 micro_batches[number][key] = value
@@ -86,7 +111,11 @@ def document_of(parts: Sequence[dict[str, Any]], facts: dict[str, Any]) -> dict[
         **facts,
         "data_ranks": [{"data_rank": rank, "micro_batches": ranks[rank]} for rank in sorted(ranks)],
         "gradients": [
-            {key: part[key] for key in ("rank", "coordinates", "parameter")}
+            {
+                "rank": part["rank"],
+                "coordinates": part["coordinates"],
+                "parameter": part["parameter"],
+            }
             for part in parts
             if part["parameter"] is not None
         ],
@@ -94,7 +123,7 @@ def document_of(parts: Sequence[dict[str, Any]], facts: dict[str, Any]) -> dict[
     }
 
 
-def write(document: dict[str, Any], folder: Path) -> Path:
+def write(document: Mapping[str, object], folder: Path) -> Path:
     """FOLDER/step_N.json, or step_N_2.json and so on where the step was bad before. OSError."""
     folder.mkdir(parents=True, exist_ok=True)
     stem, number = f"step_{document['iteration']:07d}", 1

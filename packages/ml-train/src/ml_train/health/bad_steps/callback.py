@@ -7,9 +7,10 @@ history go into checkpoints. Skips and rollbacks have a bound, so that no run re
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 import torch
+from typing_extensions import override
 
 from ml_train.checkpoint.run_state import RunState
 from ml_train.config.sections.health import HealthSection
@@ -21,6 +22,17 @@ from ml_train.training.train_module import Gradients
 from ml_train.training.verdict import ACCEPTED, Action, Verdict
 
 
+class SavedState(TypedDict, total=False):
+    """The part "health" of run_state.json."""
+
+    losses: list[float]
+    norms: list[float]
+    rollbacks: int
+    skips_in_a_row: int
+    skipped_samples: list[list[int]]
+    """[first, last] of each range of samples that a rollback left out."""
+
+
 class BadStepCallback(Callback):
     """Judges each step before its update, and counts skips and rollbacks."""
 
@@ -29,22 +41,23 @@ class BadStepCallback(Callback):
         config: HealthSection,
         *,
         folder: Path | None,
-        state: Mapping[str, Any] | None = None,
+        state: Mapping[str, object] | None = None,
     ):
         """folder: where bad batches are written, None to write none.
 
-        state: what state() returned under "health" before a resume.
+        state: what state() returned under "health" before a resume, a SavedState.
         """
         self._config = config
         self._folder = folder
         self._judge = Judge(config)
-        state = state or {}
-        self._judge.restore(state)
-        self._rollbacks = int(state.get("rollbacks", 0))
-        self._skips_in_a_row = int(state.get("skips_in_a_row", 0))
-        self._skipped_samples = [list(pair) for pair in state.get("skipped_samples", [])]
+        saved = cast("SavedState", state or {})
+        self._restore_history(saved)
+        self._rollbacks = int(saved.get("rollbacks", 0))
+        self._skips_in_a_row = int(saved.get("skips_in_a_row", 0))
+        self._skipped_samples = [list(pair) for pair in saved.get("skipped_samples", [])]
 
-    def state(self) -> dict[str, Any]:
+    @override
+    def state(self) -> dict[str, object]:
         """For run_state.json, as {"health": ...}."""
         return {
             "health": {
@@ -55,6 +68,7 @@ class BadStepCallback(Callback):
             }
         }
 
+    @override
     def on_gradients(self, trainer: TrainerView, gradients: Gradients) -> Verdict:
         """The verdict on this step, the same on all ranks. Collective."""
         wanted = self._judge.needs_grad_norm and gradients.finite
@@ -79,18 +93,23 @@ class BadStepCallback(Callback):
             f"from an earlier checkpoint; {flag} skip or rollback goes on instead."
         )
 
+    @override
     def on_step_end(self, trainer: TrainerView, metrics: StepMetrics) -> None:
         """Only what was updated is history."""
         if not metrics.skipped:
             self._skips_in_a_row = 0
             self._judge.accept(metrics.loss, metrics.grad_norm)
 
+    @override
     def on_rollback(self, trainer: TrainerView, left: int, state: RunState) -> None:
         """Take the history back to the checkpoint's. The count of rollbacks goes on: it bounds
         them."""
-        self._judge.restore(state.extra.get("health", {}))
+        self._restore_history(state.extra.get("health", {}))
         self._skips_in_a_row = 0
         self._skipped_samples.append([state.consumed_samples, trainer.consumed_samples - 1])
+
+    def _restore_history(self, saved: SavedState) -> None:
+        self._judge.restore({"losses": saved.get("losses", []), "norms": saved.get("norms", [])})
 
     def _skip(self, trainer: TrainerView, cause: str, written: str) -> Verdict:
         self._skips_in_a_row += 1
@@ -133,7 +152,7 @@ class BadStepCallback(Callback):
             )
         except Exception as error:  # noqa: BLE001 (the others wait for this rank's part)
             part = bad_batch.failed_part(error)
-        parts: list[Any] = [None] * torch.distributed.get_world_size()
+        parts: list[bad_batch.RankPart] = [{}] * torch.distributed.get_world_size()
         torch.distributed.all_gather_object(parts, part)
         answer = [""]
         if torch.distributed.get_rank() == 0:

@@ -1,14 +1,14 @@
-"""Is a step's update to be made? Answered from two numbers and the history of accepted steps.
+"""Whether a step went wrong, from its loss, its gradients and the history of accepted steps.
 
-Pure arithmetic: every rank gives it the same numbers and holds the same history, which goes into
-checkpoints. Medians, as one spike that was let through must not raise the bar for the next.
+This is arithmetic alone. Every rank judges the same numbers by the same history, which goes into
+checkpoints. A spike is measured against the median of the history: a mean would rise with every
+spike that was let through.
 """
 
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ml_train.config.sections.health import HealthSection
 
@@ -20,7 +20,7 @@ class Fault:
     """What is wrong with a step."""
 
     kind: str
-    """One of KINDS."""
+    """Of KINDS."""
     text: str
     policy: str
     """stop, skip or rollback."""
@@ -40,13 +40,15 @@ class Judge:
         return self._config.check_for_large_grads
 
     def fault(self, loss: float, *, gradients_finite: bool, grad_norm: float | None) -> str | None:
-        """The kind of the first fault found, in the order of KINDS."""
+        """The kind of the step's fault, the first in the order of KINDS; None for a good step."""
         config = self._config
         if config.check_for_nan_in_loss_and_grad:
             if not math.isfinite(loss):
                 return "nan_loss"
             if not gradients_finite or not math.isfinite(grad_norm or 0.0):
                 return "nan_grad"
+        # With the check off, numbers that are not finite are no spike either: the step is skipped
+        # by the optimizer and no policy applies.
         if not (math.isfinite(loss) and gradients_finite):
             return None
         if config.check_for_spiky_loss and self._above(
@@ -89,15 +91,15 @@ class Judge:
         if self._config.check_for_large_grads and grad_norm is not None:
             self._norms = [*self._norms, grad_norm][-self._config.spike_window :]
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, list[float]]:
         """The history, as JSON values that come back to the bit."""
         return {"losses": self._losses, "norms": self._norms}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def restore(self, state: Mapping[str, Sequence[float]]) -> None:
         """Put back what state() gave, or start anew from {}."""
         window = self._config.spike_window
-        self._losses = [float(value) for value in state.get("losses", [])][-window:]
-        self._norms = [float(value) for value in state.get("norms", [])][-window:]
+        self._losses = [float(loss) for loss in state.get("losses", [])][-window:]
+        self._norms = [float(norm) for norm in state.get("norms", [])][-window:]
 
     def _above(self, value: float, history: list[float], factor: float) -> bool:
         full = len(history) >= self._config.spike_window

@@ -1,8 +1,8 @@
 """Where a thread stands right now: in which collective of which group, or at which line of code.
 
-Read from its Python frames by another thread. Costs training nothing, and works for every backend:
-a thread that waits for other ranks has a frame of torch.distributed, or a line with .wait(), as
-its innermost ones.
+Another thread reads this from the thread's Python frames, which costs training nothing and works
+for every backend. The innermost frame of a thread that waits for other ranks is in
+torch.distributed, or at a line with .wait().
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import TypeGuard
 
 import torch.distributed as dist
 
@@ -23,7 +23,8 @@ _WRAPPERS = (
     os.path.join("ml_models", "platforms", "cpu_device.py"),
     "contextlib.py",
 )
-_SAID = {"_coalescing_manager": "coalesced collectives"}
+"""Files whose frames may stand inside a collective of _TORCH: they wrap its functions."""
+_READABLE_NAMES = {"_coalescing_manager": "coalesced collectives"}
 _ROOTS = ("site-packages" + os.sep, os.sep + "src" + os.sep)
 
 
@@ -41,11 +42,11 @@ class Place:
     number: int | None = None
     """How many collectives the group had before this one, where the backend counts."""
     identity: tuple[int, ...] = ()
-    """Equal for two looks at one call; means nothing to another process."""
+    """Equal as long as the thread is in the same call. Means nothing to another process."""
 
 
 def place_of(thread: int) -> Place:
-    """Of the thread with that identifier."""
+    """Of the thread with this identifier."""
     frame = sys._current_frames().get(thread)
     if frame is None:
         return Place(text="ended", waits=False)
@@ -66,24 +67,25 @@ def place_of_frames(frames: Sequence[FrameType]) -> Place:
     call, caller = _collective(frames)
     frame = frames[0]
     if call is not None:
-        group = _named_group(call)
-        name, ranks, number = _facts(group)
+        name, ranks, number = _facts(_group_argument(call))
         at = f", called at {_where(caller)}" if caller is not None else ""
         members = f" (ranks {', '.join(map(str, ranks))})" if ranks else ""
         count = "" if number is None else f" number {number}"
-        what = _SAID.get(call.f_code.co_name, call.f_code.co_name)
+        what = _READABLE_NAMES.get(call.f_code.co_name, call.f_code.co_name)
         return Place(
             text=f"{what}{count} of {name}{members}{at}",
             waits=True,
             group=name,
             ranks=ranks,
             number=number,
+            # A frame's address may be used again for the next call, which has another number.
             identity=(id(call), call.f_lasti, number or 0),
         )
     line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
     waits = ".wait(" in line
-    found = next((v for v in frame.f_locals.values() if _is_group(v)), None) if waits else None
-    facts = None if found is None else _facts(found)
+    groups = filter(_is_group, frame.f_locals.values()) if waits else iter(())
+    group = next(groups, None)
+    facts = None if group is None else _facts(group)
     return Place(
         text=f"{_where(frame)}: {line}" if line else _where(frame),
         waits=waits,
@@ -105,25 +107,35 @@ def _collective(frames: Sequence[FrameType]) -> tuple[FrameType | None, FrameTyp
     return call, None
 
 
-def _named_group(call: FrameType) -> Any:
-    values = call.f_locals
-    return next((values[n] for n in ("group", "pg") if _is_group(values.get(n))), dist.group.WORLD)
+def _group_argument(call: FrameType) -> dist.ProcessGroup | None:
+    """The group that a function of torch.distributed was called with; all ranks by default."""
+    values = map(call.f_locals.get, ("group", "pg"))
+    return next(filter(_is_group, values), dist.group.WORLD)
 
 
-def _is_group(value: Any) -> bool:
+def _is_group(value: object) -> TypeGuard[dist.ProcessGroup]:
     return isinstance(value, dist.ProcessGroup)
 
 
-def _facts(group: Any) -> tuple[str, tuple[int, ...], int | None]:
-    """(name, global ranks, collectives so far) of a group; unknown ones where it cannot tell."""
+def _facts(group: dist.ProcessGroup | None) -> tuple[str, tuple[int, ...], int | None]:
+    """(name, global ranks, collectives so far) of a group.
+
+    Each fact is asked for on its own and left out where the group does not tell it: backends differ
+    in what they keep, and a hang report must not fail.
+    """
     name, number = "a process group", None
     ranks: tuple[int, ...] = ()
     with contextlib.suppress(Exception):
-        name = "all ranks" if group is dist.group.WORLD else group.group_desc or group.group_name
+        if group is dist.group.WORLD:
+            name = "all ranks"
+        elif group is not None:
+            name = group.group_desc or group.group_name
     with contextlib.suppress(Exception):
         ranks = tuple(dist.get_process_group_ranks(group))
     with contextlib.suppress(Exception):
-        number = int(group._get_sequence_number_for_group())
+        if group is not None:
+            # Bound in C++ and absent from torch's stubs.
+            number = int(group._get_sequence_number_for_group())  # type: ignore[attr-defined,unused-ignore]
     return name, ranks, number
 
 

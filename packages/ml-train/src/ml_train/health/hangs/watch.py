@@ -1,14 +1,14 @@
 """Watches over a rank while it waits for others: signs of life, a hang report, a bound.
 
-    sign of life   every twentieth of the timeout (0.2 to 5 s) into the job's key-value store, over
-                   a connection of its own: the step, and where the main thread stands
-    hang report    by the first rank whose main thread has waited in one place for half the
-                   timeout, or whose collective failed: what all ranks last said, and whose signs
-                   of life have stopped; to stderr and a file
-    bound          a main thread that still waits when its collective should have failed long ago,
-                   or cannot leave after an error, is ended with the process
+    sign of life   Every rank writes its step, and where its main thread stands, into the job's
+                   key-value store: every twentieth of the timeout, at least every 5 s.
+    hang report    The first rank whose main thread has waited at the same call for half the
+                   timeout, or whose collective failed, reports the last sign of every rank, and
+                   the ranks whose signs have stopped. The report goes to stderr and a file.
+    bound          The process is ended if its main thread waits for longer than the timeout of its
+                   collective and LEAVE_SECONDS, or cannot leave within LEAVE_SECONDS of an error.
 
-One process alone needs none of this. Clocks of different hosts are never compared.
+A single process is not watched. Each clock is compared with itself only, never with another host's.
 """
 
 import contextlib
@@ -20,18 +20,29 @@ import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Protocol
+
+import torch
 
 from ml_train import terminal
 from ml_train.errors import MlTrainError
-from ml_train.health.hangs.hang_report import RankState, compose
+from ml_train.health.hangs.hang_report import RankState, SignOfLife, compose
 from ml_train.health.hangs.stack import Place, place_of, place_of_error
 from ml_train.parallel.layout import World
 
 ANSWER_SECONDS = 3.0
-"""The key-value store has this long to answer, besides the time that signs of life take."""
+"""How long the key-value store may take to answer, besides two intervals of signs of life."""
 LEAVE_SECONDS = 20.0
-"""After an error, the process has this long to leave by itself."""
+"""How long the process may take to leave by itself after an error."""
+
+
+class Store(Protocol):
+    """What the watch uses of torch's key-value stores. Each method may raise RuntimeError."""
+
+    def set(self, key: str, value: str, /) -> object: ...
+    def get(self, key: str, /) -> bytes: ...
+    def add(self, key: str, amount: int, /) -> int: ...
+    def check(self, keys: list[str], /) -> bool: ...
 
 
 class CommunicationError(MlTrainError):
@@ -42,9 +53,11 @@ class CommunicationError(MlTrainError):
 def watching(
     world: World, start: str, *, timeout: timedelta, folder: Path | None
 ) -> Iterator["Watch | None"]:
-    """Watch this rank inside the block; None where it is alone. Errors of collectives come out as
-    CommunicationError, with a report. start: names this start of the job; folder: for reports,
-    which go to stderr alone where it is None."""
+    """Watch this rank inside the block. Yields None, and watches nothing, in a run of one process.
+
+    start: the name of this start of the job. folder: where reports are written; None writes them to
+    stderr alone. An error of a collective is reported and raised as CommunicationError.
+    """
     if world.size == 1:
         yield None
         return
@@ -69,6 +82,8 @@ class Watch:
         self.step = 0
         """Set by the training loop."""
         self._world, self._timeout, self._folder = world, timeout, folder
+        # Often enough to tell a slow rank from a dead one long before the timeout; seldom enough
+        # for a store that all ranks of a large job write to.
         self._interval = min(5.0, max(0.2, timeout / 20))
         self._prefix = f"ml_train/watch/{start}"
         self._main = threading.main_thread().ident or 0
@@ -90,11 +105,14 @@ class Watch:
         self._stop.set()
 
     def end_soon(self) -> None:
-        """The process is about to leave with an error, for which there is a bound."""
+        """End the process in LEAVE_SECONDS: it is about to leave with an error, and may hang."""
         threading.Thread(target=self._leave, daemon=True, name="leave").start()
 
     def failed(self, error: BaseException) -> str | None:
-        """Report if a collective failed with this error, and say so; None for other errors."""
+        """Report an error of a collective, and return the sentence for the user.
+
+        Returns None for all other errors, which are not reported.
+        """
         if not isinstance(error, RuntimeError) or error.__traceback__ is None:
             return None
         place = place_of_error(error)
@@ -128,6 +146,7 @@ class Watch:
                 )
                 # In a thread of its own: the store may hang as well, and the bound must hold.
                 threading.Thread(target=self._report, args=(reason,), daemon=True).start()
+            # Only where the backend numbers the collective does the timeout apply to it.
             if place.number is not None and waited > 1.1 * self._timeout + LEAVE_SECONDS:
                 self._end(f"it still waits after {waited:.0f} s in {place.text}")
 
@@ -136,6 +155,7 @@ class Watch:
         self._end(f"it could not leave within {LEAVE_SECONDS:g} s after an error")
 
     def _end(self, why: str) -> None:
+        # os.write and os._exit, as the main thread may hold the locks of sys.stderr and of exit.
         os.write(2, f"ml-train: rank {self._world.rank} is ended: {why}.\n".encode())
         os._exit(1)
 
@@ -144,12 +164,12 @@ class Watch:
         while not self._stop.is_set():
             self._beats += 1
             try:
-                store.set(self._key(self._world.rank), json.dumps(self._said()))
+                store.set(self._key(self._world.rank), json.dumps(self._sign_of_life()))
             except (RuntimeError, ValueError):
-                return  # the store went with its process: reports say so
+                return  # The store ended with its process; a report says that it does not answer.
             self._stop.wait(self._interval)
 
-    def _said(self) -> dict[str, Any]:
+    def _sign_of_life(self) -> SignOfLife:
         with self._lock:
             place: Place = self._place
             seconds = time.monotonic() - self._since
@@ -166,40 +186,45 @@ class Watch:
         }
 
     def _report(self, reason: str) -> None:
-        """Once for each wait, and by one rank only."""
+        """Once for each wait, and by the first rank that asks for it."""
         if self._reported.is_set():
             return
         self._reported.set()
-        found: list[list[RankState] | None] = []
+        answers: list[list[RankState] | None] = []
         # In a thread of its own: a store whose process is stopped never answers.
-        asking = threading.Thread(target=self._collect, args=(found,), daemon=True)
+        asking = threading.Thread(target=self._collect, args=(answers,), daemon=True)
         asking.start()
         asking.join(2 * self._interval + 0.5 + ANSWER_SECONDS)
-        if not found:
+        if not answers:
             reason += (
                 ". The job's key-value store does not answer: the process that holds it hangs or "
                 "is gone, and what other ranks do is not known"
             )
-            found.append([RankState(rank=self._world.rank, said=self._said(), alive=True)])
-        if found[0] is not None:
-            self._publish(compose(reason, found[0]))
+            answers.append([self._own_state()])
+        if answers[0] is not None:
+            self._publish(compose(reason, answers[0]))
 
-    def _collect(self, found: list[list[RankState] | None]) -> None:
-        """All ranks' states, or None where another rank reports; nothing where the store fails."""
-        own = self._world.rank
+    def _collect(self, answers: list[list[RankState] | None]) -> None:
+        """Append all ranks' states, or None where another rank reports. Append nothing where the
+        store fails."""
         with contextlib.suppress(RuntimeError, ValueError):
             store = self._connect()
+            # The store counts up atomically: the rank that gets 1 is the one that reports.
             if store.add(f"{self._prefix}/reporter/{self.step}", 1) > 1:
-                found.append(None)
+                answers.append(None)
                 return
             before = self._read(store)
+            # Every rank that is alive writes a sign within two intervals, however busy its host is.
             time.sleep(2 * self._interval + 0.5)
-            states = []
-            for rank, said in enumerate(self._read(store)):
-                beaten = said is not None and said["beat"] != (before[rank] or {}).get("beat")
-                states.append(RankState(rank=rank, said=said, alive=beaten))
-            states[own] = RankState(rank=own, said=self._said(), alive=True)
-            found.append(states)
+            states = [
+                RankState(rank=rank, sign=sign, alive=_is_newer(sign, earlier))
+                for rank, (earlier, sign) in enumerate(zip(before, self._read(store), strict=True))
+            ]
+            states[self._world.rank] = self._own_state()
+            answers.append(states)
+
+    def _own_state(self) -> RankState:
+        return RankState(rank=self._world.rank, sign=self._sign_of_life(), alive=True)
 
     def _publish(self, text: str) -> None:
         terminal.alarm(text)
@@ -210,17 +235,13 @@ class Watch:
             name = f"step_{self.step:07d}_rank_{self._world.rank:05d}_{int(time.time())}.txt"
             (self._folder / name).write_text(text + "\n", encoding="utf-8")
 
-    def _read(self, store: Any) -> list[dict[str, Any] | None]:
-        found: list[dict[str, Any] | None] = []
-        for rank in range(self._world.size):
-            key = self._key(rank)
-            found.append(json.loads(store.get(key)) if store.check([key]) else None)
-        return found
+    def _read(self, store: Store) -> list[SignOfLife | None]:
+        """The last sign of every rank."""
+        keys = map(self._key, range(self._world.size))
+        return [json.loads(store.get(key)) if store.check([key]) else None for key in keys]
 
-    def _connect(self) -> Any:
-        """A connection of its own: a call that waits would hold up others on the same one."""
-        import torch
-
+    def _connect(self) -> Store:
+        """A new connection: on a shared one a call that waits would hold up the other callers."""
         return torch._C._distributed_c10d.TCPStore(
             os.environ["MASTER_ADDR"],
             int(os.environ["MASTER_PORT"]),
@@ -231,6 +252,10 @@ class Watch:
 
     def _key(self, rank: int) -> str:
         return f"{self._prefix}/rank/{rank}"
+
+
+def _is_newer(sign: SignOfLife | None, earlier: SignOfLife | None) -> bool:
+    return sign is not None and (earlier is None or sign["beat"] != earlier["beat"])
 
 
 def _short(error: BaseException) -> str:

@@ -5,34 +5,34 @@ communicate. A callback that writes does so on global rank 0 alone; metrics are 
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ml_train.checkpoint.run_state import RunState
+from ml_train.config.run import RunConfig
 from ml_train.training.metrics import StepMetrics
-from ml_train.training.verdict import ACCEPTED, Verdict
+from ml_train.training.verdict import Verdict
 
 if TYPE_CHECKING:
-    from ml_train.training.train_module import Gradients
+    from ml_train.data.stream import SampleStream
+    from ml_train.training.train_module import Gradients, TrainModule
 
 
 class TrainerView(Protocol):
     """What callbacks use of a Trainer."""
 
-    config: Any
-    """RunConfig."""
-    train_module: Any
-    """Has model_chunks, optimizer, opt_param_scheduler, model_config, transformer_config."""
+    config: RunConfig
+    train_module: "TrainModule"
     iteration: int
     """Steps done so far."""
     consumed_samples: int
     """Sequences taken from the training data so far."""
-    callbacks: Any
+    callbacks: list["Callback"]
     stop_signal: int | None
     """The signal that ends the run."""
     saved: Path | None
     """The last checkpoint of this run that became whole."""
 
-    def run_state(self) -> dict[str, Any]:
+    def run_state(self) -> dict[str, object]:
         """What a resume needs besides tensors: iteration, consumed samples; JSON values."""
         ...
 
@@ -41,8 +41,8 @@ class TrainerView(Protocol):
         ...
 
     @property
-    def train_data(self) -> Any:
-        """The SampleStream of the training data."""
+    def train_data(self) -> "SampleStream":
+        """The training data of this rank."""
         ...
 
     def request_stop(self, reason: str) -> None:
@@ -59,31 +59,38 @@ class Callback:
     def on_step_start(self, trainer: TrainerView) -> None:
         """Before each step."""
 
-    def on_gradients(self, trainer: TrainerView, gradients: "Gradients") -> Verdict:
-        """After the backward pass, before the update. The gravest verdict of all callbacks counts;
-        each must be the same on every rank."""
-        return ACCEPTED
+    def on_gradients(self, trainer: TrainerView, gradients: "Gradients") -> Verdict | None:
+        """After the backward pass, before the update: the verdict on the step.
+
+        It must be the same on every rank. The gravest verdict of all callbacks counts; None accepts
+        the step.
+        """
 
     def roll_back(self, trainer: TrainerView) -> RunState | None:
-        """After the verdict rollback: load an earlier state into trainer.train_module. None from
-        callbacks that hold none, CheckpointError where there is none to load. Collective."""
-        return None
+        """After the verdict rollback: load an earlier state into trainer.train_module. Collective.
+
+        None from callbacks that hold no checkpoints. Raises CheckpointError where no checkpoint can
+        be loaded.
+        """
 
     def on_rollback(self, trainer: TrainerView, left: int, state: RunState) -> None:
-        """Instead of on_step_end of step `left`: `state` is loaded, trainer.iteration is its."""
+        """In place of on_step_end of step `left`, after `state` was loaded.
+
+        trainer.iteration is the state's by now.
+        """
 
     def on_event(self, trainer: TrainerView, iteration: int, kind: str, text: str) -> None:
-        """Another callback has something to report of a step: skipped, rollback."""
+        """Another callback reports something about a step. kind: skipped or rollback."""
 
-    def state(self) -> dict[str, Any]:
-        """What it wants back after a resume: JSON values by a name of its own."""
+    def state(self) -> dict[str, object]:
+        """What the callback wants back after a resume: JSON values under a name of its own."""
         return {}
 
     def on_step_end(self, trainer: TrainerView, metrics: StepMetrics) -> None:
         """After each step; trainer.iteration counts it already."""
 
     def on_validation_step(self, trainer: TrainerView) -> None:
-        """After each batch of a validation; request_stop with a stop_signal breaks it off."""
+        """After each batch of a validation. A request to stop with a stop_signal breaks it off."""
 
     def on_validation_end(self, trainer: TrainerView, losses: dict[str, float]) -> None:
         """After each validation."""
@@ -92,10 +99,10 @@ class Callback:
         """After a checkpoint became whole."""
 
     def on_last_step(self, trainer: TrainerView) -> None:
-        """After the last step, before a last validation: what must not wait, such as a save."""
+        """After the last step, before a last validation: for what must not wait, such as a save."""
 
     def on_train_end(self, trainer: TrainerView) -> None:
         """When nothing is left to do."""
 
     def on_error(self, trainer: TrainerView, error: BaseException) -> None:
-        """When the loop is left by an exception; ranks may be out of step: don't communicate."""
+        """When an exception ends the loop. Ranks may be at different steps: do not communicate."""

@@ -1,5 +1,7 @@
 """When checkpoints are written: every --save-interval steps and at the end of the run."""
 
+from typing_extensions import override
+
 from ml_train.checkpoint.manager import CheckpointManager
 from ml_train.checkpoint.run_state import RunState
 from ml_train.checkpoint.save import SaveOutcome
@@ -15,9 +17,11 @@ class CheckpointCallback(Callback):
         self._manager = manager
         self._last_step: int | None = None
 
+    @override
     def on_train_start(self, trainer: TrainerView) -> None:
         self._last_step = trainer.iteration
 
+    @override
     def on_step_end(self, trainer: TrainerView, metrics: StepMetrics) -> None:
         self._announce(trainer, self._manager.poll())
         config = self._manager.config
@@ -28,19 +32,23 @@ class CheckpointCallback(Callback):
             outcome = self._manager.save(trainer.train_module, trainer.run_state())
             self._announce(trainer, outcome)
 
+    @override
     def roll_back(self, trainer: TrainerView) -> RunState:
         """Load the newest whole checkpoint of --save. Raises CheckpointError without one."""
         self._announce(trainer, self._manager.wait())
         return self._manager.roll_back(trainer.train_module)
 
+    @override
     def on_rollback(self, trainer: TrainerView, left: int, state: RunState) -> None:
-        """This step is saved; later ones are not any more."""
+        """The step that was loaded is saved; the steps after it are void."""
         self._last_step = trainer.iteration
 
+    @override
     def on_train_end(self, trainer: TrainerView) -> None:
         """As on_last_step, for loops that do not call that."""
         self.on_last_step(trainer)
 
+    @override
     def on_last_step(self, trainer: TrainerView) -> None:
         """Save the last step unless it is saved, and wait until it is on the disk.
 
@@ -67,7 +75,7 @@ class CheckpointCallback(Callback):
         if outcome is None:
             return
         if outcome.path is None:
-            # So that the end of the run tries again.
+            # The end of the run then saves again.
             self._last_step = None
             return
         trainer.saved = outcome.path

@@ -1,49 +1,62 @@
 """Reports for people: a progress display on a terminal, plain lines elsewhere."""
 
-from typing import Any, TextIO
+from typing import TextIO
 
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from typing_extensions import override
+
+from ml_models.parameters import billions, count_parameters
 from ml_train import tables, terminal
 from ml_train.training.callbacks.base import TrainerView
 from ml_train.training.callbacks.reporter import Report, Sink
+
+_NAMED_EXPERTS = 16
+"""With more experts than this a line shows the least and the largest share, not all of them."""
 
 
 class ConsoleSink(Sink):
     """Plain lines: what a log file wants."""
 
     def __init__(self, stream: TextIO | None = None, *, tells_of_saves: bool = True):
-        """tells_of_saves: off where the checkpoints say it themselves."""
+        """tells_of_saves: off where the checkpoint manager announces its saves itself."""
         self._stream = stream
         self._tells_of_saves = tells_of_saves
 
     def write(self, line: str) -> None:
-        """One line, at once."""
+        """Write a line at once."""
         terminal.result(line, stream=self._stream)
 
+    @override
     def start(self, trainer: TrainerView, warnings: list[str]) -> None:
-        """The model, and settings without effect."""
-        from ml_models.parameters import billions
-        from ml_train.training.flops import active_parameters, total_parameters
-
-        model = trainer.train_module.model_config
+        """The model, the steps that are to do, and settings without effect."""
+        config, counts = trainer.config, count_parameters(trainer.train_module.model_config)
         self.write(
-            f"{trainer.config.model.model_config or trainer.config.model.model}: "
-            f"{billions(total_parameters(model))} parameters, "
-            f"{billions(active_parameters(model))} "
-            f"active per token; from step {trainer.iteration} to "
-            f"{trainer.config.training.train_iters}"
+            f"{config.model.model_config or config.model.model}: "
+            f"{billions(counts.total)} parameters, {billions(counts.active)} active per token; "
+            f"from step {trainer.iteration} to {config.training.train_iters}"
         )
         for warning in warnings:
             self.write(f"warning: {warning}")
 
+    @override
     def report(self, report: Report) -> None:
         """One line."""
         self.write(report_line(report))
 
+    @override
     def validation(self, iteration: int, losses: dict[str, float]) -> None:
         """One line."""
         parts = "  ".join(f"{name} {tables.loss(value)}" for name, value in losses.items())
         self.write(f"validation at step {iteration}: {parts}")
 
+    @override
     def event(self, iteration: int, kind: str, text: str) -> None:
         """One line."""
         if kind == "saved" and not self._tells_of_saves:
@@ -56,9 +69,10 @@ class TerminalSink(ConsoleSink):
 
     def __init__(self, *, tells_of_saves: bool = True) -> None:
         super().__init__(tells_of_saves=tells_of_saves)
-        self._progress: Any = None
-        self._task: Any = None
+        self._progress: Progress | None = None
+        self._task = TaskID(0)
 
+    @override
     def write(self, line: str) -> None:
         """Above the bar, once there is one."""
         if self._progress is None:
@@ -66,16 +80,10 @@ class TerminalSink(ConsoleSink):
         else:
             self._progress.console.print(line, highlight=False, markup=False)
 
+    @override
     def start(self, trainer: TrainerView, warnings: list[str]) -> None:
         """Open the display."""
         super().start(trainer, warnings)
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            TextColumn,
-            TimeRemainingColumn,
-        )
-
         self._progress = terminal.progress_bar(
             TextColumn("step"),
             MofNCompleteColumn(),
@@ -88,17 +96,22 @@ class TerminalSink(ConsoleSink):
         )
         self._progress.start()
 
+    @override
     def step(self, iteration: int) -> None:
         """Move the bar."""
-        self._progress.update(self._task, completed=iteration)
+        if self._progress is not None:
+            self._progress.update(self._task, completed=iteration)
 
+    @override
     def report(self, report: Report) -> None:
         """The line, and the figures beside the bar."""
         super().report(report)
         speed = tables.per_second(report.tokens_per_second_per_device)
         text = f"loss {tables.loss(report.loss)}  {speed} tokens/s/device"
-        self._progress.update(self._task, text=text)
+        if self._progress is not None:
+            self._progress.update(self._task, text=text)
 
+    @override
     def close(self) -> None:
         """Leave the bar as it stands."""
         if self._progress is not None:
@@ -135,10 +148,13 @@ def report_line(report: Report) -> str:
 
 
 def expert_text(load: list[list[float]]) -> str:
-    """Share of tokens per expert, mean over layers; least and most over all where many."""
+    """Share of tokens per expert in percent, the mean over layers.
+
+    Of many experts: the least and the largest share of an expert in any layer.
+    """
     means = [100 * sum(column) / len(load) for column in zip(*load, strict=True)]
-    if len(means) <= 16:
-        shares = " ".join(f"{mean:.0f}" for mean in means)
-        return f"{shares} %"
-    every = [100 * share for row in load for share in row]
-    return f"{min(every):.1f}-{max(every):.1f} %"
+    if len(means) <= _NAMED_EXPERTS:
+        text = " ".join(f"{mean:.0f}" for mean in means)
+        return f"{text} %"
+    shares = [100 * share for row in load for share in row]
+    return f"{min(shares):.1f}-{max(shares):.1f} %"

@@ -1,9 +1,9 @@
 """torch.profiler over a few steps of some ranks: traces for chrome://tracing or Perfetto."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
+from typing_extensions import override
 
 from ml_train.training.callbacks.base import Callback, TrainerView
 from ml_train.training.metrics import StepMetrics
@@ -14,8 +14,9 @@ class Profiler(Callback):
 
     def __init__(self, *, directory: Path, start: int, end: int, ranks: tuple[int, ...]):
         self._directory, self._start, self._end, self._ranks = directory, start, end, ranks
-        self._profiler: Any = None
+        self._profiler: torch.profiler.profile | None = None
 
+    @override
     def on_step_start(self, trainer: TrainerView) -> None:
         """Begin before the first step of the window."""
         rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
@@ -26,11 +27,13 @@ class Profiler(Callback):
             self._profiler = torch.profiler.profile(record_shapes=True)
             self._profiler.start()
 
+    @override
     def on_step_end(self, trainer: TrainerView, metrics: StepMetrics) -> None:
         """End after the last step of the window."""
         if metrics.iteration >= self._end - 1:
             self._finish()
 
+    @override
     def on_train_end(self, trainer: TrainerView) -> None:
         """End where the run is shorter than the window."""
         self._finish()

@@ -1,16 +1,17 @@
-"""One report every --log-interval steps, handed to sinks: console, TensorBoard, JSON lines, W&B.
+"""A report every --log-interval steps, handed to sinks: console, TensorBoard, JSON lines, W&B.
 
-Losses, norms and shares are means over the interval; rates are the interval's tokens over its
-seconds; memory is its peak. Sinks run on global rank 0 alone.
+Losses, norms and shares are means over the steps of the interval. Rates are its tokens divided by
+its seconds. Memory is its peak. Sinks run on global rank 0 alone.
 """
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
+from typing_extensions import override
 
 from ml_train import terminal
 from ml_train.checkpoint.directory.store import iteration_of
@@ -21,7 +22,7 @@ from ml_train.training.metrics import StepMetrics
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What an interval of steps comes to."""
+    """The metrics of an interval of steps. Units are those of StepMetrics."""
 
     iteration: int
     """The last step of the interval."""
@@ -44,13 +45,13 @@ class Report:
     consumed_samples: int
     skipped_steps: int
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Plain values, for JSON."""
         return asdict(self)
 
     def scalars(self) -> dict[str, float]:
-        """name -> number, as TensorBoard and W&B take them."""
-        found = {
+        """Name -> number, as TensorBoard and W&B take them."""
+        scalars = {
             "train/loss": self.loss,
             "train/aux_loss": self.aux_loss,
             "train/z_loss": self.z_loss,
@@ -64,13 +65,13 @@ class Report:
             "memory/peak_gib": self.memory_bytes / 2**30,
         }
         for phase, seconds in self.phase_seconds.items():
-            found[f"seconds/{phase}"] = seconds
+            scalars[f"seconds/{phase}"] = seconds
         for layer, shares in enumerate(self.expert_load):
             for expert, share in enumerate(shares):
-                found[f"experts/layer_{layer:02}_expert_{expert:02}"] = share
+                scalars[f"experts/layer_{layer:02}_expert_{expert:02}"] = share
         for layer, entropy in enumerate(self.router_entropy):
-            found[f"router_entropy/layer_{layer:02}"] = entropy
-        return {name: value for name, value in found.items() if value is not None}
+            scalars[f"router_entropy/layer_{layer:02}"] = entropy
+        return {name: value for name, value in scalars.items() if value is not None}
 
 
 class Sink:
@@ -89,10 +90,10 @@ class Sink:
         """After each validation."""
 
     def event(self, iteration: int, kind: str, text: str) -> None:
-        """saved, skipped, rollback, error."""
+        """After something else happened. kind: saved, skipped, rollback or error."""
 
     def rollback(self, trainer: TrainerView, left: int) -> None:
-        """After step `left` was given up: what was written beyond trainer.iteration is void."""
+        """After step `left` was given up. What was written beyond trainer.iteration is void."""
 
     def close(self) -> None:
         """Flush what is open. Called once."""
@@ -109,12 +110,14 @@ class Reporter(Callback):
         self._active = False
         self._broken: list[Sink] = []
 
+    @override
     def on_train_start(self, trainer: TrainerView) -> None:
         """Open the sinks on rank 0."""
         self._active = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
         for sink in self._sinks if self._active else ():
             sink.start(trainer, self._warnings)
 
+    @override
     def on_step_end(self, trainer: TrainerView, metrics: StepMetrics) -> None:
         """Report at the end of an interval and after the run's last step."""
         if not self._active:
@@ -123,60 +126,69 @@ class Reporter(Callback):
         total = trainer.config.training.train_iters
         if metrics.iteration % self._log_interval == 0 or metrics.iteration == total:
             self._flush(total)
-        self._tell("step", metrics.iteration)
+        self._tell(lambda sink: sink.step(metrics.iteration))
 
+    @override
     def on_validation_end(self, trainer: TrainerView, losses: dict[str, float]) -> None:
         """Pass it on."""
-        self._tell("validation", trainer.iteration, losses)
+        self._tell(lambda sink: sink.validation(trainer.iteration, losses))
 
+    @override
     def on_event(self, trainer: TrainerView, iteration: int, kind: str, text: str) -> None:
         """Pass it on, after the steps before it."""
         if self._active:
             self._flush(trainer.config.training.train_iters)
-            self._tell("event", iteration, kind, text)
+            self._tell(lambda sink: sink.event(iteration, kind, text))
 
+    @override
     def on_rollback(self, trainer: TrainerView, left: int, state: RunState) -> None:
-        """Steps after the one that the run goes on from are void."""
+        """Drop the steps after the one that the run goes on from."""
         self._steps = []
-        self._tell("rollback", trainer, left)
+        self._tell(lambda sink: sink.rollback(trainer, left))
 
+    @override
     def on_save(self, trainer: TrainerView, path: Path) -> None:
-        """Note the checkpoint, which may be an earlier step's by now."""
-        self._tell("event", iteration_of(path) or trainer.iteration, "saved", str(path))
+        """Pass it on. A checkpoint written in the background may be of an earlier step."""
+        iteration = iteration_of(path) or trainer.iteration
+        self._tell(lambda sink: sink.event(iteration, "saved", str(path)))
 
+    @override
     def on_last_step(self, trainer: TrainerView) -> None:
         """Report what is left of an interval."""
         if self._active:
             self._flush(trainer.config.training.train_iters)
 
+    @override
     def on_train_end(self, trainer: TrainerView) -> None:
         """Report what is left of an interval, and close."""
         if self._active:
             self._flush(trainer.config.training.train_iters)
             self._close()
 
+    @override
     def on_error(self, trainer: TrainerView, error: BaseException) -> None:
         """Report what is left and the error's words, and close."""
         if self._active:
             self._flush(trainer.config.training.train_iters)
-            self._tell("event", trainer.iteration, "error", f"{type(error).__name__}: {error}")
+            text = f"{type(error).__name__}: {error}"
+            self._tell(lambda sink: sink.event(trainer.iteration, "error", text))
             self._close()
 
     def _flush(self, train_iters: int) -> None:
         if self._steps:
             report = summarize(self._steps, train_iters)
             self._steps = []
-            self._tell("report", report)
+            self._tell(lambda sink: sink.report(report))
 
     def _close(self) -> None:
-        self._tell("close")
+        self._tell(lambda sink: sink.close())
         self._active = False
 
-    def _tell(self, method: str, *arguments: Any) -> None:
+    def _tell(self, report_to: Callable[[Sink], None]) -> None:
         """Call every sink on rank 0. A disk that is full costs reports, not the run."""
         for sink in self._sinks if self._active else ():
             try:
-                getattr(sink, method)(*arguments)
+                report_to(sink)
             except OSError as error:
                 if sink not in self._broken:
                     self._broken.append(sink)
@@ -184,14 +196,15 @@ class Reporter(Callback):
 
 
 def summarize(steps: list[StepMetrics], train_iters: int) -> Report:
-    """One report of consecutive steps."""
+    """The report of consecutive steps."""
     last = steps[-1]
-    # A skipped step changed nothing; its loss, perhaps NaN, would hide those of the others.
+    # A skipped step changed nothing. Its loss, which may be NaN, would hide those of the others.
     made = [step for step in steps if not step.skipped] or steps
     seconds = sum(step.step_seconds for step in steps)
 
     def over_time(values: list[float]) -> float:
-        weighted = sum(v * s.step_seconds for v, s in zip(values, steps, strict=True))
+        # Tokens divided by seconds, as a value is tokens per second of its step.
+        weighted = sum(value * step.step_seconds for value, step in zip(values, steps, strict=True))
         return weighted / seconds if seconds else 0.0
 
     phases = {name for step in steps for name in step.phase_seconds}
@@ -204,9 +217,11 @@ def summarize(steps: list[StepMetrics], train_iters: int) -> Report:
         z_loss=_mean([step.z_loss for step in made]),
         learning_rate=last.learning_rate,
         grad_norm=_mean([step.grad_norm for step in made]),
-        tokens_per_second_per_device=over_time([s.tokens_per_second_per_device for s in steps]),
-        model_tflops_per_device=over_time([s.model_tflops_per_device for s in steps]),
-        mfu=None if last.mfu is None else over_time([s.mfu or 0.0 for s in steps]),
+        tokens_per_second_per_device=over_time(
+            [step.tokens_per_second_per_device for step in steps]
+        ),
+        model_tflops_per_device=over_time([step.model_tflops_per_device for step in steps]),
+        mfu=None if last.mfu is None else over_time([step.mfu or 0.0 for step in steps]),
         memory_bytes=max(step.memory_bytes for step in steps),
         step_seconds=seconds / len(steps),
         phase_seconds={
@@ -221,8 +236,8 @@ def summarize(steps: list[StepMetrics], train_iters: int) -> Report:
 
 
 def _mean(values: list[float | None]) -> float | None:
-    found = [value for value in values if value is not None]
-    return math.fsum(found) / len(found) if found else None
+    numbers = [value for value in values if value is not None]
+    return math.fsum(numbers) / len(numbers) if numbers else None
 
 
 def _mean_row(rows: list[list[float]]) -> list[float]:

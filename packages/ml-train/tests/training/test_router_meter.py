@@ -10,8 +10,8 @@ import torch
 from megatron.core import parallel_state
 from tiny_runs import MODEL, done, records, tokens, train
 
-from ml_train.training import metrics
-from ml_train.training.metrics import RouterMeter
+from ml_train.training import router_meter
+from ml_train.training.router_meter import RouterMeter
 
 FIGURES = ("loss", "aux_loss", "z_loss", "router_entropy", "expert_load")
 WORDS = ("--moe-aux-loss-coeff", "0.01", "--moe-z-loss-coeff", "0.001", "--exit-interval", "3")
@@ -88,7 +88,7 @@ def test_router_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(parallel_state, name, lambda: alone)
     values = torch.tensor([2.0, 4.0])
     tracker = {"load_balancing_loss": {"values": values, "reduce_group": alone}}
-    monkeypatch.setattr(metrics, "_tracker", lambda: tracker)
+    monkeypatch.setattr(router_meter, "_tracker", lambda: tracker)
     chunk = torch.nn.ModuleList([Router(1), Router(2)])
     meter = RouterMeter([chunk], num_layers=2, num_experts=4)
     chunk[0].token_counts = torch.tensor([6.0, 2.0, 0.0, 0.0])
