@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from ml_train.health.hangs.hang_report import RankState, compose
-from ml_train.health.hangs.stack import place_of, place_of_error
+from ml_train.health.hangs.stack import position_of, position_of_error
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def looked_at(function: Any) -> Any:
     thread = threading.Thread(target=function, daemon=True)
     thread.start()
     time.sleep(0.3)
-    first, second = place_of(thread.ident or 0), place_of(thread.ident or 0)
+    first, second = position_of(thread.ident or 0), position_of(thread.ident or 0)
     assert first == second
     return first
 
@@ -35,10 +35,11 @@ def test_a_collective_its_group_and_its_caller(alone: Any, monkeypatch: pytest.M
     work = type("Work", (), {"wait": functools.partial(time.sleep, 1.5)})
     group = dist.new_group([0], group_desc="MY_GROUP")
     monkeypatch.setattr(type(group), "allreduce", lambda *_: work())
-    place = looked_at(lambda: dist.all_reduce(torch.zeros(1), group=group))
-    assert place.waits and (place.group, place.ranks) == ("MY_GROUP", (0,))
-    assert place.text.startswith("all_reduce number ")
-    assert " of MY_GROUP (ranks 0), called at " in place.text and "test_stack.py:" in place.text
+    position = looked_at(lambda: dist.all_reduce(torch.zeros(1), group=group))
+    assert position.waits and (position.group, position.ranks) == ("MY_GROUP", (0,))
+    assert position.text.startswith("all_reduce number ")
+    assert " of MY_GROUP (ranks 0), called at " in position.text
+    assert "test_stack.py:" in position.text
 
 
 class Request:
@@ -52,21 +53,21 @@ def test_a_request_and_a_line_of_code() -> None:
     def stands() -> None:
         time.sleep(1.5)
 
-    place = looked_at(waits)
-    assert place.waits and place.text.endswith("in waits: Request.wait(1.5)")
-    place = looked_at(stands)
-    assert not place.waits and place.text.endswith("in stands: time.sleep(1.5)")
+    position = looked_at(waits)
+    assert position.waits and position.text.endswith("in waits: Request.wait(1.5)")
+    position = looked_at(stands)
+    assert not position.waits and position.text.endswith("in stands: time.sleep(1.5)")
 
 
 def test_an_error_of_a_collective_is_told_from_others(alone: Any) -> None:
     try:
         dist.all_reduce(torch.zeros(1), op="no such operation")  # type: ignore[arg-type]
     except Exception as error:  # noqa: BLE001 - whatever torch makes of it
-        assert place_of_error(error).waits
+        assert position_of_error(error).waits
     try:
         raise RuntimeError("shapes differ")
     except RuntimeError as error:
-        assert not place_of_error(error).waits
+        assert not position_of_error(error).waits
 
 
 def sign(step: int, **changes: Any) -> dict[str, Any]:

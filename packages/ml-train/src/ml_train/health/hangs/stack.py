@@ -29,7 +29,7 @@ _ROOTS = ("site-packages" + os.sep, os.sep + "src" + os.sep)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class Position:
     """Plain values, so that it can be sent to other ranks."""
 
     text: str
@@ -45,24 +45,24 @@ class Place:
     """Equal as long as the thread is in the same call. Means nothing to another process."""
 
 
-def place_of(thread: int) -> Place:
+def position_of(thread: int) -> Position:
     """Of the thread with this identifier."""
     frame = sys._current_frames().get(thread)
     if frame is None:
-        return Place(text="ended", waits=False)
+        return Position(text="ended", waits=False)
     frames = []
     while frame is not None:
         frames.append(frame)
         frame = frame.f_back
-    return place_of_frames(frames)
+    return position_of_frames(frames)
 
 
-def place_of_error(error: BaseException) -> Place:
+def position_of_error(error: BaseException) -> Position:
     """Where an error was raised."""
-    return place_of_frames([frame for frame, _ in traceback.walk_tb(error.__traceback__)][::-1])
+    return position_of_frames([frame for frame, _ in traceback.walk_tb(error.__traceback__)][::-1])
 
 
-def place_of_frames(frames: Sequence[FrameType]) -> Place:
+def position_of_frames(frames: Sequence[FrameType]) -> Position:
     """Of a stack, its innermost frame first."""
     call, caller = _collective(frames)
     frame = frames[0]
@@ -72,7 +72,7 @@ def place_of_frames(frames: Sequence[FrameType]) -> Place:
         members = f" (ranks {', '.join(map(str, ranks))})" if ranks else ""
         count = "" if number is None else f" number {number}"
         what = _READABLE_NAMES.get(call.f_code.co_name, call.f_code.co_name)
-        return Place(
+        return Position(
             text=f"{what}{count} of {name}{members}{at}",
             waits=True,
             group=name,
@@ -86,7 +86,7 @@ def place_of_frames(frames: Sequence[FrameType]) -> Place:
     groups = filter(_is_group, frame.f_locals.values()) if waits else iter(())
     group = next(groups, None)
     facts = None if group is None else _facts(group)
-    return Place(
+    return Position(
         text=f"{_where(frame)}: {line}" if line else _where(frame),
         waits=waits,
         group=facts[0] if facts else None,

@@ -27,7 +27,7 @@ import torch
 from ml_train import terminal
 from ml_train.errors import MlTrainError
 from ml_train.health.hangs.hang_report import RankState, SignOfLife, compose
-from ml_train.health.hangs.stack import Place, place_of, place_of_error
+from ml_train.health.hangs.stack import Position, position_of, position_of_error
 from ml_train.parallel.layout import World
 
 ANSWER_SECONDS = 3.0
@@ -87,7 +87,7 @@ class Watch:
         self._interval = min(5.0, max(0.2, timeout / 20))
         self._prefix = f"ml_train/watch/{start}"
         self._main = threading.main_thread().ident or 0
-        self._place = place_of(self._main)
+        self._position = position_of(self._main)
         self._since = time.monotonic()
         self._beats = 0
         self._failed = False
@@ -115,40 +115,40 @@ class Watch:
         """
         if not isinstance(error, RuntimeError) or error.__traceback__ is None:
             return None
-        place = place_of_error(error)
-        if not place.waits:
+        position = position_of_error(error)
+        if not position.waits:
             return None
         first = _short(error)
-        reason = f"rank {self._world.rank} failed in {place.text}: {first}"
+        reason = f"rank {self._world.rank} failed in {position.text}: {first}"
         with self._lock:
-            self._place, self._failed = place, True
+            self._position, self._failed = position, True
         self._report(reason)
         return f"Step {self.step}: {reason}"
 
     def _guard(self) -> None:
         while not self._stop.wait(self._interval):
-            place = place_of(self._main)
+            position = position_of(self._main)
             now = time.monotonic()
             with self._lock:
                 if self._failed:
                     return
-                if place.identity != self._place.identity:
+                if position.identity != self._position.identity:
                     self._since = now
                     self._reported.clear()
-                self._place = place
+                self._position = position
             waited = now - self._since
-            if not place.waits:
+            if not position.waits:
                 continue
             if waited > self._timeout / 2 and not self._reported.is_set():
                 reason = (
-                    f"rank {self._world.rank} has waited for {waited:.1f} s in {place.text}; after "
-                    f"{self._timeout:g} s (--distributed-timeout-minutes) it fails"
+                    f"rank {self._world.rank} has waited for {waited:.1f} s in {position.text}; "
+                    f"after {self._timeout:g} s (--distributed-timeout-minutes) it fails"
                 )
                 # In a thread of its own: the store may hang as well, and the bound must hold.
                 threading.Thread(target=self._report, args=(reason,), daemon=True).start()
             # Only where the backend numbers the collective does the timeout apply to it.
-            if place.number is not None and waited > 1.1 * self._timeout + LEAVE_SECONDS:
-                self._end(f"it still waits after {waited:.0f} s in {place.text}")
+            if position.number is not None and waited > 1.1 * self._timeout + LEAVE_SECONDS:
+                self._end(f"it still waits after {waited:.0f} s in {position.text}")
 
     def _leave(self) -> None:
         time.sleep(LEAVE_SECONDS)
@@ -171,17 +171,17 @@ class Watch:
 
     def _sign_of_life(self) -> SignOfLife:
         with self._lock:
-            place: Place = self._place
+            position: Position = self._position
             seconds = time.monotonic() - self._since
         return {
             "beat": self._beats,
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "step": self.step,
-            "text": place.text,
-            "waits": place.waits,
-            "group": place.group,
-            "ranks": list(place.ranks),
+            "text": position.text,
+            "waits": position.waits,
+            "group": position.group,
+            "ranks": list(position.ranks),
             "seconds": seconds,
         }
 
