@@ -67,8 +67,7 @@ def run(loaded: LoadedConfig, layout: Layout, world: World, platform: "Platform"
             platform=platform,
             timers=timers,
             callbacks=_callbacks(loaded, watch, checkpoints, state),
-            iteration=state.iteration if state else 0,
-            consumed_samples=state.consumed_samples if state else 0,
+            state=state,
         )
         trainer.fit()
     return trainer

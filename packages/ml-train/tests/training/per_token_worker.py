@@ -60,7 +60,7 @@ def modules(config: RunConfig, model: Any, layout: Any, platform: Any) -> dict[s
     from ml_train.training.build import model_chunks, transformer_config
     from ml_train.training.optimizer import make_optimizer
     from ml_train.training.schedule import make_schedule
-    from ml_train.training.train_module import TrainModule
+    from ml_train.training.train_module import Parts, TrainModule
 
     class CoreModule(TrainModule):
         def _forward_step(self, batches: Any, chunk: Any) -> tuple[Any, Any]:
@@ -81,12 +81,15 @@ def modules(config: RunConfig, model: Any, layout: Any, platform: Any) -> dict[s
         chunks = model_chunks(config, model, layout, transformer, platform.device)
         optimizer = make_optimizer(config, chunks, platform)
         schedule = make_schedule(optimizer, config.optimizer, config.training.train_iters)
-        made[name] = kind(
-            model_config=model,
+        parts = Parts(
             transformer_config=transformer,
             model_chunks=chunks,
             optimizer=optimizer,
             opt_param_scheduler=schedule,
+        )
+        made[name] = kind(
+            model_config=model,
+            parts=parts,
             layout=layout,
             micro_batch_size=config.training.micro_batch_size,
             device=platform.device,

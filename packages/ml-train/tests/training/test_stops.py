@@ -53,7 +53,7 @@ class Module:
 
     def train_step(self, batches: Any, *, before_update: Any) -> StepResult:
         self._note("step")
-        return StepResult(loss=1.0, grad_norm=1.0, learning_rate=0.1, finite=True, skipped=False)
+        return StepResult(loss=1.0, grad_norm=1.0, learning_rate=0.1, skipped=False)
 
     def eval_step(self, batches: Any) -> LossSum:
         self._note("eval")

@@ -60,7 +60,7 @@ class ValidationRecord(TypedDict):
 
 
 class EventRecord(TypedDict, total=False):
-    """A skipped update, a rollback, a save or an error."""
+    """A skipped update, a rollback or an error."""
 
     kind: str
     iteration: int
@@ -76,7 +76,6 @@ class RunRecords:
     """All starts, void ones included: they tell how often and where the run was resumed."""
     reports: list[StepsRecord] = field(default_factory=list)
     validations: list[ValidationRecord] = field(default_factory=list)
-    saves: list[EventRecord] = field(default_factory=list)
     errors: list[EventRecord] = field(default_factory=list)
     """All errors, of replaced steps as well."""
     events: list[EventRecord] = field(default_factory=list)
@@ -123,7 +122,6 @@ def read_run(run: Path) -> RunRecords:
         starts=cast("list[StartRecord]", kept["start"]),
         reports=cast("list[StepsRecord]", kept["report"]),
         validations=cast("list[ValidationRecord]", kept["validation"]),
-        saves=cast("list[EventRecord]", kept["saved"]),
         errors=cast("list[EventRecord]", kept["error"]),
         events=sorted(events, key=lambda event: event["iteration"]),
         broken_lines=broken,
@@ -132,7 +130,7 @@ def read_run(run: Path) -> RunRecords:
 
 def _merge(lines: list[str]) -> tuple[dict[str, list[dict[str, object]]], int]:
     """(records by kind without those that a later start makes void, number of broken lines)."""
-    kinds = ("start", "report", "validation", "saved", "error", "skipped", "rollback")
+    kinds = ("start", "report", "validation", "error", "skipped", "rollback")
     kept: dict[str, list[dict[str, object]]] = {kind: [] for kind in kinds}
     broken = 0
     for line in filter(str.strip, lines):
@@ -142,7 +140,7 @@ def _merge(lines: list[str]) -> tuple[dict[str, list[dict[str, object]]], int]:
             continue
         kind, step = str(record["kind"]), _step(record)
         if kind in ("start", "resumed"):
-            for void in ("report", "validation", "saved"):
+            for void in ("report", "validation"):
                 kept[void] = [earlier for earlier in kept[void] if _step(earlier) <= step]
         kept.setdefault(kind, []).append(record)
     return kept, broken

@@ -50,9 +50,8 @@ class StepResult:
     grad_norm: float | None
     learning_rate: float
     """Of this step's update."""
-    finite: bool
-    """Loss and gradients were finite; where not, nothing was updated."""
     skipped: bool
+    """No update was made: by the verdict, or as the loss or a gradient is not finite."""
     verdict: Verdict = ACCEPTED
 
 
@@ -94,6 +93,17 @@ class _Targets:
     """Turns the sum of a micro batch's losses into what the schedule is given."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What ml_train.training.build makes on this rank."""
+
+    transformer_config: TransformerConfig
+    model_chunks: list[DistributedDataParallel]
+    """The rank's virtual stages, first to last."""
+    optimizer: MegatronOptimizer
+    opt_param_scheduler: OptimizerParamScheduler
+
+
 Timers = Callable[..., object]
 """megatron-core calls timers(name, log_level=...): ml_train.training.timing."""
 
@@ -105,20 +115,17 @@ class TrainModule:
         self,
         *,
         model_config: "ModelConfig",
-        transformer_config: TransformerConfig,
-        model_chunks: list[DistributedDataParallel],
-        optimizer: MegatronOptimizer,
-        opt_param_scheduler: OptimizerParamScheduler,
+        parts: Parts,
         layout: Layout,
         micro_batch_size: int,
         device: torch.device,
         timers: Timers | None = None,
     ):
         self.model_config = model_config
-        self.transformer_config = transformer_config
-        self.model_chunks = model_chunks
-        self.optimizer = optimizer
-        self.opt_param_scheduler = opt_param_scheduler
+        self.transformer_config = parts.transformer_config
+        self.model_chunks = parts.model_chunks
+        self.optimizer = parts.optimizer
+        self.opt_param_scheduler = parts.opt_param_scheduler
         self.layout = layout
         self.micro_batch_size = micro_batch_size
         self.device = device
@@ -138,12 +145,15 @@ class TrainModule:
         chunks = model_chunks(config, model, layout, transformer, platform.device)
         optimizer = make_optimizer(config, chunks, platform)
         schedule = make_schedule(optimizer, config.optimizer, config.training.train_iters)
-        return TrainModule(
-            model_config=model,
+        parts = Parts(
             transformer_config=transformer,
             model_chunks=chunks,
             optimizer=optimizer,
             opt_param_scheduler=schedule,
+        )
+        return TrainModule(
+            model_config=model,
+            parts=parts,
             layout=layout,
             micro_batch_size=config.training.micro_batch_size,
             device=platform.device,
@@ -187,13 +197,12 @@ class TrainModule:
             ],
         )
         verdict = ACCEPTED if before_update is None else before_update(gradients)
-        finite = gradients_finite and math.isfinite(loss)
-        if verdict.action is not Action.ACCEPT or not finite:
+        is_finite = gradients_finite and math.isfinite(loss)
+        if verdict.action is not Action.ACCEPT or not is_finite:
             return StepResult(
                 loss=loss,
                 grad_norm=None,
                 learning_rate=learning_rate,
-                finite=finite,
                 skipped=True,
                 verdict=verdict,
             )
@@ -203,7 +212,6 @@ class TrainModule:
             loss=loss,
             grad_norm=None if grad_norm is None else float(grad_norm),
             learning_rate=learning_rate,
-            finite=True,
             skipped=not updated,
         )
 

@@ -37,14 +37,14 @@ class Trainer:
         platform: "Platform",
         timers: StepTimers,
         callbacks: Sequence[Callback] = (),
-        iteration: int = 0,
-        consumed_samples: int = 0,
+        state: RunState | None = None,
     ):
+        """state: of the checkpoint that the run goes on from; None for a fresh start."""
         self.config = config
         self.train_module = train_module
         self.callbacks = list(callbacks)
-        self.iteration = iteration
-        self.consumed_samples = consumed_samples
+        self.iteration = state.iteration if state else 0
+        self.consumed_samples = state.consumed_samples if state else 0
         self.stop_reason: str | None = None
         self.stop_signal: int | None = None
         """The signal that ended the run, set by SignalCallback; the same on every rank."""
