@@ -1,4 +1,4 @@
-"""Start a script on several processes, and want it to end well."""
+"""Processes that tests start: a script on several ranks, and a command that refuses its flags."""
 
 import os
 import subprocess
@@ -19,3 +19,18 @@ def run_job(script: Path, *arguments: object, processes: int, timeout: int) -> N
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def refused_before_torch(*arguments: str) -> str:
+    """What ml-train pretrain says of arguments that it refuses as bad usage, without torch."""
+    code = (
+        "import sys\n"
+        "from ml_train.cli import main\n"
+        "code = main(['pretrain', *sys.argv[1:]])\n"
+        "print(code, 'torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.strip() == "2 False", done.stdout + done.stderr
+    return done.stderr

@@ -47,8 +47,8 @@ def test_a_pair_without_a_manifest_is_told(
     data = DataSection(data_path=(prefix,))
     with terminal.speaking():
         check_manifests(data, ExpectedTokens())
-    said = f"{prefix} has no manifest: tokenizer and checksums are not checked\n"
-    assert capsys.readouterr().err == said
+    warning = f"{prefix} has no manifest: tokenizer and checksums are not checked\n"
+    assert capsys.readouterr().err == warning
 
 
 def test_the_level_is_a_flag_of_every_command() -> None:

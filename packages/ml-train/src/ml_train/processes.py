@@ -1,4 +1,4 @@
-"""A process that can be recognised later: a number alone may be another process's by then."""
+"""A process that can be recognised later, when its number may belong to another process."""
 
 import os
 import socket
@@ -11,7 +11,8 @@ import psutil
 
 _BOOT, _NAMESPACE = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
 _CLOCK_SECONDS = 2.0
-"""psutil derives the time of creation from the clock, which may be set meanwhile."""
+"""How far two times of creation of a process may differ: psutil derives them from the clock, which
+may be set in between."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,11 +24,11 @@ class ProcessMark:
     created: float
     """Seconds since 1970."""
     machine: str
-    """Boot and process namespace: process numbers mean something within these alone."""
+    """Boot and process namespace: a process number is unique within these alone."""
 
     @staticmethod
     def of(pid: int) -> "ProcessMark":
-        """Raises psutil.NoSuchProcess."""
+        """The mark of a process that runs. Raises psutil.NoSuchProcess."""
         created = psutil.Process(pid).create_time()
         return ProcessMark(
             host=socket.gethostname(), pid=pid, created=created, machine=this_machine()
@@ -35,8 +36,10 @@ class ProcessMark:
 
     @staticmethod
     def read(values: Mapping[str, Any]) -> "ProcessMark":
-        """From the JSON object that dataclasses.asdict gave. Raises KeyError, TypeError, ValueError
-        for anything else."""
+        """From the JSON object that dataclasses.asdict gave.
+
+        Raises KeyError, TypeError and ValueError for anything else.
+        """
         return ProcessMark(
             host=str(values["host"]),
             pid=int(values["pid"]),
@@ -45,7 +48,7 @@ class ProcessMark:
         )
 
     def runs(self) -> bool | None:
-        """Whether it runs; None where that cannot be seen from here. A zombie does not run."""
+        """Whether the process runs; None on another machine. A zombie does not run."""
         if self.machine != this_machine():
             return None
         try:
@@ -57,7 +60,7 @@ class ProcessMark:
 
 
 def this_machine() -> str:
-    """A name for the set of processes that this one can see."""
+    """A name for the set of processes that this process can see."""
     try:
         return f"{_BOOT.read_text(encoding='ascii').strip()} {os.readlink(_NAMESPACE)}"
     except OSError:

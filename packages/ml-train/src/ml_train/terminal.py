@@ -1,7 +1,7 @@
 """What ml-train tells its user. No other module of the package writes to a terminal.
 
-Of the processes of a run, rank 0 shows notices and details; every rank shows its warnings, with its
-number. Levels and streams are as in ml_models.terminal.
+Of the processes of a run, rank 0 alone shows notices and details. Every rank shows its warnings,
+with its number. Levels and streams are as in ml_models.terminal.
 """
 
 import os

@@ -176,7 +176,8 @@ class SmallRun:
         # A draw on every rank: a random state that is not restored shows in the next digest.
         torch.rand(1)
         total = torch.tensor(
-            [sum(float(each["loss"]) for each in results) if results else 0.0], dtype=torch.float64
+            [sum(float(shard["loss"]) for shard in results) if results else 0.0],
+            dtype=torch.float64,
         )
         dist.all_reduce(total)
         model_ranks = parallel_state.get_tensor_model_parallel_world_size()

@@ -18,10 +18,10 @@ REFERENCES = Path(__file__).parents[3] / "ml-models/tests/data/grok1"
 def test_the_first_loss_equals_the_references(name: str, form: str, tmp_path: Path) -> None:
     converted = tmp_path / "converted"
     source = REFERENCES / name
-    more = ["--input", str(source), "--variant", "hpcai"]
+    further = ["--input", str(source), "--variant", "hpcai"]
     if form == "xai":
-        more = ["--input", str(source / "ckpt-0"), "--config", str(source / "xai_config.json")]
-    words = ["convert", "--from", form, "--to", "megatron", "--output", str(converted), *more]
+        further = ["--input", str(source / "ckpt-0"), "--config", str(source / "xai_config.json")]
+    words = ["convert", "--from", form, "--to", "megatron", "--output", str(converted), *further]
     assert models_cli.main([*words, "--dtype", "fp32"]) == 0
     reference = load_file(REFERENCES / name / "reference.safetensors")
     length = reference["input_ids"].shape[1] - 1
@@ -32,8 +32,8 @@ def test_the_first_loss_equals_the_references(name: str, form: str, tmp_path: Pa
         # A run per sequence: packed, the second one would begin with the last token of the first.
         run = tmp_path / f"run{number}"
         prefix = write_ids(tmp_path / f"tokens{number}", ids.tolist())
-        said = done(train(run, prefix, *flags, "--split", "1,0,0", model=(), steps=()))
-        assert "optimizer, schedule and step count start anew" in said
+        output = done(train(run, prefix, *flags, "--split", "1,0,0", model=(), steps=()))
+        assert "optimizer, schedule and step count start anew" in output
         (report,) = records(run, "report")
         assert report["iteration"] == 1
         losses.append(report["loss"])

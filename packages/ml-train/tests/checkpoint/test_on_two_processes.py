@@ -70,8 +70,8 @@ def test_in_background(results: Any) -> None:
 
 def test_full_disk(results: Any) -> None:
     for rank in results("full_disk"):
-        one, two = "iter_0000001", "iter_0000003"
-        assert rank["names"] == [[one, POINTER], [one, POINTER], [one, two, POINTER]]
+        step_1, step_3 = "iter_0000001", "iter_0000003"
+        assert rank["names"] == [[step_1, POINTER], [step_1, POINTER], [step_1, step_3, POINTER]]
         assert rank["errors"][0] is None and rank["errors"][2] is None
         assert "rank 1" in rank["errors"][1] and "No space left" in rank["errors"][1]
         assert any("step 2 is NOT saved" in text for text in rank["said"])

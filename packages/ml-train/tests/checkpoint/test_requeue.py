@@ -46,15 +46,15 @@ def test_a_branch_goes_on_with_its_own_checkpoints(tmp_path: Path) -> None:
     keep = ("--save-interval", "2", "--keep-last", "1", "--keep-every", "2")
     done(train(save, prefix, *keep, "--exit-interval", "6"))
     branch = (*keep, "--load", str(save / "iter_0000002"), "--weight-decay", "0.2")
-    said = done(train(save, prefix, *branch, "--exit-interval", "4"))
-    assert "branches off there" in said and "resuming from" in said
+    log = done(train(save, prefix, *branch, "--exit-interval", "4"))
+    assert "branches off there" in log and "resuming from" in log
     # The same command, then --load SAVE: both go on after the branch's own step 4.
     done(train(save, prefix, *branch, "--exit-interval", "5"))
     done(train(save, prefix, *keep, "--load", str(save), "--weight-decay", "0.2"))
     assert trained(save) == [1, 2, 3, 4, 5, 6, 3, 4, 5, 6, 7, 8]
-    left = names(save)
-    assert [n for n in left if ".run-" not in n][-1] == "iter_0000008"
-    aside = [n.partition(".run-")[0] for n in left if ".run-" in n]
+    remaining = names(save)
+    assert [n for n in remaining if ".run-" not in n][-1] == "iter_0000008"
+    aside = [n.partition(".run-")[0] for n in remaining if ".run-" in n]
     assert aside == ["iter_0000004", "iter_0000006"], "the first run's checkpoints are kept"
     assert (save / "latest_checkpointed_iteration.txt").read_text() == "8\n"
 
@@ -70,16 +70,16 @@ def test_weights_then_the_same_command_again(tmp_path: Path) -> None:
     ):
         save = tmp_path / f"run{number}"
         words = (*begin, "--save-interval", "2", "--keep-last", "1")
-        said = done(train(save, prefix, *words, "--exit-interval", "5"))
-        assert "optimizer, schedule and step count start anew" in said
-        said = done(train(save, prefix, *words))
-        assert "after step 5" in said and trained(save) == list(range(1, 9))
+        log = done(train(save, prefix, *words, "--exit-interval", "5"))
+        assert "optimizer, schedule and step count start anew" in log
+        log = done(train(save, prefix, *words))
+        assert "after step 5" in log and trained(save) == list(range(1, 9))
         assert names(save) == ["iter_0000008"]
-        said = done(train(save, prefix, *words))
-        assert "finished: nothing is left to train" in said and trained(save)[-1] == 8
+        log = done(train(save, prefix, *words))
+        assert "finished: nothing is left to train" in log and trained(save)[-1] == 8
     # Both have begun with the same weights and gone on with their own optimizer.
     first, second = (tmp_path / f"run{n}" / "iter_0000008" for n in (0, 1))
-    assert [each.key for each in compare(first, second) if not each.equal] == []
+    assert [record.key for record in compare(first, second) if not record.equal] == []
 
 
 def test_another_run_in_a_used_save_is_refused_before_anything_is_written(tmp_path: Path) -> None:
@@ -123,18 +123,18 @@ def test_a_run_without_optimizer_state_counts_on(tmp_path: Path) -> None:
     done(train(save, prefix, *words))
     refused = train(save, prefix, *words)
     assert refused.code == 1 and "add --no-load-optim" in refused.said
-    said = done(train(save, prefix, *words, "--no-load-optim", "--no-load-rng"))
-    assert "Adam starts anew" in said and trained(save) == [1, 2, 3, 4, 5, 6]
+    log = done(train(save, prefix, *words, "--no-load-optim", "--no-load-rng"))
+    assert "Adam starts anew" in log and trained(save) == [1, 2, 3, 4, 5, 6]
 
 
 def test_without_save_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    prefix, here = tokens(tmp_path), tmp_path / "here"
-    here.mkdir()
+    prefix, current = tokens(tmp_path), tmp_path / "here"
+    current.mkdir()
     words = [*MODEL, "--data-path", prefix, "--split", "1,0,0", "--train-iters", "3"]
     words += ["--global-batch-size", str(BATCH), "--save-interval", "2"]
     ended = subprocess.run(
         [sys.executable, "-m", "ml_train.cli", "pretrain", *words],
-        cwd=here,
+        cwd=current,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -142,7 +142,7 @@ def test_without_save_nothing_is_written(tmp_path: Path, monkeypatch: pytest.Mon
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
-    assert "step 3/3" in ended.stdout and list(here.iterdir()) == []
+    assert "step 3/3" in ended.stdout and list(current.iterdir()) == []
 
 
 def start(save: Path, prefix: str, *words: str) -> subprocess.Popen[str]:
@@ -174,11 +174,11 @@ def test_two_jobs_and_ctrl_c(tmp_path: Path) -> None:
         assert second.code == 1 and "in use by another job" in second.said
         assert f"pid {first.pid}" in second.said and "since 20" in second.said
         first.send_signal(signal.SIGINT)
-        said, _ = first.communicate(timeout=60)
-        assert first.returncode == 130, said
-        told = said[said.rindex("stopped after step") :]
+        log, _ = first.communicate(timeout=60)
+        assert first.returncode == 130, log
+        told = log[log.rindex("stopped after step") :]
         assert "Ctrl-C received; saved to" in told and "the same command goes on" in told
-        assert "Traceback" not in said and said.count("saved to") == 2
+        assert "Traceback" not in log and log.count("saved to") == 2
         assert not (save / lock.NAME).exists()
     finally:
         first.kill()

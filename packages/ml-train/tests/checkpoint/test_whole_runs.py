@@ -31,24 +31,24 @@ def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
 
 def test_a_disk_that_fills_up_costs_saves_and_not_the_run(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 3) as disk:
-        place = disk / "run"
+        save = disk / "run"
         # Reports go to the same full disk; the index cache does not.
-        place.mkdir()
+        save.mkdir()
         free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
         ballast = disk / "ballast"
         ballast.write_bytes(bytes(free - 900_000))
-        run = train(place, tokens(tmp_path), "--save-interval", "2", "--no-async-save")
-        said = run.said
-        saved = [path.name for path in sorted(place.glob("iter_*"))]
-        assert saved == ["iter_0000002"], (saved, said)
-        assert "step 4 is NOT saved (rank 0: [Errno 28] No space left on device" in said
-        assert "step 6 is NOT saved" in said and "step 8/8  loss" in said
+        run = train(save, tokens(tmp_path), "--save-interval", "2", "--no-async-save")
+        output = run.said
+        saved = [path.name for path in sorted(save.glob("iter_*"))]
+        assert saved == ["iter_0000002"], (saved, output)
+        assert "step 4 is NOT saved (rank 0: [Errno 28] No space left on device" in output
+        assert "step 6 is NOT saved" in output and "step 8/8  loss" in output
         assert run.code == 1
         assert "The run ended after step 8 and its last state could not be saved" in run.said
         # With room again, the same command resumes from the whole one.
         ballast.unlink()
-        said = done(train(place, tokens(tmp_path), "--load", str(place), "--keep-last", "1"))
-        assert "resuming from" in said and "after step 2" in said
+        output = done(train(save, tokens(tmp_path), "--load", str(save), "--keep-last", "1"))
+        assert "resuming from" in output and "after step 2" in output
 
 
 def test_virtual_stages_resume_to_the_bit(tmp_path: Path) -> None:
@@ -62,14 +62,14 @@ def test_virtual_stages_resume_to_the_bit(tmp_path: Path) -> None:
     done(train(again, prefix, *layout, *load, processes=2, model=model))
     compared = list(compare(whole / "iter_0000004", again / "iter_0000004"))
     assert len(compared) > 80
-    assert [each.key for each in compared if not each.equal] == []
+    assert [comparison.key for comparison in compared if not comparison.equal] == []
     layout_of = json.loads((whole / "iter_0000004/run_state.json").read_text())["layout"]
     assert layout_of["vp"] == 2
-    one = tmp_path / "one"
-    alone = train(one, prefix, *load, model=model)
+    single = tmp_path / "one"
+    alone = train(single, prefix, *load, model=model)
     if CORE_LINE == "0.12":
         assert "optimizer state is loaded only in the layout that saved it" in alone.said
         return
     done(alone)
-    ours, theirs = ([e["loss"] for e in records(f, "report")] for f in (one, whole))
-    assert ours == pytest.approx(theirs[2:], rel=1e-5)
+    losses, expected = ([e["loss"] for e in records(f, "report")] for f in (single, whole))
+    assert losses == pytest.approx(expected[2:], rel=1e-5)

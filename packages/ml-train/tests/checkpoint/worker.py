@@ -3,6 +3,8 @@
 Each scenario leaves FOLDER/SCENARIO.json with what the tests look at.
 """
 
+# ruff: noqa: E402 (megatron-core is imported once it can be)
+
 import json
 import os
 import signal
@@ -15,13 +17,15 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-import ml_models.grok1.spec
-import ml_models.layers.model  # noqa: F401
-from ml_models.platforms import get_platform
+from ml_models.platforms import get_platform, make_core_importable
 
 sys.path.insert(0, str(Path(__file__).parent))
+make_core_importable()
+
 from small_run import SmallRun
 
+import ml_models.grok1.spec
+import ml_models.layers.model  # noqa: F401
 from ml_models.files import durable
 from ml_train.checkpoint import compare
 from ml_train.checkpoint.manager import CheckpointManager
@@ -85,9 +89,9 @@ def reshard(bench: Bench, before: dict[str, Any], after: dict[str, Any]) -> dict
     resumed = bench.train(again, bench.manager(), start=SAVED, save_at=())
     names = [f"iter_{SAVED:07d}", f"again/iter_{SAVED:07d}"]
     differing = [
-        each.key
-        for each in compare.compare(*(bench.folder / name for name in names))
-        if not each.equal
+        comparison.key
+        for comparison in compare.compare(*(bench.folder / name for name in names))
+        if not comparison.equal
     ]
     return {"losses": losses[SAVED:], "resumed": resumed, "differing": differing}
 
@@ -97,11 +101,14 @@ def in_background(bench: Bench) -> dict[str, Any]:
     digests = []
     for number, save_at in enumerate(((), (1, 2, 3), (1, 2, 3))):
         run = SmallRun(ep=2)
-        place = Bench(bench.folder / str(number))
-        place.train(run, place.manager(async_save=number == 2), start=0, save_at=save_at)
+        inner = Bench(bench.folder / str(number))
+        inner.train(run, inner.manager(async_save=number == 2), start=0, save_at=save_at)
         digests.append(run.digest())
     folders = [bench.folder / str(number) / "iter_0000003" for number in (1, 2)]
-    return {"digests": digests, "equal": all(each.equal for each in compare.compare(*folders))}
+    return {
+        "digests": digests,
+        "equal": all(comparison.equal for comparison in compare.compare(*folders)),
+    }
 
 
 def full_disk(bench: Bench) -> dict[str, Any]:
@@ -177,18 +184,18 @@ def refusals(bench: Bench) -> dict[str, Any]:
     attempt("nothing there", run, load=str(bench.folder / "absent"))
     attempt("first start", run, load=str(bench.folder / "new"), save=str(bench.folder / "new"))
     attempt("one of them", run, load=str(bench.folder / "iter_0000001"))
-    place = Bench(bench.folder / "small")
-    place.manager(no_save_optim=True).save(run, {"iteration": 2}, in_background=False)
-    attempt("no optimizer", run, load=str(place.folder))
-    attempt("model alone", run, load=str(place.folder), no_load_optim=True, no_load_rng=True)
+    inner = Bench(bench.folder / "small")
+    inner.manager(no_save_optim=True).save(run, {"iteration": 2}, in_background=False)
+    attempt("no optimizer", run, load=str(inner.folder))
+    attempt("model alone", run, load=str(inner.folder), no_load_optim=True, no_load_rng=True)
     if dist.get_rank() == 0:
         with (bench.folder / "iter_0000002" / "__1_0.distcp").open("r+b") as stream:
             stream.seek(1000)
             stream.write(b"x")
     dist.barrier()
-    said = len(bench.said)
+    told_before = len(bench.said)
     attempt("damaged", run)
-    texts["passed over"] = " ".join(bench.said[said:])
+    texts["passed over"] = " ".join(bench.said[told_before:])
     attempt("damaged by name", run, load=str(bench.folder / "iter_0000002"))
     if dist.get_rank() == 0:
         (bench.folder / "iter_0000001" / "COMPLETE").unlink()

@@ -48,12 +48,12 @@ class Case:
 
 def legal_cases() -> list[Case]:
     """All rows on at most MOST_PROCESSES."""
-    found = []
+    cases = []
     for values in itertools.product(*FACTORS.values()):
         case = _case(dict(zip(FACTORS, values, strict=True)))
         if case is not None:
-            found.append(case)
-    return found
+            cases.append(case)
+    return cases
 
 
 def _case(row: dict[str, object]) -> Case | None:

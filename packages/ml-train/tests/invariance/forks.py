@@ -92,9 +92,9 @@ def run(words: list[str], ranks: int, log: str) -> int:
             code = code or os.waitstatus_to_exitcode(status)
         elif code or time.monotonic() > deadline:
             code = code or 124
-            for each in children:
+            for child in children:
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(each, signal.SIGKILL)
+                    os.kill(child, signal.SIGKILL)
             time.sleep(0.05)
         else:
             time.sleep(0.02)

@@ -62,9 +62,9 @@ class Runs:
             config = config_of(family)
             names = [] if layout == "one process" else [layout]
             plans, _ = layouts.plan(config, config.model.resolve(), names, skip_illegal=False)
-            place = self.folder / family
-            place.mkdir(exist_ok=True)
-            verify_layouts.run_plan(plans[-1], place, self._forks.start)
+            work = self.folder / family
+            work.mkdir(exist_ok=True)
+            verify_layouts.run_plan(plans[-1], work, self._forks.start)
             self._plans[family, layout] = plans[-1]
         return self._plans[family, layout]
 
@@ -96,7 +96,7 @@ def test_a_layout_gives_the_numbers_of_one_process(case: Case, runs: Runs) -> No
     ("case", "words"),
     [
         pytest.param(row, words, id=f"{row.id}+{words}", marks=marked(twin in SHORT_TWINS))
-        for twin in [*TWINS, *(each for each in SHORT_TWINS if each not in TWINS)]
+        for twin in [*TWINS, *(parameter for parameter in SHORT_TWINS if parameter not in TWINS)]
         for row, words in [twin]
     ],
 )

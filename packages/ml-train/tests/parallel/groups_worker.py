@@ -1,5 +1,7 @@
 """torchrun groups_worker.py OUT: every process group of a run, and its timeout in seconds."""
 
+# ruff: noqa: E402 (megatron-core is imported once it can be)
+
 import json
 import os
 import sys
@@ -10,6 +12,10 @@ import torch
 import torch.distributed as dist
 
 from ml_models import registry
+from ml_models.platforms import make_core_importable
+
+make_core_importable()
+
 from ml_train.bring_up import start_platform
 from ml_train.checkpoint.manager import CheckpointManager
 from ml_train.config.sections.checkpoint import CheckpointSection
@@ -39,16 +45,16 @@ def main() -> None:
         CheckpointManager(CheckpointSection(), timeout=parallel.timeout)
         signals = SignalCallback(limit_seconds=60, timeout=parallel.timeout)
         signals.on_train_start(None)  # type: ignore[arg-type]
-        found: dict[str, Any] = {}
+        timeouts: dict[str, Any] = {}
         for group, (backend, _) in dist.distributed_c10d._world.pg_map.items():
             options = group._get_backend(torch.device("cpu")).options
             name = f"{group.group_name} {group.group_desc} {backend}"
-            found[name] = options._timeout.total_seconds()
+            timeouts[name] = options._timeout.total_seconds()
         signals.on_train_end(None)  # type: ignore[arg-type]
         everywhere: list[Any] = [None] * world.size
-        dist.all_gather_object(everywhere, found)
+        dist.all_gather_object(everywhere, timeouts)
         if world.rank == 0:
-            merged = {name: value for each in everywhere for name, value in each.items()}
+            merged = {name: value for part in everywhere for name, value in part.items()}
             Path(sys.argv[1]).write_text(json.dumps(merged), encoding="utf-8")
 
 

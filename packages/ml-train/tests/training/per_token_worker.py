@@ -4,6 +4,8 @@ Each cut is computed by TrainModule and by megatron-core's calculate_per_token_l
 is plain autograd of the mean over all targets, without a schedule and without data parallelism.
 """
 
+# ruff: noqa: E402 (megatron-core is imported once it can be)
+
 import json
 import os
 import sys
@@ -13,6 +15,10 @@ from typing import Any
 import torch
 
 from ml_models import registry
+from ml_models.platforms import make_core_importable
+
+make_core_importable()
+
 from ml_train.bring_up import start_platform
 from ml_train.config.run import RunConfig
 from ml_train.config.sections.model import ModelSection
@@ -160,8 +166,8 @@ def main() -> None:
 
                 rank = parallel_state.get_data_parallel_rank()
                 for name, module in modules(config, model, layout, platform).items():
-                    found = step(module, own_batches(layout, micro_batch_size, rank))
-                    results[f"{name}, PP {pp}, micro batches of {micro_batch_size}"] = found
+                    cuts = step(module, own_batches(layout, micro_batch_size, rank))
+                    results[f"{name}, PP {pp}, micro batches of {micro_batch_size}"] = cuts
                     if name == "product" and pp == 1 and micro_batch_size == 1:
                         results["reference"] = reference(module)
     if world.rank == 0:

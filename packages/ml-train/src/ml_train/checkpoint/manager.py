@@ -1,7 +1,7 @@
 """CheckpointManager: the object through which a run saves and resumes.
 
-Every method is collective: all ranks call it at the same step. Nothing here touches the process
-groups of training except through the optimizer's own gathering of its shards.
+Every method is collective: all ranks call it at the same step. It has process groups of its own;
+training's groups are used only where the distributed optimizer gathers its shards.
 """
 
 import contextlib

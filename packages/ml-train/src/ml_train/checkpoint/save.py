@@ -1,12 +1,12 @@
-"""One save: what happens before training goes on, and what happens behind its back.
+"""A save in two phases behind training's back, and what comes before them.
 
     save() on every rank  make SAVE/iter_N.tmp, agree who writes what, copy tensors to the host
-    SaveJob.write         this rank's tensors; talks to nobody, so a slow disk makes nobody wait
+    SaveJob.write         this rank's tensors, without a collective: no rank waits for a slow disk
     SaveJob.close         once all have written: metadata, integrity.json, COMPLETE, rename
 
-The second half talks to the other ranks over a gloo group of its own, so that it never gets
-between collectives of training. An error on any rank (a full disk, say) costs this save only: all
-ranks learn of it and rank 0 takes the .tmp folder away.
+`close` talks to the other ranks over a gloo group of its own, so that it never gets between
+collectives of training. An error on any rank (a full disk, say) costs this save only: all ranks
+learn of it and rank 0 removes the .tmp folder.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ from ml_train.checkpoint.tensors import torch_dist
 
 @dataclass(frozen=True, kw_only=True)
 class SaveOutcome:
-    """How one save ended, the same on every rank (times are this rank's own)."""
+    """How a save ended. It is the same on every rank, but for the times, which are this rank's."""
 
     iteration: int
     path: Path | None
@@ -77,7 +77,7 @@ class Documents:
 
 @dataclass(kw_only=True)
 class SaveJob:
-    """The half of a save that needs nothing from training."""
+    """The part of a save that needs nothing from training: write, then close."""
 
     iteration: int
     partial: Path
@@ -94,7 +94,7 @@ class SaveJob:
     stall_seconds: float = 0.0
     outcome: SaveOutcome | None = None
     _written: tuple[torch_dist.Written | None, str | None] | None = None
-    """(this rank's file, what went wrong); None before the first half has ended."""
+    """(this rank's file, what went wrong); None before write() has ended."""
     _crash: BaseException | None = None
     _thread: threading.Thread | None = None
 
@@ -110,20 +110,20 @@ class SaveJob:
         ]
 
     def start(self) -> None:
-        """The next half in the background: writing, then closing."""
-        half = self.write if self._written is None else self.close
+        """Run the next phase in a thread: the first call writes, the second closes."""
+        phase = self.write if self._written is None else self.close
         self._thread = threading.Thread(
-            target=self._run_quietly, args=(half,), daemon=True, name="checkpoint"
+            target=self._run_quietly, args=(phase,), daemon=True, name="checkpoint"
         )
         self._thread.start()
 
     @property
     def ended(self) -> bool:
-        """Nothing of it runs at the moment on this rank."""
+        """Whether no phase runs at the moment on this rank."""
         return self._thread is None or not self._thread.is_alive()
 
     def wait(self) -> SaveOutcome:
-        """Until it has ended, closing it here if that is still to be done. Collective."""
+        """Wait for the phase that runs, and do here what is left of the save. Collective."""
         if self._thread is not None:
             self._thread.join()
         if self._crash is not None:
@@ -134,13 +134,13 @@ class SaveJob:
         return replace(self.outcome, stall_seconds=self.stall_seconds)
 
     def run(self) -> None:
-        """What is left of it, in this thread. Collective."""
+        """Do what is left of the save in this thread. Collective."""
         if self._written is None:
             self.write()
         self.close()
 
     def write(self) -> None:
-        """This rank's part."""
+        """Write this rank's tensors. An error is kept for close(), which tells all ranks."""
         written, error = None, None
         try:
             written = torch_dist.write_tensors(self.plan, self.partial, dist.get_rank())
@@ -177,7 +177,7 @@ class SaveJob:
         )
 
     def _close(self, files: list[torch_dist.Written], errors: list[str]) -> "_Closed":
-        """Rank 0: all that makes the folder a checkpoint, the marker and the name last."""
+        """Rank 0 makes the folder a checkpoint. The marker and the name come last."""
         num_bytes = sum(file.size for file in files)
         if not errors:
             try:
@@ -198,7 +198,7 @@ class SaveJob:
         return _Closed(path=path, num_bytes=num_bytes, deleted=self._after(path))
 
     def _after(self, path: Path) -> tuple[Path, ...]:
-        """What follows a whole checkpoint; a disk that fails here costs nothing of it."""
+        """Point to the whole checkpoint and delete older ones; a failure leaves it whole."""
         with contextlib.suppress(OSError):
             store.point_to(path)
             return tuple(
@@ -206,11 +206,11 @@ class SaveJob:
             )
         return ()
 
-    def _run_quietly(self, half: Callable[[], None]) -> None:
-        # Training's threads come first: this one only fills the gaps.
+    def _run_quietly(self, phase: Callable[[], None]) -> None:
+        # A high niceness: training's threads come first, this thread gets what they leave.
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
         try:
-            half()
+            phase()
         except BaseException as error:  # noqa: BLE001 (raised again by wait())
             self._crash = error
 

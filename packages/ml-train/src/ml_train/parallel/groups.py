@@ -53,15 +53,7 @@ def process_groups(
             f"--distributed-backend is {parallel.distributed_backend}, but the platform "
             f"{platform.name} communicates through {platform.backend}. Drop the flag."
         )
-    point = _meeting_point(world)
-    try:
-        store, _, _ = next(rendezvous(point, world.rank, world.size, timeout=parallel.timeout))
-    except (RuntimeError, ValueError) as error:
-        address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-        raise StartError(
-            f"The processes cannot meet at {address} (MASTER_ADDR, MASTER_PORT): "
-            f"{str(error).strip().splitlines()[0]}"
-        ) from error
+    store = _meet(world, parallel.timeout)
     start = agree_on_start(store, world, parallel.timeout)
     agree(facts, store=store, world=world, timeout=parallel.timeout, start=start)
     dist.init_process_group(
@@ -78,12 +70,13 @@ def process_groups(
             virtual_pipeline_model_parallel_size=layout.vp if layout.vp > 1 else None,
             expert_model_parallel_size=layout.ep,
             expert_tensor_parallel_size=layout.etp,
-            # A float goes through: the core makes a timedelta of it.
+            # The annotation is int; megatron-core makes a timedelta of it, which takes a float.
             distributed_timeout_minutes=parallel.distributed_timeout_minutes,  # type: ignore[arg-type,unused-ignore]
             order="tp-cp-ep-dp-pp",
             create_gloo_process_groups=platform.needs_gloo_groups,
         )
         _same_timeout_everywhere(parallel.timeout)
+        # The same seed on all ranks; megatron-core adds the TP and EP rank for its own regions.
         random.seed(seed)
         np.random.seed(seed)
         torch.manual_seed(seed)
@@ -93,6 +86,20 @@ def process_groups(
         parallel_state.destroy_model_parallel()
         with contextlib.suppress(RuntimeError):
             dist.destroy_process_group()
+
+
+def _meet(world: World, timeout: timedelta) -> Store:
+    """The key-value store of the job. Raises ConfigError and StartError."""
+    point = _meeting_point(world)
+    try:
+        store, _, _ = next(rendezvous(point, world.rank, world.size, timeout=timeout))
+    except (RuntimeError, ValueError) as error:
+        address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise StartError(
+            f"The processes cannot meet at {address} (MASTER_ADDR, MASTER_PORT): "
+            f"{str(error).strip().splitlines()[0]}"
+        ) from error
+    return store
 
 
 def agree_on_start(store: Store, world: World, timeout: timedelta) -> str:
@@ -151,6 +158,7 @@ def host_group(timeout: timedelta, description: str) -> dist.ProcessGroup:
 
 
 def _meeting_point(world: World) -> str:
+    """torch's URL of the place where the processes meet. Raises ConfigError and StartError."""
     if os.environ.get("MASTER_PORT") == "0":
         raise ConfigError(
             "MASTER_PORT is 0, where processes would wait for each other for ever. Give torchrun "
@@ -176,6 +184,7 @@ def _meeting_point(world: World) -> str:
             f"WORLD_SIZE is {world.size}, but MASTER_ADDR and MASTER_PORT are not set. Start the "
             "run with torchrun."
         )
+    # A process alone meets itself at a port that is free now.
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return f"tcp://127.0.0.1:{probe.getsockname()[1]}"

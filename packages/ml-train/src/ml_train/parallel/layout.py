@@ -48,26 +48,27 @@ class Layout:
     """Sizes of a legal layout."""
 
     world: int
+    """Processes of the run."""
     tp: int
+    """Processes that share each weight matrix of a dense layer."""
     pp: int
+    """Pipeline stages."""
     ep: int
+    """Groups that the experts are dealt to."""
     etp: int
+    """Processes that share each expert's matrices."""
     dp: int
+    """Copies of each dense layer."""
     edp: int
     """Copies of each expert."""
     vp: int
     """Virtual stages per pipeline rank; 1 without the interleaved schedule."""
     sequence_parallel: bool
+    """Activations are split along the sequence between TP ranks."""
     global_batch_size: int
+    """Sequences of an optimizer step."""
     num_microbatches: int
-
-    def describe(self) -> str:
-        """One line for the log."""
-        virtual = f" VPP{self.vp}" if self.vp > 1 else ""
-        return (
-            f"TP{self.tp} PP{self.pp}{virtual} EP{self.ep} ETP{self.etp} DP{self.dp} on "
-            f"{self.world} processes, {self.num_microbatches} micro batches a step"
-        )
+    """Micro batches of a data-parallel rank in an optimizer step."""
 
 
 def make_layout(
@@ -89,31 +90,10 @@ def make_layout(
     _check_model(model, tp=tp, pp=pp, ep=ep, etp=etp)
     vp = _check_pipeline(parallel, model, pp)
     _check_world(world_size, tp=tp, pp=pp, ep=ep, etp=etp)
-    if tp > 1 and not sequence_parallel:
-        raise LayoutError(
-            f"--no-sequence-parallel with --tensor-model-parallel-size {tp}: experts need each "
-            "token on one rank only; rule: sequence parallelism goes with TP > 1. Drop the flag."
-        )
-    if sequence_parallel and model.seq_length % tp:
-        raise LayoutError(
-            f"--seq-length is {model.seq_length}, which sequence parallelism divides between "
-            f"{tp} ranks; rule: a multiple of --tensor-model-parallel-size. Take "
-            f"{-(-model.seq_length // tp) * tp}."
-        )
+    _check_sequence(model, tp, sequence_parallel)
     dp = world_size // (tp * pp)
     batch = global_batch_size or micro_batch_size * dp
-    if batch % (micro_batch_size * dp):
-        raise LayoutError(
-            f"--global-batch-size is {batch}; rule: a multiple of --micro-batch-size "
-            f"{micro_batch_size} x data-parallel size {dp} = {micro_batch_size * dp}."
-        )
-    num_microbatches = batch // (micro_batch_size * dp)
-    if vp > 1 and num_microbatches % pp:
-        raise LayoutError(
-            f"{num_microbatches} micro batches a step with virtual pipeline stages; rule: a "
-            f"multiple of --pipeline-model-parallel-size {pp}. Choose --global-batch-size as a "
-            f"multiple of {micro_batch_size * dp * pp}."
-        )
+    num_microbatches = _microbatches(batch, micro_batch_size, dp, pp=pp, vp=vp)
     return Layout(
         world=world_size,
         tp=tp,
@@ -187,6 +167,37 @@ def _check_pipeline(parallel: ParallelSection, model: "ModelConfig", pp: int) ->
             f"{layers // pp} layers of a stage. Choose one of {_divisors(layers // pp)}."
         )
     return layers // pp // per_virtual
+
+
+def _check_sequence(model: "ModelConfig", tp: int, sequence_parallel: bool) -> None:
+    if tp > 1 and not sequence_parallel:
+        raise LayoutError(
+            f"--no-sequence-parallel with --tensor-model-parallel-size {tp}: experts need each "
+            "token on one rank only; rule: sequence parallelism goes with TP > 1. Drop the flag."
+        )
+    if sequence_parallel and model.seq_length % tp:
+        raise LayoutError(
+            f"--seq-length is {model.seq_length}, which sequence parallelism divides between "
+            f"{tp} ranks; rule: a multiple of --tensor-model-parallel-size. Take "
+            f"{-(-model.seq_length // tp) * tp}."
+        )
+
+
+def _microbatches(batch: int, micro_batch_size: int, dp: int, *, pp: int, vp: int) -> int:
+    """Micro batches of a data-parallel rank in a step of `batch` sequences."""
+    if batch % (micro_batch_size * dp):
+        raise LayoutError(
+            f"--global-batch-size is {batch}; rule: a multiple of --micro-batch-size "
+            f"{micro_batch_size} x data-parallel size {dp} = {micro_batch_size * dp}."
+        )
+    num_microbatches = batch // (micro_batch_size * dp)
+    if vp > 1 and num_microbatches % pp:
+        raise LayoutError(
+            f"{num_microbatches} micro batches a step with virtual pipeline stages; rule: a "
+            f"multiple of --pipeline-model-parallel-size {pp}. Choose --global-batch-size as a "
+            f"multiple of {micro_batch_size * dp * pp}."
+        )
+    return num_microbatches
 
 
 def _check_world(world: int, *, tp: int, pp: int, ep: int, etp: int) -> None:

@@ -1,14 +1,16 @@
-"""Two jobs must not write to one --save: SAVE/in_use.json says who does.
+"""Two jobs must not write to one --save: SAVE/in_use.json, the mark, says which job does.
 
     {"host": ..., "pid": ..., "created": ..., "machine": ..., "since": UTC, "token": HEX}
 
-Works on shared storage without flock: the file is made with O_EXCL, which is atomic on NFS too, and
-its time of change is renewed every BEAT_SECONDS. A job that meets it looks whether that process
-runs, which it can see on the same machine at once. From another machine it watches the file: after
-SILENT_LOOKS looks without a change, a second apart, the job is dead and its mark is taken away.
-Clocks of different machines are never compared, and a file system that stands still for a while
-counts as one look. Should a mark be taken from a job that lives after all, that job sees it before
-its next save and ends instead of writing.
+The mark works on shared storage without flock. It is made with O_EXCL, which is atomic on NFS too,
+and its job renews its time of change every BEAT_SECONDS. A second job asks whether the process of
+the mark runs. On the same machine it sees that at once. From another machine it watches the file:
+after SILENT_LOOKS looks without a change, LOOK_SECONDS apart, the first job counts as dead and its
+mark is removed.
+
+Clocks of different machines are never compared. A file system that hangs for a while delays a look
+and does not count as several. Should the mark of a living job be removed after all, that job sees
+it before its next save and ends instead of writing.
 """
 
 import contextlib
@@ -18,10 +20,9 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from ml_train import terminal
 from ml_train.errors import CheckpointError
@@ -35,14 +36,14 @@ LOOK_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class _Look:
-    """The mark as it is at one moment."""
+    """The mark at a moment."""
 
     content: bytes
     changed: int
     """Nanoseconds, by the clock of the storage."""
 
-    def values(self) -> dict[str, Any] | None:
-        """None while it is being written, or where its writer died on the way."""
+    def values(self) -> dict[str, object] | None:
+        """The mark's JSON object; None while it is being written, or if its writer died then."""
         try:
             values = json.loads(self.content)
         except ValueError:
@@ -51,10 +52,10 @@ class _Look:
 
 
 class SaveLock:
-    """The right of one job to write to a directory. Held by global rank 0's process."""
+    """A job's right to write to a directory. Global rank 0's process has it."""
 
     def __init__(self, directory: Path, say: Callable[[str], None] = terminal.notice):
-        """say: where a wait for another job's sign of life is announced."""
+        """say: told of a wait for another job's sign of life."""
         self._directory = directory
         self._path = directory / NAME
         self._say = say
@@ -63,7 +64,10 @@ class SaveLock:
         self._handle: int | None = None
 
     def acquire(self) -> None:
-        """Make the directory and the mark. Raises CheckpointError: in use, or not to be written."""
+        """Make the directory and the mark.
+
+        Raises CheckpointError where another job uses the directory or it cannot be written.
+        """
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             while not self._make():
@@ -76,10 +80,10 @@ class SaveLock:
         threading.Thread(target=self._beat, daemon=True, name="save lock").start()
 
     def holder(self) -> str | None:
-        """None while this job may write; else who may instead. OSError."""
+        """None while this job may write; else a description of the job that may. OSError."""
         look = _look(self._path)
         if look is None:
-            # Somebody has deleted it: it is made again, unless another job is faster.
+            # The mark was deleted: make it again, unless another job is faster.
             if self._make():
                 return None
             look = _look(self._path)
@@ -87,7 +91,7 @@ class SaveLock:
         return None if values.get("token") == self._token else _described(values)
 
     def release(self) -> None:
-        """Take the mark away. Does nothing the second time, nor where it is another's by now."""
+        """Remove the mark. Does nothing the second time, or if it is another job's by now."""
         self._stop.set()
         if self._handle is None:
             return
@@ -99,7 +103,7 @@ class SaveLock:
         self._handle = None
 
     def _make(self) -> bool:
-        """False where there is a mark already. OSError."""
+        """Make the mark; False where there is a mark already. OSError."""
         try:
             handle = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         except FileExistsError:
@@ -119,7 +123,7 @@ class SaveLock:
         return True
 
     def _make_way(self) -> None:
-        """Take away the mark of a job that is dead. Raises CheckpointError where it lives."""
+        """Remove the mark of a dead job. Raises CheckpointError where the job lives."""
         look = _look(self._path)
         if look is None:
             return
@@ -134,7 +138,8 @@ class SaveLock:
             raise CheckpointError(self._refusal(values or {}))
         self._take_away(look)
 
-    def _gives_signs(self, first: _Look, values: dict[str, Any]) -> bool:
+    def _gives_signs(self, first: _Look, values: Mapping[str, object]) -> bool:
+        """Whether the mark changes while it is watched, which takes half a minute."""
         self._say(
             f"{self._path} says that {_described(values)} writes there; watching for "
             f"{SILENT_LOOKS * LOOK_SECONDS:g} s whether that job still lives"
@@ -175,7 +180,7 @@ class SaveLock:
             time.sleep(LOOK_SECONDS)
         claim.unlink(missing_ok=True)
 
-    def _refusal(self, values: dict[str, Any]) -> str:
+    def _refusal(self, values: Mapping[str, object]) -> str:
         pid, host = values.get("pid", "?"), values.get("host", "?")
         return (
             f"--save {self._directory} is in use by another job: {_described(values)}. Two runs in "
@@ -193,7 +198,11 @@ class SaveLock:
 
 
 def _look(path: Path) -> _Look | None:
-    """None where there is no mark. Opened anew each time: NFS answers from the server then."""
+    """The mark; None where there is none.
+
+    The file is opened each time, as NFS asks its server when a file is opened and answers from a
+    cache otherwise.
+    """
     try:
         with path.open("rb") as stream:
             changed = os.fstat(stream.fileno()).st_mtime_ns
@@ -202,7 +211,7 @@ def _look(path: Path) -> _Look | None:
         return None
 
 
-def _described(values: dict[str, Any]) -> str:
+def _described(values: Mapping[str, object]) -> str:
     return (
         f"host {values.get('host', 'unknown')}, pid {values.get('pid', 'unknown')}, since "
         f"{values.get('since', 'unknown')}"

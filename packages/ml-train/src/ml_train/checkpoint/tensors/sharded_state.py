@@ -1,7 +1,7 @@
 """Which tensors of a TrainModule go into a checkpoint, and how they come back.
 
     KEY                            model parameter or buffer, key as ml_models.conversion lists it
-    optimizer.state.param.KEY      float32 main parameter; absent in a float32 run (it is KEY)
+    optimizer.state.param.KEY      float32 main parameter; absent in a float32 run, where KEY is it
     optimizer.state.exp_avg.KEY    Adam's first moment
     optimizer.state.exp_avg_sq.KEY Adam's second moment
 
@@ -66,7 +66,7 @@ class TrainedModel(Protocol):
 
 
 def unwrapped(chunk: torch.nn.Module) -> torch.nn.Module:
-    """The model inside DistributedDataParallel, Float16Module and the like."""
+    """The model inside wrappers such as DistributedDataParallel and Float16Module."""
     while isinstance(inner := getattr(chunk, "module", None), torch.nn.Module):
         chunk = inner
     return chunk
@@ -104,7 +104,7 @@ def optimizer_state(
 def without_redundant_params(
     tensors: dict[str, list[ShardedTensor]],
 ) -> dict[str, list[ShardedTensor]]:
-    """Drop main parameters whose model parameter has the same bits: those of float32 runs."""
+    """The tensors without the main parameters of float32 runs, which equal the model's."""
     return {
         key: shards
         for key, shards in tensors.items()
@@ -130,7 +130,8 @@ def load_optimizer(train_module: TrainedModel, folder: Path, available: Shapes, 
     """Read Adam's moments and the main parameters, and set Adam's step. Collective."""
     optimizer = train_module.optimizer
     initialise_adam(optimizer)
-    # Any step but 0: the core's plain optimizers leave a step of 0 out and then miss it.
+    # Any step but 0: megatron-core's plain optimizers leave out a step of 0 when they describe
+    # their state, and raise when they load it without a step. The right step is set at the end.
     set_adam_step(optimizer, max(step, 1))
     state = optimizer_state(optimizer, model_state(train_module), is_loading=True)
     for tensor in _sharded_tensors(state):
@@ -147,7 +148,8 @@ def _load_leaf(leaf: "MegatronOptimizer", loaded: StateDict) -> None:
     if not _is_distributed(leaf):
         leaf.load_state_dict(loaded)
         return
-    # The core takes every entry of the state for a tensor that it has read, torch's step as well.
+    # megatron-core copies a tensor that was read into every entry of the state. torch's step is an
+    # entry, but no tensor of the checkpoint.
     for state in leaf.optimizer.state.values():
         state.pop("step", None)
     differences.load_distributed_state(leaf, loaded["param_state"])
@@ -172,7 +174,7 @@ def faults_of_keys(state: ShardedStateDict, available: Shapes) -> str | None:
 
 
 def adam_step(optimizer: "MegatronOptimizer") -> int:
-    """Updates that Adam has done: less than the iteration where updates were skipped."""
+    """Updates that Adam has made; fewer than the iterations where updates were skipped."""
     for inner in _torch_optimizers(optimizer):
         for state in inner.state.values():
             if "step" in state:
@@ -216,13 +218,16 @@ def initialise_adam(optimizer: "MegatronOptimizer") -> None:
 
 
 def gathered_prefix(optimizer: "MegatronOptimizer") -> str | None:
-    """Keys whose tensors no update will touch, as they were gathered for the save."""
+    """Prefix of the keys whose tensors are copies that were gathered for the save.
+
+    No update changes them, so a save need not copy them once more. None where there are none.
+    """
     gathered = all(_is_distributed(leaf) for leaf in _leaves(optimizer))
     return "optimizer.state." if gathered and differences.gathers_distributed_state() else None
 
 
 def set_schedule(scheduler: "OptimizerParamScheduler", num_steps: int) -> None:
-    """Put the schedule where it stood and set the learning rate of the next step."""
+    """Set the schedule to `num_steps` steps done, and the learning rate of the next step."""
     scheduler.num_steps = 0
     scheduler.step(increment=num_steps)
 

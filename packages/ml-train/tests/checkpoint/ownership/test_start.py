@@ -59,8 +59,8 @@ def used(tmp_path: Path) -> tuple[Path, Start]:
 def test_an_empty_save_is_a_fresh_start(tmp_path: Path) -> None:
     save = tmp_path / "new"
     assert start(save).candidates == () and start().candidates == ()
-    said = start(save, load=save)
-    assert said.candidates == () and "holds no checkpoint yet: starting from step 0" in said.note
+    fresh = start(save, load=save)
+    assert fresh.candidates == () and "holds no checkpoint yet: starting from step 0" in fresh.note
 
 
 def test_load_of_save_goes_on_with_its_run_however_it_is_written(
@@ -214,9 +214,9 @@ def test_retention_deletes_neither_the_last_written_nor_another_runs(
         write(save, step, branch)
         run = branch.identity.run_id
         store.apply_policy(save, keep_last=1, keep_every=None, run_id=run)
-    left = sorted(path.name for path in save.glob("iter_*"))
+    kept = sorted(path.name for path in save.glob("iter_*"))
     aside = f"iter_0000004.run-{first.identity.run_id[:8]}"
-    assert left == ["iter_0000002", aside, "iter_0000005", "iter_0000006"]
+    assert kept == ["iter_0000002", aside, "iter_0000005", "iter_0000006"]
     # What was set aside can be named, and is a branch like any other.
     (save / aside / "metadata.json").touch()
     assert start(save, load=save / aside).identity.parent_iteration == 4

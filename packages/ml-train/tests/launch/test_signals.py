@@ -90,11 +90,11 @@ def test_the_launcher_waits_for_its_ranks_and_has_their_code(
     with launched(tmp_path, "1.5", str(rank_code), flags=("--max-restarts", "2")) as process:
         until(tmp_path, "here0", "here1")
         process.send_signal(number)
-        _, said = process.communicate(timeout=60)
-        assert process.returncode == wanted, said
+        _, log = process.communicate(timeout=60)
+        assert process.returncode == wanted, log
     assert (tmp_path / "got0").read_text() == (tmp_path / "got1").read_text() == str(int(number))
     assert (tmp_path / "saved0").exists() and (tmp_path / "saved1").exists()
-    assert said.strip() == ""
+    assert log.strip() == ""
 
 
 def test_a_signal_before_there_are_ranks(tmp_path: Path) -> None:
@@ -117,10 +117,10 @@ def test_a_signal_before_there_are_ranks(tmp_path: Path) -> None:
                 break
             time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=30)
-        assert process.returncode == 143, said
-        assert "SIGTERM: ended before the processes were started" in said
-        assert "Traceback" not in said
+        _, log = process.communicate(timeout=30)
+        assert process.returncode == 143, log
+        assert "SIGTERM: ended before the processes were started" in log
+        assert "Traceback" not in log
     finally:
         process.kill()
         process.wait(timeout=10)

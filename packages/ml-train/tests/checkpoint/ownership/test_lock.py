@@ -73,10 +73,10 @@ def test_a_dead_job_is_seen_at_once_on_this_machine(
         other_job.wait(timeout=10)
     else:
         os.waitid(os.P_PID, other_job.pid, os.WEXITED | os.WNOWAIT)
-    said: list[str] = []
-    mark = SaveLock(tmp_path, said.append)
+    messages: list[str] = []
+    mark = SaveLock(tmp_path, messages.append)
     mark.acquire()
-    assert mark.holder() is None and said == []
+    assert mark.holder() is None and messages == []
     mark.release()
     assert list(tmp_path.iterdir()) == []
 
@@ -89,12 +89,12 @@ def test_a_number_that_another_process_has_by_now(tmp_path: Path, other_job: Any
 
 
 def test_a_dead_job_of_another_machine_is_watched_for_a_while(tmp_path: Path, quick: None) -> None:
-    first, said = SaveLock(tmp_path), []
+    first, messages = SaveLock(tmp_path), []
     first.acquire()
     foreign(tmp_path / lock.NAME)
-    second = SaveLock(tmp_path, said.append)
+    second = SaveLock(tmp_path, messages.append)
     second.acquire()
-    assert "node7" in said[0] and second.holder() is None
+    assert "node7" in messages[0] and second.holder() is None
     # The first, should it live after all, sees that before its next save.
     assert str(os.getpid()) in (first.holder() or "")
     first.release()

@@ -83,8 +83,8 @@ def test_megatrons_checkpoints_say_what_to_do(kind: str, tmp_path: Path) -> None
         (folder / ".metadata").write_bytes(b"")
     else:
         (folder / "mp_rank_00_000").mkdir()
-    (found,) = integrity.faults(folder, checksums=True)
-    assert "ml-models convert --from megatron" in found and "--no-load-optim" in found
+    (fault,) = integrity.faults(folder, checksums=True)
+    assert "ml-models convert --from megatron" in fault and "--no-load-optim" in fault
 
 
 @pytest.fixture

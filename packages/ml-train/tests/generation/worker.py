@@ -1,4 +1,4 @@
-"""torchrun generation_worker.py FOLDER TOKENS: a checkpoint saved by two processes at TP 2.
+"""torchrun worker.py FOLDER TOKENS: a checkpoint saved by two processes at TP 2.
 
 Writes FOLDER/loss.json: the loss of the parallel model over the windows that evaluate takes.
 """
@@ -11,24 +11,23 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-import ml_models.grok1.spec
-import ml_models.layers.model  # noqa: F401
+from ml_models.bring_up import import_model_code, start_platform
+from ml_models.registry import get
 
-sys.path.insert(0, str(Path(__file__).parent / "checkpoint"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "checkpoint"))
 
 
 def main() -> None:
+    platform = start_platform("cpu")
+    import_model_code(get("grok1-tiny"))
     from small_run import LENGTH, SmallRun
 
     from ml_data.indexed.reader import IndexedDataset
-    from ml_models.platforms import get_platform
     from ml_train.checkpoint.manager import CheckpointManager
     from ml_train.config.sections.checkpoint import CheckpointSection
     from ml_train.generation.evaluate import windows
 
     folder, prefix = Path(sys.argv[1]), sys.argv[2]
-    platform = get_platform("cpu")
-    platform.apply()
     dist.init_process_group("gloo")
     with platform.context():
         run = SmallRun(tp=2, model={"vocab_size": 131072})

@@ -15,9 +15,9 @@ from ml_train.parallel.layout import World
 
 
 def check(*words: str) -> list[str]:
-    said: list[str] = []
-    meeting_point.check(run.parse_args([*words, "job.py"]), said.append)
-    return said
+    messages: list[str] = []
+    meeting_point.check(run.parse_args([*words, "job.py"]), messages.append)
+    return messages
 
 
 @pytest.fixture
@@ -65,25 +65,25 @@ def test_the_default_address_is_localhost() -> None:
 
 
 def test_a_host_that_is_none_is_named_at_once_and_given_up() -> None:
-    said: list[str] = []
+    messages: list[str] = []
     flags = run.parse_args(
         ["--nnodes", "2", "--node-rank", "1", "--master-addr", "no-such-host.invalid", "job.py"]
     )
     with pytest.raises(StartError, match=r"no-such-host\.invalid cannot be resolved"):
-        meeting_point.check(flags, said.append)
-    assert len(said) == 1 and "no-such-host.invalid" in said[0]
+        meeting_point.check(flags, messages.append)
+    assert len(messages) == 1 and "no-such-host.invalid" in messages[0]
 
 
 def test_a_node_that_node_0_does_not_answer_says_so() -> None:
     with socket.socket() as probe:
         probe.bind(("", 0))
         port = probe.getsockname()[1]
-    said: list[str] = []
+    messages: list[str] = []
     address = f"--master-addr {socket.gethostname()} --master-port {port} --rdzv-conf timeout=2"
     flags = run.parse_args(f"--nnodes 2 --node-rank 1 {address} job.py".split())
     with pytest.raises(StartError, match=f"did not answer at .*:{port} within 2 s"):
-        meeting_point.check(flags, said.append)
-    assert "with the same --master-addr and --master-port?" in said[0]
+        meeting_point.check(flags, messages.append)
+    assert "with the same --master-addr and --master-port?" in messages[0]
 
 
 def test_a_node_goes_on_once_node_0_answers(taken: int) -> None:
@@ -106,8 +106,8 @@ def test_flags_that_make_no_sense(
     words: str, says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command.main([*words.split(), "job.py"]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("ml-train-launch: error: ") and says in said
+    messages = capsys.readouterr().err
+    assert messages.startswith("ml-train-launch: error: ") and says in messages
 
 
 def test_without_a_launcher_rank_0_and_all_look_at_the_environment(

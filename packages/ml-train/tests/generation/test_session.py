@@ -1,4 +1,4 @@
-"""Sampling, and a checkpoint of two processes opened by one."""
+"""A checkpoint of two processes opened by one: evaluate, generate, the cache."""
 
 from __future__ import annotations
 
@@ -8,97 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from token_files import write_tokens
 
 from ml_train.bring_up import start_platform
-from ml_train.errors import CheckpointError, ConfigError, DataError
-from ml_train.generation.evaluate import Evaluation, evaluate_files, windows
-from ml_train.generation.next_token import generate, next_token
-from ml_train.generation.sampling import Sampling
+from ml_train.errors import CheckpointError
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[2]
+ROOT = HERE.parents[3]
 TOKENIZER = ROOT / "examples" / "data" / "grok1_tokenizer"
-
-
-def draws(sampling: Sampling, logits: list[float], count: int = 400) -> list[int]:
-    generator = torch.Generator().manual_seed(3)
-    return [next_token(torch.tensor(logits), sampling, generator) for _ in range(count)]
-
-
-def test_sampling_follows_the_distribution() -> None:
-    logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log().tolist()
-    counts = np.bincount(draws(Sampling(), logits, 2000), minlength=4) / 2000
-    assert counts == pytest.approx([0.5, 0.3, 0.15, 0.05], abs=0.03)
-    assert set(draws(Sampling(temperature=0), logits)) == {0}
-    assert set(draws(Sampling(top_k=2), logits)) == {0, 1}
-    assert set(draws(Sampling(top_p=0.5), logits)) == {0}
-    assert set(draws(Sampling(top_p=0.51), logits)) == {0, 1}
-    assert set(draws(Sampling(top_p=1.0, top_k=4), logits)) == {0, 1, 2, 3}
-    sharp = np.bincount(draws(Sampling(temperature=0.5), logits, 2000), minlength=4) / 2000
-    assert sharp[0] == pytest.approx(0.25 / (0.25 + 0.09 + 0.0225 + 0.0025), abs=0.03)
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"temperature": -1.0}, "--temperature is -1.0"),
-        ({"top_k": 0}, "--top-k is 0"),
-        ({"top_p": 0.0}, "above 0 and at most 1"),
-        ({"temperature": 0.0, "top_k": 3}, "no effect with --temperature 0"),
-    ],
-)
-def test_settings_of_sampling_are_checked(settings: dict, words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
-        Sampling(**settings)
-
-
-def test_generation_stops_and_slides() -> None:
-    seen: list[list[int]] = []
-
-    def successor(tokens: torch.Tensor) -> torch.Tensor:
-        seen.append(tokens[0].tolist())
-        return torch.nn.functional.one_hot((tokens + 1) % 10, 10).float() * 50
-
-    def run(prompt: list[int], **changes) -> list[int]:
-        settings = {"max_new_tokens": 5, "max_length": 3, "seed": 1, "eod_id": 9}
-        sampling = Sampling(temperature=0)
-        return list(generate(successor, prompt, sampling=sampling, **{**settings, **changes}))
-
-    assert run([1, 2]) == [3, 4, 5, 6, 7]
-    assert seen[-1] == [4, 5, 6]
-    assert run([6]) == [7, 8, 9]
-    assert run([6], eod_id=None) == [7, 8, 9, 0, 1]
-
-
-def test_windows_predict_each_token_once() -> None:
-    tokens = np.arange(11)
-    for length in (1, 3, 10, 50):
-        pieces = list(windows(tokens, length, None))
-        assert np.concatenate([piece[1:] for piece in pieces]).tolist() == list(range(1, 11))
-    assert [len(piece) for piece in windows(tokens, 4, 6)] == [5, 3]
-    assert list(windows(tokens[:1], 4, None)) == []
-
-
-def test_evaluation_sums_over_files(tmp_path: Path) -> None:
-    prefix = write_tokens(tmp_path / "tokens", lengths=[5, 8, 4])
-
-    def losses(tokens: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        assert (labels - tokens == 1).all() and len(tokens) <= 2
-        return labels.float()
-
-    settings = {"vocab_size": 17, "sequence_length": 3, "batch_size": 2, "max_tokens": None}
-    found = evaluate_files(losses, [prefix], **settings)
-    assert found == {prefix: Evaluation(loss_sum=136.0, num_tokens=16)}
-    assert found[prefix].loss == 8.5 and found[prefix].perplexity == pytest.approx(4914.77, 1e-5)
-    with pytest.raises(DataError, match="document 2 holds the token id 16 at offset 3, .* 0 to 15"):
-        evaluate_files(losses, [prefix], **{**settings, "vocab_size": 16})
-    one = write_tokens(tmp_path / "one", lengths=[1])
-    with pytest.raises(DataError, match="no token to predict"):
-        evaluate_files(losses, [one], **settings)
 
 
 def python(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -128,7 +47,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     prefix = write_tokens(folder / "tokens", lengths=[30, 50], first=100)
     python(
         "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-        HERE / "generation_worker.py", folder, prefix,
+        HERE / "worker.py", folder, prefix,
     )  # fmt: skip
     return folder, prefix
 
@@ -139,9 +58,9 @@ def test_evaluate_gives_the_loss_of_the_parallel_model(trained: tuple[Path, str]
         "evaluate", "--load", folder, "--data-path", prefix, "--max-tokens", 64, "--device", "cpu"
     )
     wanted = json.loads((folder / "loss.json").read_text())
-    found = re.search(r"loss ([\d.]+)  perplexity [\d.]+  tokens (\d+)", shown)
-    assert found and int(found[2]) == wanted["tokens"] == 64
-    assert float(found[1]) == pytest.approx(wanted["loss"], rel=1e-5)
+    loss_line = re.search(r"loss ([\d.]+)  perplexity [\d.]+  tokens (\d+)", shown)
+    assert loss_line and int(loss_line[2]) == wanted["tokens"] == 64
+    assert float(loss_line[1]) == pytest.approx(wanted["loss"], rel=1e-5)
 
 
 SAMPLES = """
@@ -195,12 +114,12 @@ def sampled(trained: tuple[Path, str]) -> dict:
 
 
 def test_a_cache_of_keys_and_values_changes_nothing(sampled: dict) -> None:
-    found = sampled
-    assert found["cached"]["tokens"] == found["whole"]["tokens"]
-    assert found["whole"]["lengths"] == [*range(9, 17), *[16] * 4]
+    loss_line = sampled
+    assert loss_line["cached"]["tokens"] == loss_line["whole"]["tokens"]
+    assert loss_line["whole"]["lengths"] == [*range(9, 17), *[16] * 4]
     # One pass per new token; once the window slides, all positions shift.
-    assert found["cached"]["lengths"] == [9, *[1] * 7, *[16] * 4]
-    assert found["difference"] < 1e-5
+    assert loss_line["cached"]["lengths"] == [9, *[1] * 7, *[16] * 4]
+    assert loss_line["difference"] < 1e-5
 
 
 def test_bf16_is_near_fp32(sampled: dict) -> None:

@@ -24,16 +24,16 @@ def layout(world: int, *, micro: int = 1, batch: int | None = None, **fields: An
 
 
 def test_the_guides_layout() -> None:
-    found = layout(
+    guide = layout(
         16,
         tensor_model_parallel_size=4,
         pipeline_model_parallel_size=2,
         expert_model_parallel_size=2,
         batch=128,
     )
-    assert (found.tp, found.pp, found.ep, found.etp, found.dp, found.edp) == (4, 2, 2, 4, 2, 1)
-    assert found.sequence_parallel
-    assert found.num_microbatches == 64
+    assert (guide.tp, guide.pp, guide.ep, guide.etp, guide.dp, guide.edp) == (4, 2, 2, 4, 2, 1)
+    assert guide.sequence_parallel
+    assert guide.num_microbatches == 64
 
 
 def test_uneven_and_virtual_stages() -> None:

@@ -13,21 +13,21 @@ from ml_train.parallel.layout import World
 
 
 def starts(store: Any, *ranks: int, size: int, seconds: float = 10) -> dict[int, Any]:
-    found: dict[int, Any] = {}
+    answers: dict[int, Any] = {}
 
     def one(rank: int) -> None:
         world = World(rank=rank, size=size, local_rank=rank)
         try:
-            found[rank] = agree_on_start(store, world, timedelta(seconds=seconds))
+            answers[rank] = agree_on_start(store, world, timedelta(seconds=seconds))
         except LayoutError as error:
-            found[rank] = error
+            answers[rank] = error
 
     threads = [threading.Thread(target=one, args=(rank,)) for rank in ranks]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(30)
-    return found
+    return answers
 
 
 def store(seconds: float = 10) -> Any:
@@ -40,9 +40,9 @@ def test_each_start_has_a_name_of_its_own_on_all_ranks() -> None:
     shared = store()
     names = []
     for order in ((0, 1, 2), (2, 1, 0), (1, 0, 2)):
-        found = starts(shared, *order, size=3)
-        assert len(set(found.values())) == 1
-        names.append(found[0])
+        answers = starts(shared, *order, size=3)
+        assert len(set(answers.values())) == 1
+        names.append(answers[0])
     assert len(set(names)) == 3
 
 
@@ -54,7 +54,7 @@ def test_a_start_that_died_half_way_leaves_nothing_behind() -> None:
 
 
 def test_who_does_not_come_is_counted() -> None:
-    found = starts(store(), 0, 1, size=3, seconds=0.5)
-    assert isinstance(found[1], str)
+    answers = starts(store(), 0, 1, size=3, seconds=0.5)
+    assert isinstance(answers[1], str)
     with pytest.raises(LayoutError, match=r"Not all of the 3 processes came .*; 2 did"):
-        raise found[0]
+        raise answers[0]
