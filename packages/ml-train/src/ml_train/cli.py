@@ -88,6 +88,7 @@ def _run(name: str, words: list[str]) -> int:
     except ModuleNotFoundError as error:
         if error.name != module:
             raise
+        # The table above names a command whose module this installation lacks.
         raise MlTrainError(f"ml-train {name} is not part of this version.") from error
     parser = FlagParser(f"ml-train {name}", command.DESCRIPTION)
     command.add_arguments(parser)

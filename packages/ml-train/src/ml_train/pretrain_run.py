@@ -52,6 +52,7 @@ def run(loaded: LoadedConfig, layout: Layout, world: World, platform: "Platform"
         watch = stack.enter_context(watching(world, start, timeout=timeout, folder=reports))
         checkpoints = CheckpointManager(config.checkpoint, platform=platform, timeout=timeout)
         stack.enter_context(checkpoints.owning_save())
+        # Before the model is built, which takes long: a start that is refused ends at once.
         checkpoint = checkpoints.start(model, loaded.values())
         if checkpoint and is_finished(
             checkpoint, checkpoints.iteration_of_start(checkpoint), config
@@ -95,6 +96,7 @@ def _callbacks(
 ) -> list[Callback]:
     """The callbacks of a run, in the order in which each hook calls them."""
     config = loaded.config
+    # The watch comes first: it notes a step before another callback may wait in that step.
     callbacks: list[Callback] = [WatchCallback(watch)] if watch else []
     callbacks += default_callbacks(config, warnings=loaded.warnings)
     bad_steps = BadStepCallback(

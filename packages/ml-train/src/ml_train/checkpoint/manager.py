@@ -126,6 +126,7 @@ class CheckpointManager:
         """The outcome of a background save once all ranks have it; cheap without one running."""
         if self._job is None or not self._all_ended(self._job):
             return None
+        # All ranks have written and have just agreed on that: now all start to close.
         if self._job.outcome is None and not self._closing:
             self._closing = True
             self._job.start()

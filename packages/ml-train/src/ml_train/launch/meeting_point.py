@@ -145,6 +145,7 @@ def _resolve(point: MeetingPoint, say: Callable[[str], None]) -> None:
 
 def must_be_free(port: int, name: str) -> None:
     """Raise StartError unless node 0 can listen at `port`, which `name` gave."""
+    # Both families: torch's store listens on IPv6 where there is IPv6, and on IPv4 otherwise.
     for family, address in ((socket.AF_INET6, "::"), (socket.AF_INET, "")):
         try:
             with socket.socket(family, socket.SOCK_STREAM) as probe:

@@ -89,8 +89,8 @@ def begin(directory: Path, iteration: int) -> Path:
     """Remove what dead processes left and make an empty folder, temporarily named. OSError."""
     directory.mkdir(parents=True, exist_ok=True)
     recover(directory)
-    for left in partial_saves(directory):
-        shutil.rmtree(left)
+    for abandoned in partial_saves(directory):
+        shutil.rmtree(abandoned)
     folder = folder_of(directory, iteration)
     partial = folder.with_name(folder.name + PARTIAL)
     partial.mkdir()
@@ -107,6 +107,8 @@ def publish(partial: Path) -> Path:
     outgoing = folder.with_name(folder.name + OUTGOING)
     if folder.exists():
         os.rename(folder, _aside(folder, partial) or outgoing)
+    # A folder cannot replace another in one rename. A process that dies between the two renames
+    # leaves a whole .tmp and an .old: recover() gives .tmp its name.
     os.rename(partial, folder)
     flush_folder(folder.parent)
     shutil.rmtree(outgoing, ignore_errors=True)
@@ -150,6 +152,8 @@ def apply_policy(
     """
     if keep_last is None:
         return []
+    # The last written first, so the newest are kept whatever their steps are: after a rollback a
+    # later checkpoint has an earlier step.
     own = [record for record in records(directory) if record.run_id == run_id]
     outdated = [
         record.path
@@ -157,6 +161,7 @@ def apply_policy(
         if keep_every is None or record.iteration % keep_every
     ]
     for path in outdated:
+        # Renamed first: a folder that is half deleted must not look like a checkpoint.
         outgoing = path.with_name(path.name + OUTGOING)
         os.rename(path, outgoing)
         shutil.rmtree(outgoing, ignore_errors=True)

@@ -35,6 +35,8 @@ def choose_start(
 ) -> Checked:
     """By the rule of ml_train.checkpoint.ownership.start. Collective. Raises CheckpointError."""
     answer: list[Start | CheckpointError | None] = [None]
+    # Rank 0 alone looks at the directories: ranks that look at different moments, or through
+    # different caches of a network file system, could choose differently.
     if dist.get_rank() == 0:
         try:
             if config.save is not None:
@@ -76,8 +78,8 @@ def choose(
     if paths:
         return first_whole(paths, f"--load {directory}", config, group=group, say=say)
     if is_save:
-        left = store.partial_saves(directory)
-        note = f" ({len(left)} unfinished saves ignored)" if left else ""
+        partial = store.partial_saves(directory)
+        note = f" ({len(partial)} unfinished saves ignored)" if partial else ""
         say(f"--load {directory} holds no checkpoint yet{note}: starting from step 0")
         return None
     raise CheckpointError(start.nothing_in(directory))

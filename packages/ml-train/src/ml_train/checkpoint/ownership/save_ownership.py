@@ -37,6 +37,8 @@ class SaveOwnership:
 
     def __enter__(self) -> "SaveOwnership":
         fault: list[str | None] = [None]
+        # In a thread, as acquire() may watch another job's mark for longer than the timeout of a
+        # collective. All ranks ask in short collectives whether rank 0 has its answer.
         acquiring = threading.Thread(target=self._acquire, args=(fault,), daemon=True)
         if self._lock is not None:
             acquiring.start()
@@ -86,6 +88,7 @@ class SaveOwnership:
                     "there. Rule: --save is on storage that all nodes share."
                 )
             time.sleep(1)
+        # That the mark is seen does not say that this node may write: a mount may be read-only.
         probe = self._directory / f".probe-{uuid.uuid4().hex}"
         try:
             probe.touch()

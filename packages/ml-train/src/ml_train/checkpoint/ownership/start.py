@@ -15,6 +15,7 @@ from ml_train.checkpoint.directory.identity import Record, RunIdentity, differin
 from ml_train.config.sections.checkpoint import CheckpointSection
 from ml_train.errors import CheckpointError
 
+# Settings that leave a run's steps what they are, but for rounding.
 _WITHOUT_EFFECT_ON_STEPS = frozenset(
     {"train_iters", "eval_interval", "eval_iters", "exit_interval", "exit_duration_in_mins"}
     | {"exit_signal_handler", "micro_batch_size", "device", "deterministic_mode"}
@@ -50,6 +51,8 @@ def decide(config: CheckpointSection, settings: Mapping[str, object]) -> Start:
     known = store.records(save) if save is not None else []
     if save is not None and known:
         return _in_used(save, known, config, values)
+    # --save is empty from here on. --load names where a run begins, unless it is --save itself.
+    # Another program's weights there are refused later, with the way to convert them.
     foreign = config.load is not None and integrity.foreign_weights(Path(config.load)) is not None
     if config.load is not None and (foreign or not _same(config.load, config.save)):
         start = _from("--load", config.load, values)
@@ -66,10 +69,10 @@ def decide(config: CheckpointSection, settings: Mapping[str, object]) -> Start:
                 + ("holds no checkpoint." if Path(path).is_dir() else "does not exist.")
             )
         return start
-    left = len(store.partial_saves(save)) if save is not None and config.load is not None else 0
+    partial = store.partial_saves(save) if save is not None and config.load is not None else []
     note = ""
     if config.load is not None:
-        ignored = f" ({left} unfinished saves ignored)" if left else ""
+        ignored = f" ({len(partial)} unfinished saves ignored)" if partial else ""
         note = f"--load {config.load} holds no checkpoint yet{ignored}: starting from step 0"
     return Start(identity=RunIdentity.new(settings=values), note=note)
 
@@ -80,11 +83,13 @@ def _in_used(
     """The start where --save holds checkpoints: it belongs to the run that wrote the last."""
     last = known[0]
     load, weights = config.load, config.pretrained_checkpoint
+    # 1. The user asks for the folder's run.
     if load is not None and (_same(load, config.save) or _same(load, str(last.path))):
         note = _later_unnamed(known)
         if weights is not None and not _began(last, weights):
             note += f"--pretrained-checkpoint {weights} is not used: {_has_run(save, last)}. "
         return _going_on(known, f"--load {load}", settings, note)
+    # 2. The same command again, after the run has saved: it goes on instead of beginning anew.
     given = load if load is not None else weights
     flag = "--load" if load is not None else "--pretrained-checkpoint"
     if given is not None and _began(last, given):
@@ -92,8 +97,10 @@ def _in_used(
             _refuse_another_branch(load, save, last, settings)
         note = f"{_has_run(save, last)} that began from {flag} {given} and goes on. "
         return _going_on(known, f"--save {save}", settings, note)
+    # 3. An earlier checkpoint of the folder: a new run branches off there.
     if load is not None and _inside(load, save):
         return _branch(load, save, last, settings)
+    # 4. A run from scratch, started again with the same settings.
     changed = differing(last.identity.settings, settings) if last.identity else []
     if given is None and last.identity is not None and not changed:
         note = f"{_has_run(save, last)}, which this same command began: it goes on. "

@@ -88,6 +88,7 @@ def tensors_by_key(
     for tensor in nested_values(sharded):
         if not isinstance(tensor, ShardedTensor):
             raise TypeError(f"{tensor.key} is no tensor: a checkpoint of ours holds tensors alone")
+        # Copies of a tensor on other ranks have another replica_id: one rank writes each shard.
         if is_main_replica(tensor.replica_id):
             by_key.setdefault(tensor.key, []).append(tensor)
     return by_key
@@ -112,6 +113,7 @@ def make_plan(
     if gathered is not None:
         _, metadata = planner.create_global_plan([plan for plan, _ in gathered])
         notes = [note for _, note in gathered]
+    # resolve_data() gives a view of the tensor in the model: nothing is copied yet.
     items = [(item.index, planner.resolve_data(item).detach()) for item in local.items]
     return Plan(items=items, metadata=metadata, notes=notes)
 
@@ -142,6 +144,7 @@ def write_metadata(
         for index, offset, length in file.shards
     }
     durable.write_flushed(folder / ".metadata", pickle.dumps(metadata))
+    # megatron-core's own loader expects the file; ml-train's facts are in run_state.json.
     common = io.BytesIO()
     torch.save({"iteration": iteration}, common)
     durable.write_flushed(folder / "common.pt", common.getvalue())
