@@ -2,7 +2,8 @@
 
 Checked are relative links and their headings, the scripts of commands, paths such as
 `ml_train/training/trainer.py`, modules and names such as `ml_models.registry.get`, and tests by
-name. A changelog tells of names that are gone, so that only its links are checked.
+name. A changelog tells of names that are gone, so that only its links are checked. Pages that the
+code of packages and tools names are checked too.
 
 Usage: python tools/check_docs.py
 """
@@ -29,6 +30,7 @@ IMPORT = re.compile(r"^from (ml_(?:data|models|train)[\w.]*) import ([\w, ]+)$",
 FILE = re.compile(r"[\w./-]+\.(?:py|sh|md|toml)")
 FOLDER = re.compile(r"(?:packages|docs|examples|tools|benchmarks|constraints|tests)/[\w./-]*\w/?")
 TEST = re.compile(r"test_\w+")
+PAGE = re.compile(r"\bdocs/[\w/-]+\.md\b")
 
 FOREIGN = re.compile(
     # Files of a reader, and of the repositories of xAI, hpcai-tech, Megatron and CANN.
@@ -144,6 +146,17 @@ def faults_of(tree: Tree, page: Path) -> list[str]:
     return [f"{page.relative_to(tree.root)}: {fault}" for fault in dict.fromkeys(faults)]
 
 
+def dead_pages(tree: Tree) -> list[str]:
+    """Pages that code names and the repository does not have."""
+    files = [name for name in tree.names if re.search(r"(/src/|^tools/).*\.(py|sh)$", name)]
+    return [
+        f"{name}: page {page}"
+        for name in files
+        for page in PAGE.findall((tree.root / name).read_text(encoding="utf-8"))
+        if page not in tree.names
+    ]
+
+
 def tree_of(root: Path) -> Tree:
     """All files that git tracks, and new ones that it does not ignore."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
@@ -156,7 +169,7 @@ def main() -> int:
     """Return 0 when everything that is named exists, else 1 with a line per fault."""
     tree = tree_of(Path(__file__).parent.parent)
     pages = [tree.root / name for name in tree.names if name.endswith(".md")]
-    faults = [fault for page in pages for fault in faults_of(tree, page)]
+    faults = [fault for page in pages for fault in faults_of(tree, page)] + dead_pages(tree)
     for fault in faults:
         print(f"docs: {fault} leads nowhere", file=sys.stderr)
     print(f"{len(pages)} documents, {len(faults)} dead ends")

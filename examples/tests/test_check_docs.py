@@ -78,5 +78,12 @@ def test_what_is_not_there_is_named(checker: ModuleType, repository: Path, text:
     assert faults(checker, repository, text) == [f"docs/page.md: {BAD[text]}"]
 
 
+def test_a_page_that_code_names_must_be_there(checker: ModuleType, repository: Path) -> None:
+    name = "packages/ml-data/src/ml_data/indexed/reader.py"
+    (repository / name).write_text('"""See docs/other.md and docs/gone.md."""')
+    tree = checker.Tree(repository, tuple(FILES))
+    assert checker.dead_pages(tree) == [f"{name}: page docs/gone.md"]
+
+
 def test_the_documentation_names_nothing_that_is_gone(checker: ModuleType) -> None:
     assert checker.main() == 0
