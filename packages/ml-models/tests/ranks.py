@@ -1,16 +1,28 @@
 """Start a script once per rank, as torchrun would, and collect what the ranks print."""
 
+import contextlib
 import os
+import random
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
+# Below the ports that systems hand out by themselves (32768 and up on Linux, 49152 elsewhere).
+PORTS = range(15_000, 30_000)
+
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nothing uses now, and that the system gives to no other process.
+
+    The processes of a test bind it seconds later. A port from the system's own range could by then
+    belong to another process, and the test would wait for its timeout.
+    """
+    for port in random.SystemRandom().sample(PORTS, 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("", port))
+            return port
+    raise OSError(f"none of 100 ports between {PORTS.start} and {PORTS.stop} is free")
 
 
 def run_ranks(script: Path, world: int, *arguments: object, timeout: float = 120) -> list[str]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from ports import free_port
 from token_files import write_tokens
 
 LENGTHS = [17, 40, 3, 25, 60, 9, 31, 12] * 5
@@ -47,12 +47,6 @@ print(json.dumps(answer))
 dist.barrier()
 dist.destroy_process_group()
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def environment(rank: int, world: int, per_node: int, address: str, port: int) -> dict[str, str]:

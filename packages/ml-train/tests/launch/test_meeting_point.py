@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+from ports import free_port
 from torch.distributed import run
 
 from ml_train.errors import ConfigError, StartError
@@ -75,9 +76,7 @@ def test_a_host_that_is_none_is_named_at_once_and_given_up() -> None:
 
 
 def test_a_node_that_node_0_does_not_answer_says_so() -> None:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     messages: list[str] = []
     address = f"--master-addr {socket.gethostname()} --master-port {port} --rdzv-conf timeout=2"
     flags = run.parse_args(f"--nnodes 2 --node-rank 1 {address} job.py".split())

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from ports import free_port
 
 JOB = """
 import os, signal, sys, time
@@ -100,9 +101,7 @@ def test_the_launcher_waits_for_its_ranks_and_has_their_code(
 def test_a_signal_before_there_are_ranks(tmp_path: Path) -> None:
     """Node 0 of two waits for the other one, in torch's native code."""
     code = "from ml_train.launch import main; raise SystemExit(main())"
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     words = ["--nnodes", "2", "--node-rank", "0", "--master-addr", socket.gethostname()]
     process = subprocess.Popen(
         [sys.executable, "-c", code, *words, "--master-port", str(port), str(tmp_path / "job.py")],

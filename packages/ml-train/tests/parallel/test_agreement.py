@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from ports import free_port
 
 from ml_train.config import facts as facts_module
 from ml_train.config import flags
@@ -184,9 +185,7 @@ def test_small_and_empty_files_have_a_digest(tmp_path: Path) -> None:
 
 def two_nodes(first: Sequence[str], second: Sequence[str]) -> list[tuple[int, str]]:
     """(exit code, output) of two processes that play the ranks of two nodes."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     shared = {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "OMP_NUM_THREADS": "1"}
     shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     processes = [

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+from ports import free_port
 from tiny_runs import BATCH, MODEL, tokens
 
 TIMEOUT = 12.0
@@ -26,12 +26,6 @@ def words(folder: Path, prefix: str, *more: str, steps: int) -> list[str]:
         *("--train-iters", str(steps), "--global-batch-size", str(BATCH), "--save", str(folder)),
         *("--load", str(folder), "--distributed-timeout-minutes", str(TIMEOUT / 60), *more),
     ]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def until_step(folder: Path, step: int, process: subprocess.Popen[Any]) -> None:
