@@ -102,10 +102,10 @@ def test_training_step_in_layouts(saved: Path, plugin: Path, group4: Group) -> N
     expected = group4.run(run_step, model, weights, ids, (1, 1, 1, 1))[0]
     first = group4.run(initial_weights, model, (1, 1, 1, 1))[0]
     for sizes in ((2, 1, 1, 1), (2, 2, 1, 1)):
-        found = group4.run(run_step, model, weights, ids, sizes)[0]
-        torch.testing.assert_close(found["loss"], reference["loss"], rtol=1e-5, atol=0)
+        result = group4.run(run_step, model, weights, ids, sizes)[0]
+        torch.testing.assert_close(result["loss"], reference["loss"], rtol=1e-5, atol=0)
         for key in (key for key in expected if key.startswith("grad.")):
-            error = (found[key] - expected[key]).norm() / expected[key].norm()
+            error = (result[key] - expected[key]).norm() / expected[key].norm()
             assert error < 1e-5, (sizes, key, float(error))
         other = group4.run(initial_weights, model, sizes)[0]
         assert all(torch.equal(first[key], other[key]) for key in first)

@@ -35,8 +35,8 @@ def test_to_megatron_equals_an_independent_map(name: str, tmp_path: Path) -> Non
     assert source.model == config_of(name, "gelu_tanh")
     assert set(source.tensors) == set(expected)
     for key, tensor in expected.items():
-        found = source.read(key, Box.whole(tuple(tensor.shape)))
-        assert torch.equal(found.float(), tensor), key
+        stored = source.read(key, Box.whole(tuple(tensor.shape)))
+        assert torch.equal(stored.float(), tensor), key
 
 
 @pytest.mark.parametrize("name", HUGGING_FACE)

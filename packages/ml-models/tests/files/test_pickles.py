@@ -150,8 +150,10 @@ def test_an_enum_member_by_name_is_read(protocol: int) -> None:
 def test_a_trainers_class_stays_a_name() -> None:
     """What args of a run may hold; nothing of it is imported, and nothing else may be called."""
     stream = b"\x80\x02cmegatron.core.enums\nModelType\nK\x01\x85R."
-    found = interpret(io.BytesIO(stream), "it", RANK_FILE)
-    assert str(found.function) == "megatron.core.enums.ModelType" and found.arguments == (1,)
+    value_read = interpret(io.BytesIO(stream), "it", RANK_FILE)
+    assert str(value_read.function) == "megatron.core.enums.ModelType" and value_read.arguments == (
+        1,
+    )
     with pytest.raises(WeightError, match="not allowed"):
         interpret(io.BytesIO(b"\x80\x02cmegatronx.core\nsystem\n)R."), "it", RANK_FILE)
     with pytest.raises(WeightError, match="no allowed name"):
@@ -187,12 +189,12 @@ def test_plain_values_are_those_that_python_reads(value: object, protocol: int) 
     # set, so that they are refused here, as sets stand in no file of theirs.
     stream = pickle.dumps([value, value], protocol)
     try:
-        found = interpret(io.BytesIO(stream), "stream", DCP_METADATA)
+        value_read = interpret(io.BytesIO(stream), "stream", DCP_METADATA)
     except WeightError as error:
         assert protocol < 4 and "asks for" in str(error)
         return
     expected = pickle.loads(stream)
-    assert found == expected and repr(found) == repr(expected)
+    assert value_read == expected and repr(value_read) == repr(expected)
 
 
 @pytest.mark.parametrize("size", [65_536, 65_537, 200_000])

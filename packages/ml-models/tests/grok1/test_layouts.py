@@ -62,33 +62,33 @@ def test_one_reference_is_itself_far_from_fp64() -> None:
     assert apart and all("layers.0." in key or "embed_tokens" in key for key in apart)
 
 
-def check(found: dict[str, Tensor], name: str, activation: str = "gelu_erf") -> None:
+def check(result: dict[str, Tensor], name: str, activation: str = "gelu_erf") -> None:
     config, reference = config_of(name, activation), reference_of(name)
 
     def limit_of(key: str) -> float:
         return max(RELATIVE, reference_errors(name)[key])
 
-    logits = found["logits"][..., : config.vocab_size]
+    logits = result["logits"][..., : config.vocab_size]
     torch.testing.assert_close(logits, reference["logits"], rtol=0, atol=LOGITS_TOLERANCE[name])
-    torch.testing.assert_close(found["loss"], reference["loss"], rtol=1e-5, atol=0)
+    torch.testing.assert_close(result["loss"], reference["loss"], rtol=1e-5, atol=0)
     grads = {
-        key.removeprefix("grad."): value for key, value in found.items() if key.startswith("grad.")
+        key.removeprefix("grad."): value for key, value in result.items() if key.startswith("grad.")
     }
     grads["embedding.word_embeddings.weight"] = grads["embedding.word_embeddings.weight"][
         : config.vocab_size
     ]
-    theirs = to_hugging_face(grads, config)
+    gradients = to_hugging_face(grads, config)
     for key, expected in reference.items():
         if key.startswith("grad_norm."):
-            norm = theirs.pop(key.removeprefix("grad_norm.")).norm()
+            norm = gradients.pop(key.removeprefix("grad_norm.")).norm()
             torch.testing.assert_close(norm, expected.view(()), rtol=limit_of(key), atol=0, msg=key)
         elif key.startswith(("hidden_states.", "router_logits.", "final_norm")):
-            torch.testing.assert_close(found[key], expected, rtol=0, atol=1e-4)
-    assert not theirs
-    theirs = to_hugging_face(grads, config)
+            torch.testing.assert_close(result[key], expected, rtol=0, atol=1e-4)
+    assert not gradients
+    gradients = to_hugging_face(grads, config)
     for key, expected in reference.items():
         if key.startswith("grad."):
-            error = (theirs[key.removeprefix("grad.")] - expected).norm() / expected.norm()
+            error = (gradients[key.removeprefix("grad.")] - expected).norm() / expected.norm()
             assert error < limit_of(key), (key, error)
 
 
@@ -110,10 +110,10 @@ def test_initial_weights_do_not_depend_on_the_layout(group4: Group) -> None:
             std = 0.02 / (2 * config.num_layers) ** 0.5 if residual else 0.02
             assert value.std().item() == pytest.approx(std, rel=0.05), key
     for name, sizes in LAYOUTS.items():
-        found = group4.run(initial_weights, config, sizes)[0]
-        assert found.keys() == expected.keys()
+        result = group4.run(initial_weights, config, sizes)[0]
+        assert result.keys() == expected.keys()
         for key, value in expected.items():
-            assert torch.equal(found[key], value), (name, key)
+            assert torch.equal(result[key], value), (name, key)
     other = group4.run(initial_weights, config, (1, 1, 1, 1), 5)[0]
     assert not torch.equal(
         other["decoder.layers.0.mlp.router.weight"], expected["decoder.layers.0.mlp.router.weight"]

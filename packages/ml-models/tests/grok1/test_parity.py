@@ -37,8 +37,8 @@ def test_logits_hidden_states_and_router_logits(name: str, padding: int, alone: 
     assert len(inner) == 2 * config.num_layers + 1
     for key in inner:
         expected = reference[prefix + key].transpose(0, 1)
-        found = recorded[key].view_as(expected)
-        torch.testing.assert_close(found, expected, rtol=0, atol=INNER_TOLERANCE)
+        hidden = recorded[key].view_as(expected)
+        torch.testing.assert_close(hidden, expected, rtol=0, atol=INNER_TOLERANCE)
     if "loss" in reference:
         losses = model(ids, positions, labels=ids.roll(-1, dims=1))
         torch.testing.assert_close(losses[:, :-1].mean(), reference["loss"], rtol=1e-5, atol=0)

@@ -53,37 +53,37 @@ def make_reference() -> tuple[Any, Tensor]:
     return model, torch.randint(0, CONFIG.vocab_size, (2, 32))
 
 
-def to_ours(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
+def to_parameters(saved: dict[str, Tensor]) -> dict[str, Tensor]:
     """Our keys; both the fused expert names of transformers 5 and the separate ones of 4."""
-    ours = {
-        "embedding.word_embeddings.weight": theirs["model.embed_tokens.weight"],
-        "output_layer.weight": theirs["lm_head.weight"],
-        "decoder.final_layernorm.weight": theirs["model.norm.weight"],
+    parameters = {
+        "embedding.word_embeddings.weight": saved["model.embed_tokens.weight"],
+        "output_layer.weight": saved["lm_head.weight"],
+        "decoder.final_layernorm.weight": saved["model.norm.weight"],
     }
     groups, width = CONFIG.num_query_groups, CONFIG.hidden_size
     for layer in range(CONFIG.num_layers):
         a, b = f"model.layers.{layer}.", f"decoder.layers.{layer}."
-        ours[f"{b}input_layernorm.weight"] = theirs[f"{a}input_layernorm.weight"]
-        ours[f"{b}pre_mlp_layernorm.weight"] = theirs[f"{a}post_attention_layernorm.weight"]
-        q, k, v = (theirs[f"{a}self_attn.{x}_proj.weight"].view(groups, -1, width) for x in "qkv")
-        ours[f"{b}self_attention.linear_qkv.weight"] = torch.cat((q, k, v), 1).view(-1, width)
-        ours[f"{b}self_attention.linear_proj.weight"] = theirs[f"{a}self_attn.o_proj.weight"]
+        parameters[f"{b}input_layernorm.weight"] = saved[f"{a}input_layernorm.weight"]
+        parameters[f"{b}pre_mlp_layernorm.weight"] = saved[f"{a}post_attention_layernorm.weight"]
+        q, k, v = (saved[f"{a}self_attn.{x}_proj.weight"].view(groups, -1, width) for x in "qkv")
+        parameters[f"{b}self_attention.linear_qkv.weight"] = torch.cat((q, k, v), 1).view(-1, width)
+        parameters[f"{b}self_attention.linear_proj.weight"] = saved[f"{a}self_attn.o_proj.weight"]
         fused = f"{a}mlp.experts.gate_up_proj"
-        block = f"{a}mlp." if fused in theirs else f"{a}block_sparse_moe."
-        ours[f"{b}mlp.router.weight"] = theirs[f"{block}gate.weight"]
-        if fused in theirs:
-            first = theirs[fused].unflatten(1, (2, -1))
-            second = theirs[f"{a}mlp.experts.down_proj"]
+        block = f"{a}mlp." if fused in saved else f"{a}block_sparse_moe."
+        parameters[f"{b}mlp.router.weight"] = saved[f"{block}gate.weight"]
+        if fused in saved:
+            first = saved[fused].unflatten(1, (2, -1))
+            second = saved[f"{a}mlp.experts.down_proj"]
         else:
             part = [
-                [theirs[f"{block}experts.{e}.{w}.weight"] for w in ("w1", "w3", "w2")]
+                [saved[f"{block}experts.{e}.{w}.weight"] for w in ("w1", "w3", "w2")]
                 for e in range(CONFIG.num_experts)
             ]
             first = torch.stack([torch.stack(weights[:2]) for weights in part])
             second = torch.stack([weights[2] for weights in part])
-        ours[f"{b}mlp.experts.linear_fc1.weight"] = first
-        ours[f"{b}mlp.experts.linear_fc2.weight"] = second
-    return ours
+        parameters[f"{b}mlp.experts.linear_fc1.weight"] = first
+        parameters[f"{b}mlp.experts.linear_fc2.weight"] = second
+    return parameters
 
 
 def test_logits_loss_and_gradients(group4: Group) -> None:
@@ -93,12 +93,12 @@ def test_logits_loss_and_gradients(group4: Group) -> None:
         result.logits[:, :-1].reshape(-1, CONFIG.vocab_size), ids[:, 1:].reshape(-1)
     )
     loss.backward()
-    weights = to_ours({n: p.detach() for n, p in model.named_parameters()})
-    grads = to_ours({n: p.grad for n, p in model.named_parameters()})
+    weights = to_parameters({n: p.detach() for n, p in model.named_parameters()})
+    grads = to_parameters({n: p.grad for n, p in model.named_parameters()})
     for sizes in LAYOUTS:
-        found = group4.run(run_step, CONFIG, weights, ids, sizes)[0]
-        torch.testing.assert_close(found["logits"], result.logits.detach(), rtol=0, atol=1e-4)
-        torch.testing.assert_close(found["loss"], loss.detach(), rtol=1e-5, atol=0)
+        step = group4.run(run_step, CONFIG, weights, ids, sizes)[0]
+        torch.testing.assert_close(step["logits"], result.logits.detach(), rtol=0, atol=1e-4)
+        torch.testing.assert_close(step["loss"], loss.detach(), rtol=1e-5, atol=0)
         for key, expected in grads.items():
-            error = (found[f"grad.{key}"] - expected).norm() / expected.norm()
+            error = (step[f"grad.{key}"] - expected).norm() / expected.norm()
             assert error < 1e-4, (sizes, key, float(error))

@@ -13,8 +13,8 @@ def gradients(weights: dict[str, Tensor], ids: Tensor, config: Grok1Config) -> d
     leaves = {key: value.double().requires_grad_() for key, value in weights.items()}
     loss = _loss(leaves, ids, config)
     loss.backward()
-    found: dict[str, Any] = {key: value.grad for key, value in leaves.items()}
-    return {**found, "loss": loss.detach()}
+    gradients: dict[str, Any] = {key: value.grad for key, value in leaves.items()}
+    return {**gradients, "loss": loss.detach()}
 
 
 def _loss(weights: dict[str, Tensor], ids: Tensor, config: Grok1Config) -> Tensor:

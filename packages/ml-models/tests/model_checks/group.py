@@ -24,12 +24,12 @@ class Group:
         self.pipes: list[Connection] = []
         self.processes = []
         for rank in range(world_size):
-            ours, theirs = context.Pipe()
+            own_end, worker_end = context.Pipe()
             process = context.Process(
-                target=_serve, args=(rank, world_size, folder, theirs), daemon=True
+                target=_serve, args=(rank, world_size, folder, worker_end), daemon=True
             )
             process.start()
-            self.pipes.append(ours)
+            self.pipes.append(own_end)
             self.processes.append(process)
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:

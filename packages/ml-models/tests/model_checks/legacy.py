@@ -28,25 +28,27 @@ def whole(*, post_norm: bool, layers: int = LAYERS, padded: int = PADDED) -> dic
 
     norms = ["input_layernorm", "pre_mlp_layernorm"]
     norms += ["post_attn_norm", "post_mlp_layernorm"] if post_norm else []
-    found = {"embedding.word_embeddings.weight": draw(padded, HIDDEN)}
+    tensors_by_name = {"embedding.word_embeddings.weight": draw(padded, HIDDEN)}
     for layer in range(layers):
         name = f"decoder.layers.{layer}."
-        found.update({f"{name}{norm}.weight": 1 + draw(HIDDEN) for norm in norms})
-        found[f"{name}self_attention.linear_proj.weight"] = draw(HIDDEN, HEADS * HEAD)
-        found[f"{name}self_attention.linear_qkv.weight"] = draw((HEADS + 2 * GROUPS) * HEAD, HIDDEN)
-        found[f"{name}mlp.router.weight"] = draw(EXPERTS, HIDDEN)
+        tensors_by_name.update({f"{name}{norm}.weight": 1 + draw(HIDDEN) for norm in norms})
+        tensors_by_name[f"{name}self_attention.linear_proj.weight"] = draw(HIDDEN, HEADS * HEAD)
+        tensors_by_name[f"{name}self_attention.linear_qkv.weight"] = draw(
+            (HEADS + 2 * GROUPS) * HEAD, HIDDEN
+        )
+        tensors_by_name[f"{name}mlp.router.weight"] = draw(EXPERTS, HIDDEN)
         for expert in range(EXPERTS):
             inner = f"{name}mlp.experts.local_experts.{expert}."
-            found[f"{inner}linear_fc1.weight"] = draw(2 * FFN, HIDDEN)
-            found[f"{inner}linear_fc2.weight"] = draw(HIDDEN, FFN)
-    found["decoder.final_layernorm.weight"] = 1 + draw(HIDDEN)
-    found["output_layer.weight"] = draw(padded, HIDDEN)
-    return found
+            tensors_by_name[f"{inner}linear_fc1.weight"] = draw(2 * FFN, HIDDEN)
+            tensors_by_name[f"{inner}linear_fc2.weight"] = draw(HIDDEN, FFN)
+    tensors_by_name["decoder.final_layernorm.weight"] = 1 + draw(HIDDEN)
+    tensors_by_name["output_layer.weight"] = draw(padded, HIDDEN)
+    return tensors_by_name
 
 
-def ours(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def as_parameters(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The same weights under our names."""
-    found: dict[str, Tensor] = {}
+    tensors_by_name: dict[str, Tensor] = {}
     experts: dict[str, list[Tensor]] = {}
     for name, tensor in tensors.items():
         if match := re.fullmatch(r"(.+)local_experts\.\d+\.(linear_fc.)\.weight", name):
@@ -55,8 +57,8 @@ def ours(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             continue
         if name in ("embedding.word_embeddings.weight", "output_layer.weight"):
             tensor = tensor[:VOCABULARY]
-        found[name.replace("post_attn_norm", "post_attention_layernorm")] = tensor
-    return {**found, **{name: torch.stack(parts) for name, parts in experts.items()}}
+        tensors_by_name[name.replace("post_attn_norm", "post_attention_layernorm")] = tensor
+    return {**tensors_by_name, **{name: torch.stack(parts) for name, parts in experts.items()}}
 
 
 def arguments(sizes: Sizes, *, post_norm: bool, **changes: Any) -> argparse.Namespace:
@@ -64,7 +66,7 @@ def arguments(sizes: Sizes, *, post_norm: bool, **changes: Any) -> argparse.Name
     from megatron.core.enums import ModelType
 
     tp, pp, ep, vp = sizes
-    said = {
+    values = {
         "num_layers": LAYERS,
         "hidden_size": HIDDEN,
         "ffn_hidden_size": FFN,
@@ -100,7 +102,7 @@ def arguments(sizes: Sizes, *, post_norm: bool, **changes: Any) -> argparse.Name
         "save": Path("ckpt"),
         "lr": np.float64(1e-5),
     }
-    return argparse.Namespace(**{**said, **changes})
+    return argparse.Namespace(**{**values, **changes})
 
 
 def folder_name(sizes: Sizes, tp: int, pp: int, ep: int) -> str:
@@ -183,7 +185,7 @@ def _chunk(
 ) -> dict[str, Any]:
     tp_size, pp_size, ep_size, vp_size = sizes
     tp, pp, ep = ranks
-    held = range(ep * EXPERTS // ep_size, (ep + 1) * EXPERTS // ep_size)
+    local_experts = range(ep * EXPERTS // ep_size, (ep + 1) * EXPERTS // ep_size)
     chunk: dict[str, Any] = {}
     for name, tensor in tensors.items():
         match = re.match(r"decoder\.layers\.(\d+)\.", name)
@@ -198,9 +200,11 @@ def _chunk(
         elif (pp, virtual) != (pp_size - 1, vp_size - 1):
             continue
         if expert := re.search(r"local_experts\.(\d+)\.", local):
-            if int(expert[1]) not in held:
+            if int(expert[1]) not in local_experts:
                 continue
-            local = local.replace(expert[0], f"local_experts.{held.index(int(expert[1]))}.")
+            local = local.replace(
+                expert[0], f"local_experts.{local_experts.index(int(expert[1]))}."
+            )
         chunk[local] = cut(name, tensor, tp, tp_size).contiguous()
         if ".linear_" in name or name == "output_layer.weight":
             chunk[local.removesuffix("weight") + "_extra_state"] = None

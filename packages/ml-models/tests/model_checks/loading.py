@@ -54,8 +54,8 @@ def load_and_step(
             assert tuple(loaded[key].shape) == shape
             if key in parameters:
                 parameters[key].copy_(loaded[key])
-    found, loss = step._forward_backward(model, settings, ids)
-    return step._collect(model, found, loss, ids, sizes[0])
+    outputs, loss = step._forward_backward(model, settings, ids)
+    return step._collect(model, outputs, loss, ids, sizes[0])
 
 
 def save(folder: Path, config: ModelConfig, sizes: tuple[int, int, int, int]) -> None:

@@ -86,15 +86,15 @@ def whole_model(
 
 
 def from_hugging_face(tensors: dict[str, Tensor], config: Grok1Config) -> dict[str, Tensor]:
-    ours = {
+    parameters = {
         "embedding.word_embeddings.weight": tensors["model.embed_tokens.weight"],
         "decoder.final_layernorm.weight": tensors["model.norm.scale"],
     }
     for layer in range(config.num_layers):
-        theirs, mine = f"model.layers.{layer}.", f"decoder.layers.{layer}."
+        block_name, layer_name = f"model.layers.{layer}.", f"decoder.layers.{layer}."
         for name, other in NORMS.items():
-            ours[f"{mine}{name}.weight"] = tensors[f"{theirs}{other}.scale"]
-        q, k, v = (tensors[f"{theirs}attn.{x}_proj.weight"] for x in "qkv")
+            parameters[f"{layer_name}{name}.weight"] = tensors[f"{block_name}{other}.scale"]
+        q, k, v = (tensors[f"{block_name}attn.{x}_proj.weight"] for x in "qkv")
         groups, head = config.num_query_groups, config.kv_channels
         parts = [
             torch.cat(
@@ -106,47 +106,51 @@ def from_hugging_face(tensors: dict[str, Tensor], config: Grok1Config) -> dict[s
             )
             for g in range(groups)
         ]
-        ours[f"{mine}self_attention.linear_qkv.weight"] = torch.cat(parts)
-        ours[f"{mine}self_attention.linear_proj.weight"] = tensors[f"{theirs}attn.o_proj.weight"]
-        ours[f"{mine}mlp.router.weight"] = tensors[f"{theirs}moe_block.gate.weight"]
+        parameters[f"{layer_name}self_attention.linear_qkv.weight"] = torch.cat(parts)
+        parameters[f"{layer_name}self_attention.linear_proj.weight"] = tensors[
+            f"{block_name}attn.o_proj.weight"
+        ]
+        parameters[f"{layer_name}mlp.router.weight"] = tensors[f"{block_name}moe_block.gate.weight"]
         first, second = [], []
         for expert in range(config.num_experts):
-            block = f"{theirs}moe_block.experts.{expert}."
+            block = f"{block_name}moe_block.experts.{expert}."
             gate, value = tensors[f"{block}linear.weight"], tensors[f"{block}linear_v.weight"]
             first.append(torch.stack((gate, value)))
             second.append(tensors[f"{block}linear_1.weight"])
-        ours[f"{mine}mlp.experts.linear_fc1.weight"] = torch.stack(first)
-        ours[f"{mine}mlp.experts.linear_fc2.weight"] = torch.stack(second)
-    return ours
+        parameters[f"{layer_name}mlp.experts.linear_fc1.weight"] = torch.stack(first)
+        parameters[f"{layer_name}mlp.experts.linear_fc2.weight"] = torch.stack(second)
+    return parameters
 
 
-def to_hugging_face(ours: dict[str, Tensor], config: Grok1Config) -> dict[str, Tensor]:
+def to_hugging_face(parameters: dict[str, Tensor], config: Grok1Config) -> dict[str, Tensor]:
     """The inverse, for gradients: by Hugging Face's parameter names."""
     tensors = {
-        "model.embed_tokens.weight": ours["embedding.word_embeddings.weight"],
-        "model.norm.scale": ours["decoder.final_layernorm.weight"],
+        "model.embed_tokens.weight": parameters["embedding.word_embeddings.weight"],
+        "model.norm.scale": parameters["decoder.final_layernorm.weight"],
     }
     groups, head = config.num_query_groups, config.kv_channels
     for layer in range(config.num_layers):
-        theirs, mine = f"model.layers.{layer}.", f"decoder.layers.{layer}."
+        block_name, layer_name = f"model.layers.{layer}.", f"decoder.layers.{layer}."
         for name, other in NORMS.items():
-            tensors[f"{theirs}{other}.scale"] = ours[f"{mine}{name}.weight"]
-        qkv = ours[f"{mine}self_attention.linear_qkv.weight"]
+            tensors[f"{block_name}{other}.scale"] = parameters[f"{layer_name}{name}.weight"]
+        qkv = parameters[f"{layer_name}self_attention.linear_qkv.weight"]
         q, k, v = qkv.view(groups, -1, qkv.shape[-1]).split(
             (config.num_attention_heads // groups * head, head, head), dim=1
         )
         for letter, part in zip("qkv", (q, k, v), strict=True):
-            tensors[f"{theirs}attn.{letter}_proj.weight"] = part.reshape(-1, qkv.shape[-1])
-        tensors[f"{theirs}attn.o_proj.weight"] = ours[f"{mine}self_attention.linear_proj.weight"]
-        tensors[f"{theirs}moe_block.gate.weight"] = ours[f"{mine}mlp.router.weight"]
+            tensors[f"{block_name}attn.{letter}_proj.weight"] = part.reshape(-1, qkv.shape[-1])
+        tensors[f"{block_name}attn.o_proj.weight"] = parameters[
+            f"{layer_name}self_attention.linear_proj.weight"
+        ]
+        tensors[f"{block_name}moe_block.gate.weight"] = parameters[f"{layer_name}mlp.router.weight"]
         for expert in range(config.num_experts):
-            block = f"{theirs}moe_block.experts.{expert}."
-            gate, value = ours[f"{mine}mlp.experts.linear_fc1.weight"][expert]
+            block = f"{block_name}moe_block.experts.{expert}."
+            gate, value = parameters[f"{layer_name}mlp.experts.linear_fc1.weight"][expert]
             tensors[f"{block}linear.weight"] = gate
             tensors[f"{block}linear_v.weight"] = value
-            tensors[f"{block}linear_1.weight"] = ours[f"{mine}mlp.experts.linear_fc2.weight"][
-                expert
-            ]
+            tensors[f"{block}linear_1.weight"] = parameters[
+                f"{layer_name}mlp.experts.linear_fc2.weight"
+            ][expert]
     return tensors
 
 

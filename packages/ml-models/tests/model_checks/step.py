@@ -29,8 +29,8 @@ def run_step(
     model = _build(config, settings)
     if weights is not None:
         shards.assign(model, weights)
-    found, loss = _forward_backward(model, settings, ids)
-    return _collect(model, found, loss, ids, tp)
+    outputs, loss = _forward_backward(model, settings, ids)
+    return _collect(model, outputs, loss, ids, tp)
 
 
 def initial_weights(
@@ -39,16 +39,16 @@ def initial_weights(
     """On rank 0: the initial parameters, whole, by key; on every rank the same check is run."""
     layout(*sizes)
     model = _build(config, _settings(config, sizes, {}), seed)
-    mine = [
+    own_part = [
         (shard.key, shard.global_shape, shards.place_of(shard), shard.data.detach().clone())
         for shard in shards.local_shards(model)
     ]
     everyone: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(everyone, mine)
+    torch.distributed.all_gather_object(everyone, own_part)
     whole: dict[str, Tensor] = {}
     for part in everyone:
-        for key, shape, place, value in part:
-            whole.setdefault(key, torch.full(shape, float("nan")))[place] = value
+        for key, shape, slices, value in part:
+            whole.setdefault(key, torch.full(shape, float("nan")))[slices] = value
     return whole if torch.distributed.get_rank() == 0 else None
 
 
@@ -128,14 +128,14 @@ def _forward_backward(
 
 
 def _collect(
-    model: Any, found: dict[str, Tensor], loss: Tensor | None, ids: Tensor, tp: int
+    model: Any, outputs: dict[str, Tensor], loss: Tensor | None, ids: Tensor, tp: int
 ) -> dict[str, Tensor] | None:
     """Put the ranks' parts together on rank 0."""
     from megatron.core import parallel_state
 
     batch, length = ids.shape
     local: dict[str, Any] = {}
-    for key, value in found.items():
+    for key, value in outputs.items():
         if key != "logits":
             value = value.reshape(length // tp, batch, -1).transpose(0, 1)
         local[key] = value.contiguous()
@@ -143,9 +143,9 @@ def _collect(
         (shard.key, shard.global_shape, shards.place_of(shard), parameter.main_grad.clone())
         for shard, parameter in _with_parameters(model)
     ]
-    mine = (parallel_state.get_tensor_model_parallel_rank(), local, loss, grads)
+    own_part = (parallel_state.get_tensor_model_parallel_rank(), local, loss, grads)
     everyone: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(everyone, mine)
+    torch.distributed.all_gather_object(everyone, own_part)
     if torch.distributed.get_rank() != 0:
         return None
     return _assemble(everyone, tp)
@@ -165,6 +165,6 @@ def _assemble(everyone: list[Any], tp: int) -> dict[str, Tensor]:
     for _, _, loss, grads in everyone:
         if loss is not None:
             whole["loss"] = loss
-        for key, shape, place, grad in grads:
-            whole.setdefault(f"grad.{key}", torch.full(shape, float("nan")))[place] = grad
+        for key, shape, slices, grad in grads:
+            whole.setdefault(f"grad.{key}", torch.full(shape, float("nan")))[slices] = grad
     return whole

@@ -31,9 +31,9 @@ def test_first_loss_equals_the_reference(
     convert(source, "megatron", tmp_path / "out", small)
     reference = reference_of("hf_c")
     config = config_of("hf_c", "gelu_erf")
-    found = group4.run(load_and_step, tmp_path / "out", config, reference["input_ids"], sizes)[0]
-    torch.testing.assert_close(found["loss"], reference["loss"], rtol=1e-5, atol=0)
-    logits = found["logits"][..., : config.vocab_size]
+    result = group4.run(load_and_step, tmp_path / "out", config, reference["input_ids"], sizes)[0]
+    torch.testing.assert_close(result["loss"], reference["loss"], rtol=1e-5, atol=0)
+    logits = result["logits"][..., : config.vocab_size]
     torch.testing.assert_close(logits, reference["logits"], rtol=0, atol=1e-4)
 
 
@@ -52,8 +52,8 @@ def test_what_megatron_core_saved_is_read(
     source = MegatronSource(folder)
     assert any("pad the vocabulary" in note for note in source.notes)
     for key, info in source.tensors.items():
-        found = source.read(key, Box.whole(info.shape))
-        assert torch.equal(found, expected[key][: info.shape[0]]), key
+        result = source.read(key, Box.whole(info.shape))
+        assert torch.equal(result, expected[key][: info.shape[0]]), key
     convert(source, "huggingface", tmp_path / "hf")
     convert(open_source("huggingface", tmp_path / "hf"), "megatron", tmp_path / "back")
     again = convert(MegatronSource(tmp_path / "back"), "huggingface", tmp_path / "hf2")

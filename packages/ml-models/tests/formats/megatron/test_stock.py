@@ -10,7 +10,7 @@ import pytest
 import torch
 from model_checks import legacy
 from model_checks.group import Group
-from model_checks.legacy import VOCABULARY, arguments, ours, whole
+from model_checks.legacy import VOCABULARY, arguments, as_parameters, whole
 from model_checks.reading import check_weights
 
 from ml_models.comparison import compare
@@ -40,18 +40,18 @@ def test_a_stock_checkpoint(
 ) -> None:
     folder = tmp_path / "iter_0000007"
     folder.mkdir()
-    found = group4.run(legacy.save_stock_distributed, folder, sizes, IDS, metadata)[0]
+    logits = group4.run(legacy.save_stock_distributed, folder, sizes, IDS, metadata)[0]
     (tmp_path / "latest_checkpointed_iteration.txt").write_text("7")
     source = open_source(guess_format(tmp_path), tmp_path)
     assert source.model.architecture == "mixtral" and source.model.vocab_size == VOCABULARY
-    check_weights(source, ours(whole(post_norm=False)))
+    check_weights(source, as_parameters(whole(post_norm=False)))
     convert(
         source, "huggingface", tmp_path / "hf", SinkOptions(file_bytes=100_000, chunk_bytes=3_000)
     )
     again = open_source("huggingface", tmp_path / "hf")
-    check_weights(again, ours(whole(post_norm=False)))
-    if found is not None:
-        result = compare(again, {"input_ids": IDS, "logits": found}, 1e-4)
+    check_weights(again, as_parameters(whole(post_norm=False)))
+    if logits is not None:
+        result = compare(again, {"input_ids": IDS, "logits": logits}, 1e-4)
         assert result["passed"], result
 
 
@@ -100,8 +100,8 @@ def _keep_in_object(folder: Path, kept: Any) -> None:
     metadata = pickle.loads((folder / ".metadata").read_bytes())
     metadata.state_dict_metadata[key] = BytesStorageMetadata()
     metadata.storage_data = {i: s for i, s in metadata.storage_data.items() if i.fqn != key}
-    place = _StorageInfo(file, offset, len(stream.getvalue()))
-    metadata.storage_data[MetadataIndex(key)] = place
+    info = _StorageInfo(file, offset, len(stream.getvalue()))
+    metadata.storage_data[MetadataIndex(key)] = info
     (folder / ".metadata").write_bytes(pickle.dumps(metadata))
 
 
@@ -113,7 +113,7 @@ def test_args_in_an_object_beside_the_tensors(tmp_path: Path, group4: Group) -> 
     _keep_in_object(folder, {"args": args, "iteration": 7})
     source = open_source("megatron", folder)
     assert source.model.vocab_size == VOCABULARY
-    check_weights(source, ours(whole(post_norm=False)))
+    check_weights(source, as_parameters(whole(post_norm=False)))
     assert not any("common_state" in note for note in source.notes)
     with pytest.raises(
         WeightError, match=r"__0_0\.distcp \(common_state/shard_0_1\): its args say"

@@ -45,22 +45,22 @@ def test_args_that_are_not_read(changes: dict, message: str, tmp_path: Path) -> 
 
 def test_the_args_of_the_guides_script() -> None:
     """What Megatron and ModelLink make of its flags is grok1-40b-guide, in every field."""
-    said = json.loads((Path(__file__).parents[2] / "data/megatron/guide_args.json").read_text())
-    model = derive_model(said, "args")
+    settings = json.loads((Path(__file__).parents[2] / "data/megatron/guide_args.json").read_text())
+    model = derive_model(settings, "args")
     assert model == registry.get("grok1-40b-guide")
-    check_model(said, model, "args")
-    assert layout_of(said, "args") == Layout(tp=4, pp=2, ep=2, vp=1)
-    september = {**said, "num_layers": 12, "tensor_model_parallel_size": 8}
+    check_model(settings, model, "args")
+    assert layout_of(settings, "args") == Layout(tp=4, pp=2, ep=2, vp=1)
+    september = {**settings, "num_layers": 12, "tensor_model_parallel_size": 8}
     assert derive_model(september, "args") == model.replace(num_layers=12)
     with pytest.raises(WeightError, match="num_layers 8, the model has 12"):
-        check_model(said, model.replace(num_layers=12), "args")
+        check_model(settings, model.replace(num_layers=12), "args")
 
 
 def test_a_model_that_the_args_contradict(tmp_path: Path) -> None:
     guide(tmp_path / "in")
     with pytest.raises(WeightError, match="num_layers 8, the model has 4"):
         open_source("megatron", tmp_path / "in", name="grok1-tiny")
-    found = open_source("megatron", tmp_path / "in").model
+    derived = open_source("megatron", tmp_path / "in").model
     for field, value in (
         ("activation", "gelu_tanh"),
         ("renormalize_topk", False),
@@ -70,10 +70,10 @@ def test_a_model_that_the_args_contradict(tmp_path: Path) -> None:
         ("embedding_multiplier_scale", 1.0),
     ):
         config = tmp_path / "config.json"
-        config.write_text(json.dumps(found.replace(**{field: value}).to_dict()))
+        config.write_text(json.dumps(derived.replace(**{field: value}).to_dict()))
         with pytest.raises(WeightError, match=f"say {field}"):
             open_source("megatron", tmp_path / "in", config=config)
-    config.write_text(json.dumps(found.to_dict()))
-    assert open_source("megatron", tmp_path / "in", config=config).model == found
+    config.write_text(json.dumps(derived.to_dict()))
+    assert open_source("megatron", tmp_path / "in", config=config).model == derived
     with pytest.raises(ConfigError, match="--variant"):
         open_source("megatron", tmp_path / "in", variant="hpcai")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from model_checks.legacy import arguments, change_file, guide, ours, save_sliced, whole
+from model_checks.legacy import arguments, as_parameters, change_file, guide, save_sliced, whole
 from model_checks.reading import check_weights
 
 from ml_models.conversion.open import open_source
@@ -79,4 +79,4 @@ def test_the_file_is_never_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(torch, "load", refuse)
     monkeypatch.setattr(pickle, "load", refuse)
     monkeypatch.setattr(pickle, "loads", refuse)
-    check_weights(open_source("megatron", tmp_path / "in"), ours(whole(post_norm=True)))
+    check_weights(open_source("megatron", tmp_path / "in"), as_parameters(whole(post_norm=True)))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from model_checks import legacy
 from model_checks.group import Group
-from model_checks.legacy import VOCABULARY, arguments, guide, ours, save_sliced, whole
+from model_checks.legacy import VOCABULARY, arguments, as_parameters, guide, save_sliced, whole
 from model_checks.reading import check_weights
 from safetensors.torch import load_file
 
@@ -47,10 +47,10 @@ def test_every_tensor_in_any_layout(sizes: legacy.Sizes, flat: bool, tmp_path: P
         embedding_multiplier_scale=5.5,
         output_multiplier_scale=0.5,
     )
-    check_weights(source, ours(whole(post_norm=True)))
+    check_weights(source, as_parameters(whole(post_norm=True)))
     report = convert(source, "huggingface", tmp_path / "hf", SMALL)
     assert any("optimizer and random state were not read" in note for note in report["notes"])
-    check_weights(open_source("huggingface", tmp_path / "hf"), ours(whole(post_norm=True)))
+    check_weights(open_source("huggingface", tmp_path / "hf"), as_parameters(whole(post_norm=True)))
 
 
 def test_to_megatron_and_resumed(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_to_megatron_and_resumed(tmp_path: Path) -> None:
     with pytest.raises(Stop):
         convert(open_source("megatron", iteration), "megatron", output, SMALL, progress=interrupt)
     report = convert(open_source("megatron", iteration), "megatron", output, SMALL, resume=True)
-    check_weights(open_source("megatron", output), ours(whole(post_norm=True)))
+    check_weights(open_source("megatron", output), as_parameters(whole(post_norm=True)))
     assert report["from"] == "megatron-legacy"
     assert all(entry["used"] == "once" for entry in report["sources"].values())
     kinds = {name.split("/")[0] for name in report["sources"]}
@@ -82,8 +82,8 @@ def stacked(chunk: dict[str, Any]) -> dict[str, Any]:
     for layer in {name.split(".mlp")[0] for name in chunk if "local_experts" in name}:
         for number in (1, 2):
             key = f"{layer}.mlp.experts.local_experts.{{}}.linear_fc{number}.weight"
-            held = [chunk[key.format(at)] for at in range(4) if key.format(at) in chunk]
-            joined = torch.stack([matrix.T for matrix in held])
+            matrices = [chunk[key.format(at)] for at in range(4) if key.format(at) in chunk]
+            joined = torch.stack([matrix.T for matrix in matrices])
             shape = (legacy.HIDDEN, -1) if number == 1 else (-1, legacy.HIDDEN)
             result[f"{layer}.mlp.experts.weight{number}"] = joined.reshape(shape)
     return result
@@ -104,7 +104,7 @@ def transformer_engine(chunk: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("change", [stacked, transformer_engine])
 def test_other_names_of_experts(change: Any, tmp_path: Path) -> None:
     guide(tmp_path / "in", (2, 2, 2, 1), change=change)
-    check_weights(open_source("megatron", tmp_path / "in"), ours(whole(post_norm=True)))
+    check_weights(open_source("megatron", tmp_path / "in"), as_parameters(whole(post_norm=True)))
 
 
 @pytest.mark.parametrize("sizes", [(2, 1, 2, 1), (1, 2, 2, 1), (2, 2, 1, 1), (1, 1, 4, 1)], ids=str)
@@ -112,12 +112,12 @@ def test_stock_megatron_cores_own_checkpoint(
     sizes: legacy.Sizes, tmp_path: Path, group4: Group
 ) -> None:
     ids = torch.arange(24).reshape(2, 12) * 7 % VOCABULARY
-    found = group4.run(legacy.save_stock, tmp_path, sizes, ids)[0]
+    logits = group4.run(legacy.save_stock, tmp_path, sizes, ids)[0]
     (tmp_path / "latest_checkpointed_iteration.txt").write_text("5000")
     source = open_source("megatron", tmp_path)
-    check_weights(source, ours(whole(post_norm=False)))
-    if found is not None:
-        result = compare(source, {"input_ids": ids, "logits": found}, 1e-4)
+    check_weights(source, as_parameters(whole(post_norm=False)))
+    if logits is not None:
+        result = compare(source, {"input_ids": ids, "logits": logits}, 1e-4)
         assert result["passed"], result
 
 
@@ -137,7 +137,7 @@ def test_padding_and_a_tied_copy(tmp_path: Path) -> None:
     save_sliced(tmp_path / "in", tensors, arguments(sizes, post_norm=True, **tied), sizes)
     source = open_source("megatron", tmp_path / "in")
     assert any("102 rows beyond the vocabulary" in note for note in source.notes)
-    expected = ours(tensors)
+    expected = as_parameters(tensors)
     del expected["output_layer.weight"]
     check_weights(source, expected)
     tensors["output_layer.weight"] = tensors["output_layer.weight"] + 1e-6
@@ -151,8 +151,8 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     command = ["convert", "--from", "megatron", "--to", "huggingface", "--input"]
     command += [str(tmp_path / "in"), "--output", str(tmp_path / "hf")]
     assert main(command) == 0
-    said = capsys.readouterr().out
-    assert "weights alone" in said and "grok1 with 8 layers" in said
+    output_text = capsys.readouterr().out
+    assert "weights alone" in output_text and "grok1 with 8 layers" in output_text
     stored = load_file(tmp_path / "hf" / "model.safetensors")
     assert torch.equal(
         stored["model.layers.5.post_attn_norm.scale"],

@@ -13,8 +13,8 @@ SIZES = st.tuples(st.integers(1, 6), st.integers(1, 40))
 SCALE_BITS = st.integers(1, 0x7F7F - (7 << 7))
 
 
-def restored(found) -> torch.Tensor:  # type: ignore[no-untyped-def]
-    return found.integers.double() * found.scales.double().unsqueeze(1)
+def restored(quantized) -> torch.Tensor:  # type: ignore[no-untyped-def]
+    return quantized.integers.double() * quantized.scales.double().unsqueeze(1)
 
 
 @settings(max_examples=300, deadline=None)
@@ -27,12 +27,12 @@ def test_int8_times_bfloat16_comes_back_exactly(data: st.DataObject) -> None:
     pattern = np.array([a | b for a, b in zip(bits, signs, strict=True)], dtype=np.uint16)
     scales = torch.from_numpy(pattern.view(np.int16)).view(torch.bfloat16).float()
     values = torch.from_numpy(integers).float() * scales.unsqueeze(1)
-    found = quantize_rows(values)
-    assert torch.equal(restored(found), values.double())
-    assert found.num_inexact == 0 and found.largest_error == 0.0
+    quantized = quantize_rows(values)
+    assert torch.equal(restored(quantized), values.double())
+    assert quantized.num_inexact == 0 and quantized.largest_error == 0.0
     full = np.abs(integers.astype(int)).max(1) == 127
     if (integers.astype(int) != -128).all():
-        assert torch.equal(found.scales.float()[full], scales.abs()[full])
+        assert torch.equal(quantized.scales.float()[full], scales.abs()[full])
 
 
 @settings(max_examples=200, deadline=None)
@@ -45,17 +45,17 @@ def test_int8_times_bfloat16_comes_back_exactly(data: st.DataObject) -> None:
 )
 def test_no_number_is_off_by_more_than_half_a_scale(values: np.ndarray) -> None:
     weights = torch.from_numpy(values)
-    found = quantize_rows(weights)
-    error = (restored(found) - weights.double()).abs()
-    assert (error <= found.scales.double().abs().unsqueeze(1) / 2).all()
-    assert found.num_inexact == int(error.count_nonzero())
-    assert found.largest_error == error.max()
+    quantized = quantize_rows(weights)
+    error = (restored(quantized) - weights.double()).abs()
+    assert (error <= quantized.scales.double().abs().unsqueeze(1) / 2).all()
+    assert quantized.num_inexact == int(error.count_nonzero())
+    assert quantized.largest_error == error.max()
 
 
 def test_columns_of_zeros_and_the_lowest_integer() -> None:
     values = torch.tensor([[0.0, -0.0], [-384.0, 3.0], [384.0, 3.0], [-384.0, 381.0]])
-    found = quantize_rows(values)
-    assert found.scales.tolist()[0] == 1.0 and not found.integers[0].any()
-    assert found.scales.tolist()[1:] == [3.0, -3.0, 3.0]
-    assert found.integers.tolist()[1:] == [[-128, 1], [-128, -1], [-128, 127]]
-    assert found.num_inexact == 0
+    quantized = quantize_rows(values)
+    assert quantized.scales.tolist()[0] == 1.0 and not quantized.integers[0].any()
+    assert quantized.scales.tolist()[1:] == [3.0, -3.0, 3.0]
+    assert quantized.integers.tolist()[1:] == [[-128, 1], [-128, -1], [-128, 127]]
+    assert quantized.num_inexact == 0

@@ -109,8 +109,8 @@ def test_random_weights_are_off_by_half_a_scale_at_most(dtype: torch.dtype, tmp_
     attention = "model.layers.1.attn."
     parts = {"key": "k_proj", "linear": "o_proj", "query": "q_proj", "value": "v_proj"}
     wanted = {
-        f"{layer}multi_head_attention/{theirs}/w": tensors[f"{attention}{ours}.weight"].T
-        for theirs, ours in parts.items()
+        f"{layer}multi_head_attention/{leaf}/w": tensors[f"{attention}{linear}.weight"].T
+        for leaf, linear in parts.items()
     }
     for part in ("linear", "linear_1", "linear_v"):
         experts = [
@@ -124,8 +124,8 @@ def test_random_weights_are_off_by_half_a_scale_at_most(dtype: torch.dtype, tmp_
         assert list(leaf.weight.shape) == entry["shape"] == list(weights.shape)
         groups = 8 if name.endswith(ROW_PARALLEL) else 1
         assert list(leaf.scales.shape) == [*weights.shape[:-2], groups, weights.shape[-1]]
-        found, half = dequantized(leaf)
-        error = np.abs(found - weights.double().numpy())
+        restored, half = dequantized(leaf)
+        error = np.abs(restored - weights.double().numpy())
         assert (error <= half).all() and error.max() > half.max() / 4
         assert np.abs(leaf.weight.astype(int)).max() == 127
         assert entry["rounded_elements"] == np.count_nonzero(error) > 0.8 * error.size
@@ -165,9 +165,9 @@ def test_the_command_says_what_was_lost(tmp_path: Path, capsys: pytest.CaptureFi
     random_folder(tmp_path / "in")
     to_xai = ("--from", "huggingface", "--to", "xai", "--input", tmp_path / "in")
     assert run_command(*to_xai, "--output", tmp_path / "out", "--xai-scale-groups", 4) == 0
-    said = capsys.readouterr().out
-    assert "of 312,896 numbers were rounded, by at most 0.00" in said
-    assert "its mesh must be (1, 4)" in said
+    output_text = capsys.readouterr().out
+    assert "of 312,896 numbers were rounded, by at most 0.00" in output_text
+    assert "its mesh must be (1, 4)" in output_text
     config = json.loads((tmp_path / "out" / "xai_config.json").read_text())
     assert config["local_mesh_config"] == [1, 4]
     there = ("--from", "xai", "--to", "xai", "--input", tmp_path / "out")
