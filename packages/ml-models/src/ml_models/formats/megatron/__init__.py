@@ -2,9 +2,10 @@
 
 | file | what it does |
 |---|---|
-| source.py | reads a checkpoint of ours or of a stock Megatron model |
+| source.py | reads a checkpoint of ml-models or of a stock Megatron model |
 | sink.py | writes a checkpoint that loads in any layout |
 | names.py | the keys of stock Megatron models |
-| args.py | the run's arguments that Megatron keeps in a checkpoint |
-| model_config.py | model_config.json, which says what model a checkpoint of ours holds |
+| common.py | finds the arguments of the run that a checkpoint keeps |
+| args.py | compares these arguments with a model, or derives the model |
+| model_config.py | model_config.json, which says what model a checkpoint of ml-models holds |
 """
