@@ -22,6 +22,18 @@ import forks
 import ml_train.checkpoint.load
 
 
+def move(step: int, samples: int) -> None:
+    """A checkpoint of `step` says that `samples` samples were consumed."""
+    load = ml_train.checkpoint.load.load
+
+    def moved(*arguments: Any, **named: Any) -> Any:
+        state = load(*arguments, **named)
+        assert state.iteration == step
+        return dataclasses.replace(state, consumed_samples=samples)
+
+    ml_train.checkpoint.load.load = moved
+
+
 def inject(faults: dict[str, Any]) -> None:
     # This imports megatron-core, which forks._import_everything() prepares for that.
     from ml_train.training.train_module import TrainModule
@@ -64,15 +76,7 @@ def inject(faults: dict[str, Any]) -> None:
     TrainModule._forward_step = _forward_step  # type: ignore[method-assign]
     TrainModule._gradients_finite = _gradients_finite  # type: ignore[method-assign]
     if "move" in faults:
-        step, samples = faults["move"]
-        load = ml_train.checkpoint.load.load
-
-        def moved(*arguments: Any, **named: Any) -> Any:
-            state = load(*arguments, **named)
-            assert state.iteration == step
-            return dataclasses.replace(state, consumed_samples=samples)
-
-        ml_train.checkpoint.load.load = moved
+        move(*faults["move"])
 
 
 def serve() -> None:

@@ -93,7 +93,7 @@ def test_bf16_says_how_much_was_rounded(tmp_path: Path) -> None:
     assert {entry["dtype"] for entry in lossy["targets"].values()} == {"bfloat16"}
 
 
-class Stop(Exception):
+class StopError(Exception):
     pass
 
 
@@ -105,10 +105,10 @@ def test_an_interrupted_conversion_resumes(tmp_path: Path) -> None:
         if what not in names:
             names.append(what)
         if len(names) == 4:
-            raise Stop
+            raise StopError
 
     output = tmp_path / "out"
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         convert(open_reference("hf_a"), "megatron", output, SMALL, progress=interrupt)
     assert not output.exists()
     partial = tmp_path / "out.partial"

@@ -236,11 +236,11 @@ def _in_one_buffer(chunk: dict[str, Any]) -> dict[str, Any]:
 
 def stock_model(sizes: Sizes, rotary_base: float = 1e6) -> Any:
     """Megatron-core's own Mixtral-like GPTModel, local spec, in this process's layout."""
-    import torch.nn.functional as F
     from megatron.core import parallel_state
     from megatron.core.models.gpt import GPTModel
     from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
     from megatron.core.transformer.transformer_config import TransformerConfig
+    from torch.nn import functional
 
     config = TransformerConfig(
         num_layers=LAYERS,
@@ -255,7 +255,7 @@ def stock_model(sizes: Sizes, rotary_base: float = 1e6) -> Any:
         moe_token_dispatcher_type="alltoall",
         add_bias_linear=False,
         gated_linear_unit=True,
-        activation_func=F.silu,
+        activation_func=functional.silu,
         normalization="RMSNorm",
         hidden_dropout=0.0,
         attention_dropout=0.0,

@@ -56,15 +56,15 @@ def test_every_tensor_in_any_layout(sizes: legacy.Sizes, flat: bool, tmp_path: P
 def test_to_megatron_and_resumed(tmp_path: Path) -> None:
     iteration = guide(tmp_path / "in", (2, 2, 2, 1))
 
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     def interrupt(what: str, done: int, total: int) -> None:
         if 2 * done > total:
-            raise Stop
+            raise StopError
 
     output = tmp_path / "out"
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         convert(open_source("megatron", iteration), "megatron", output, SMALL, progress=interrupt)
     report = convert(open_source("megatron", iteration), "megatron", output, SMALL, resume=True)
     check_weights(open_source("megatron", output), as_parameters(whole(post_norm=True)))

@@ -246,15 +246,15 @@ def test_the_widening_factor_makes_the_width_again() -> None:
 
 
 def test_a_resumed_conversion_needs_the_same_groups(tmp_path: Path) -> None:
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     def interrupt(what: str, done: int, total: int) -> None:
         if what == "tensor00005_000":
-            raise Stop
+            raise StopError
 
     source = open_source("huggingface", DATA / "hf_a")
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         convert(source, "xai", tmp_path / "out", SMALL, progress=interrupt)
     with pytest.raises(WeightError, match="begun with another"):
         convert(source, "xai", tmp_path / "out", replace(SMALL, scale_groups=4), resume=True)
