@@ -9,7 +9,6 @@ from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args, get_origin, get_type_hints
 
-from ml_data.indexed.ledger import OutputLedger
 from ml_data.pipeline.options import TokenizeOptions, flag_of, flags
 from ml_data.terminal import ProgressLine, notice, say
 
@@ -88,7 +87,8 @@ def _dry_run(options: TokenizeOptions, *, as_json: bool) -> int:
 def summary(manifest: Manifest, folder: Path) -> str:
     """One line about an output. It begins with the prefix, as training takes it."""
     name = str(folder / next(iter(manifest.files))).removesuffix(".bin")
-    ledger = manifest.ledger or OutputLedger()
+    ledger = manifest.ledger
+    assert ledger is not None, "tokenize writes a ledger"
     reasons = ", ".join(f"{count} {reason}" for reason, count in ledger.documents_dropped.items())
     quarantines = [name for name in manifest.files if name.endswith(".quarantine.jsonl")]
     reasons += f"; kept in {quarantines[0]}" if quarantines else ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Literal, TypedDict, get_args
 
@@ -198,6 +199,7 @@ def _as_tuple(values: str | Path | Iterable[str | Path]) -> tuple[str, ...]:
     return (str(values),) if isinstance(values, (str, Path)) else tuple(map(str, values))
 
 
+@cache
 def flags() -> dict[str, Flag]:
     """How the command line shows each option, by its name."""
     return {option.name: Flag(**option.metadata) for option in fields(TokenizeOptions)}  # type: ignore[typeddict-item]
