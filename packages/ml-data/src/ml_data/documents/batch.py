@@ -1,4 +1,4 @@
-"""The unit of work: a run of consecutive rows of one file, a few mebibytes of text."""
+"""The unit of work: consecutive rows of a file, a few mebibytes of text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""P.json, the manifest beside a pair: how it is told from other files, read and written.
+"""P.json, the manifest beside a pair: how it is recognised, read and written.
 
 A manifest that this package wrote says so in its first field. Any other file of that name, such as
 a raw `corpus.json` beside `corpus.bin`, is the user's data: it is never replaced, and `inspect`,

@@ -1,9 +1,9 @@
-"""The journal of a run: one line per finished shard, so that a killed run goes on from there.
+"""The journal of a run: a line per finished shard, so that a killed run goes on from there.
 
-`P.work/journal.jsonl` starts with what the run is (options, inputs, tokenizer); each further line
-says how far the input was read and how far each output was written at the end of a shard. A line
-is added only after the data that it speaks of is on the disk; a line cut off by a crash is ignored.
-Whether a run may go on from it is decided in `resume`.
+The first line of `P.work/journal.jsonl` states what the run is: options, inputs, tokenizer. Every
+further line states how far the inputs were read and how far the outputs were written at the end of
+a shard. A line is added after the data of its shard is on the disk. A line that a crash cut off is
+ignored. `resume` decides whether a run may go on from a journal.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A worker process: batches in, ids out, until the run closes the channel.
 
-Started as a plain command rather than through multiprocessing, so that a script that calls
-`ml_data.tokenize` needs no `if __name__ == "__main__"` guard and nothing of it is imported again.
+The process is started as a plain command. multiprocessing would import the main script again: a
+script that calls `ml_data.tokenize` would need an `if __name__ == "__main__"` guard.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Find the tokenizer that a path names; where a directory's files disagree, let the user choose."""
+"""Load the tokenizer that a path names. Where the files of a folder disagree, the user chooses."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def load_tokenizer(
     a whole. `parse_special_tokens`: control tokens in text count as tokens. `eod_token` or `eod_id`
     names the end-of-document token; else the files do, and `eod_fault` says where they do not.
     Raises TokenizerError when there is no tokenizer, when the engine does not fit it, when a file
-    beside it is damaged or contradicts it, or when a directory holds two that disagree and nothing
-    chose between them.
+    beside it is damaged or contradicts it, or when a directory has two tokenizers that disagree and
+    `engine` chooses neither.
     """
     if tokenizer_type not in TOKENIZER_TYPES:
         known = ", ".join(TOKENIZER_TYPES)
@@ -70,7 +70,7 @@ def load_tokenizer(
 
 
 def _files_to_load(path: Path, engine: str) -> list[Path]:
-    """The one file, or folder for transformers, to load; both files where nothing chose."""
+    """The file to load, or the folder for transformers; both files where the user chose none."""
     if path.is_file():
         if engine == "transformers":
             raise TokenizerError(f"engine 'transformers' reads a folder: give {path.parent}")
@@ -85,7 +85,7 @@ def _files_to_load(path: Path, engine: str) -> list[Path]:
     names = {"tokenizers": [_JSON], "auto": [_MODEL, _JSON]}.get(engine, [_MODEL])
     present = [path / name for name in names if (path / name).is_file()]
     if engine == "auto":
-        # What is called tokenizer.model may be a tiktoken file; a json beside it says the same.
+        # A file called tokenizer.model may be of tiktoken. A tokenizer.json beside it is the same.
         present = [file for file in present if not is_tiktoken_file(file)]
         if not present and vocabulary_files(path):
             return [path]

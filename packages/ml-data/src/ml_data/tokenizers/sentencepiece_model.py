@@ -1,7 +1,7 @@
 """A `tokenizer.model` encoded by SentencePiece, the reference tokenizer of such a file.
 
-User-defined symbols in text are symbols; control tokens such as `[EOS]` in text stay text, unless
-`parse_special_tokens` asks for them: then they count as user-defined symbols do.
+User-defined symbols in text count as tokens. Control tokens in text, such as `[EOS]`, stay text.
+With `parse_special_tokens` they count as tokens, too.
 """
 
 from __future__ import annotations

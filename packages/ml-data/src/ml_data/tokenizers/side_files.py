@@ -1,4 +1,4 @@
-"""The JSON files that stand beside a tokenizer's model, and what they say about ids.
+"""What the JSON files beside a tokenizer's model state about ids.
 
 | file | what is read of it |
 |---|---|

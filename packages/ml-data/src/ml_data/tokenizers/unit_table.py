@@ -2,8 +2,8 @@
 
 Nearly all units have at most 16 bytes. Such a unit is kept as two 64-bit numbers, its head and its
 tail. numpy hashes the numbers of a window of text to slots. A slot holds the code of the unit that
-was seen there last. The code counts only if the head and tail of its unit equal those looked for.
-So a slot that another unit has taken costs time and never gives a wrong id. Longer units, and units
+was seen there last. The code counts only if its unit has the head and tail that are looked up. So a
+slot that another unit has taken costs time and never gives a wrong id. Longer units, and units
 whose slot was taken, are looked up through Arrow's dictionary encoding and a Python dict.
 SentencePiece encodes the units that are new.
 """

@@ -1,4 +1,4 @@
-"""What the name of a file tells: its kind, its compression, and whether folders are read with it.
+"""What the name of a file tells: its kind, its compression, and whether it is read with its folder.
 
 A walk skips what Spark, Hadoop and Hugging Face's datasets skip: names that begin with `.` or `_`,
 and files that describe the data. It also skips what ml-data itself has written.
