@@ -27,8 +27,8 @@ ROWS = (
 
 def install() -> None:
     """Have the modules of ROWS imported so; has no effect on those that are imported already."""
-    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Finder())
+    if not any(isinstance(finder, _DeferringFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _DeferringFinder())
 
 
 def deferring(compile_now: Callable[..., Any]) -> Callable[..., Any]:
@@ -53,7 +53,7 @@ def deferring(compile_now: Callable[..., Any]) -> Callable[..., Any]:
     return compile_later
 
 
-class _Finder(MetaPathFinder):
+class _DeferringFinder(MetaPathFinder):
     """Finds the modules of ROWS where Python does, and has them executed by _Loader."""
 
     def find_spec(
