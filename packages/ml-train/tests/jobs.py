@@ -21,16 +21,19 @@ def run_job(script: Path, *arguments: object, processes: int, timeout: int) -> N
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def refused_before_torch(*arguments: str) -> str:
-    """What ml-train pretrain says of arguments that it refuses as bad usage, without torch."""
+def refused_before_torch(*arguments: str, command: str = "pretrain") -> str:
+    """What an ml-train command says of arguments that it refuses as bad usage, without torch."""
     code = (
         "import sys\n"
         "from ml_train.cli import main\n"
-        "code = main(['pretrain', *sys.argv[1:]])\n"
+        "code = main(sys.argv[1:])\n"
         "print(code, 'torch' in sys.modules)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code, command, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.stdout.strip() == "2 False", done.stdout + done.stderr
     return done.stderr

@@ -1,4 +1,4 @@
-"""What ml_train raises for a user's mistake, and the exit codes of its commands.
+"""The exceptions that ml_train raises for a user's mistake, and the exit codes of its commands.
 
 A message says what was given, the rule it broke, and what to do instead. The command line prints
 that message alone. The three packages share the exit codes by convention: 0 done, 1 failed, 2 bad
@@ -43,7 +43,7 @@ class LayoutError(MlTrainError):
 
 
 class StartError(LayoutError):
-    """Processes of the run that did not come, so that the layout is not complete."""
+    """Processes of the run that cannot start or do not meet, so that the layout is incomplete."""
 
 
 class CheckpointError(MlTrainError):
@@ -69,4 +69,4 @@ EXIT_CODES: Mapping[type[BaseException], int] = MappingProxyType(
         StartError: FAILED,
     }
 )
-"""What a command ends with. The nearest base class of an error counts."""
+"""Error -> exit code of a command. The nearest base class of an error counts."""

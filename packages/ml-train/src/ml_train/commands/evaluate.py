@@ -10,7 +10,7 @@ DESCRIPTION = "Loss and perplexity of a checkpoint over token files, each token 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which checkpoint, which files."""
+    """The checkpoint, the token files and how they are read."""
     parser.add_argument(
         "--load", required=True, help="A run's --save directory, or one iter_* folder in it."
     )
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print a line per file, and one for all where there are several."""
+    """Print a line per file, and where there are several a line for all of them."""
     for name in ("seq_length", "micro_batch_size", "max_tokens"):
         check_number(flag_of(name), getattr(args, name), COUNT)
     platform = start_platform(args.device)

@@ -14,7 +14,7 @@ DESCRIPTION = "Continue prompts with a trained checkpoint."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which checkpoint, which tokenizer, what to say."""
+    """The checkpoint, the tokenizer, the prompts and how tokens are drawn."""
     parser.add_argument(
         "--load", required=True, help="A run's --save directory, or one iter_* folder in it."
     )

@@ -12,7 +12,7 @@ DESCRIPTION = "Render the metrics of a run as one self-contained HTML page."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """RUN and where to write."""
+    """The run and where its page is written."""
     parser.add_argument("run", help="The run's --save directory, or its --metrics-file.")
     parser.add_argument(
         "--output",

@@ -109,5 +109,5 @@ def _verdict(identical: bool, faults: list[str], tolerance: float) -> str:
         return "the run resumed under --to equals the one under --from to the bit"
     if not faults:
         return f"the runs differ, by no more than the tolerance of {tolerance:g}"
-    more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
-    return f"DIFFERENT: {faults[0]}{more}"
+    others = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
+    return f"DIFFERENT: {faults[0]}{others}"

@@ -1,1 +1,1 @@
-"""A checkpoint of any layout in one process: samples from it, and its loss on a dataset."""
+"""A checkpoint of any layout, opened in one process for samples and for its loss on a dataset."""

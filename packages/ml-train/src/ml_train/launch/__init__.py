@@ -1,4 +1,4 @@
-"""torchrun that says in one sentence what is wrong, and lets a run save when it is told to end."""
+"""torchrun with a sentence for each failure; a run that is told to end may save first."""
 
 from ml_train.launch.command import main
 

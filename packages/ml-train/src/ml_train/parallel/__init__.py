@@ -1,1 +1,1 @@
-"""Parallel layouts: which are legal, and the process groups of the chosen one."""
+"""Parallel layouts: which are legal, and the process groups of the layout that is chosen."""
