@@ -26,6 +26,7 @@ StartRun = Callable[[list[str], int, Path], None]
 
 def smallest_world(config: RunConfig) -> int:
     """The fewest processes that the layout needs."""
+    # The dense layers and the experts divide the same processes, in different ways.
     parallel = config.parallel
     dense = parallel.tensor_model_parallel_size * parallel.pipeline_model_parallel_size
     etp = parallel.expert_tensor_parallel_size or parallel.tensor_model_parallel_size
@@ -64,6 +65,7 @@ def start(words: list[str], num_processes: int, log: Path, *, python: str = sys.
     """
     command = [python, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", str(num_processes), "-m", "ml_train.cli", "pretrain", *words]
+    # torchrun sets one thread as well, but with a warning in every log.
     threads = os.environ.get("OMP_NUM_THREADS", "1")
     variables = {**own_variables(), "OMP_NUM_THREADS": threads, LAUNCHER: str(os.getpid())}
     with log.open("w", encoding="utf-8") as stream:

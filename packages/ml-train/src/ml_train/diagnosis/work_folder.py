@@ -1,4 +1,4 @@
-"""Where a verify command keeps its runs: the user's folder, or one that goes when all went well."""
+"""Where a verify command keeps its runs: the user's folder, or a temporary folder."""
 
 import shutil
 import tempfile
@@ -14,7 +14,7 @@ from ml_train.errors import ConfigError
 def work_folder(given: str | None, prefix: str) -> Iterator[Path]:
     """--work-dir, which must be empty, or a temporary folder.
 
-    The temporary one stays after an error, as the error points to logs in it.
+    A temporary folder is removed at the end. It stays after an error, which names logs in it.
     """
     if given is not None:
         folder = Path(given).absolute()
@@ -35,7 +35,7 @@ def work_folder(given: str | None, prefix: str) -> Iterator[Path]:
         else:
             folder.rmdir()
         raise
-    except BaseException:
+    except BaseException:  # Ctrl-C: no error names a log.
         shutil.rmtree(folder, ignore_errors=True)
         raise
     shutil.rmtree(folder, ignore_errors=True)

@@ -186,6 +186,7 @@ class TrainModule:
         reports = self._run(batches, targets, forward_only=False)
         loss_sum, gradients_finite = self._agree(reports, targets, self._gradients_finite())
         loss = loss_sum.mean
+        # Before the schedule moves on. Groups differ in weight decay, not in the learning rate.
         learning_rate = max(group["lr"] for group in self.optimizer.param_groups)
         gradients = Gradients(
             loss=loss,
@@ -206,6 +207,7 @@ class TrainModule:
                 skipped=True,
                 verdict=verdict,
             )
+        # The optimizer makes no update where it sees a gradient that overflowed.
         updated, grad_norm, _ = self.optimizer.step()
         self.opt_param_scheduler.step(increment=1)
         return StepResult(
@@ -273,6 +275,7 @@ class TrainModule:
         self, batches: Iterator[Batch | None], chunk: torch.nn.Module
     ) -> tuple[torch.Tensor, LossFunction]:
         batch = next(batches)
+        # A stage between the first and the last gets activations from its neighbour, no tokens.
         if batch is None:
             return chunk(None, None, None), _no_loss
         on_device = {key: value.to(self.device) for key, value in batch.items()}
@@ -289,6 +292,7 @@ class TrainModule:
 
     def _count_targets(self, batches: Sequence[Batch | None]) -> "_Targets":
         """Collective over the data ranks of the last stage; other stages have no loss."""
+        # ignore_virtual: the question is about the rank, whichever of its virtual stages runs.
         if not parallel_state.is_pipeline_last_stage(ignore_virtual=True):
             nothing = torch.zeros(0, device=self.device)
             return _Targets(of_micro_batches=nothing, weight=nothing)

@@ -95,6 +95,7 @@ class Trainer:
         with self._timers.phase("data"):
             batches = self._next(self._loaders.train)
         result = self.train_module.train_step(batches, before_update=self._judge)
+        # Raised before the step is counted: the run stopped after the step before it.
         if result.verdict.action is Action.STOP:
             raise TrainingError(result.verdict.reason)
         self.iteration += 1
@@ -131,6 +132,7 @@ class Trainer:
             num_targets=sum(loss.num_targets for loss in losses),
         )
         result = {name: whole.mean}
+        # The time of a validation belongs to no step.
         self._timers.collect()
         self._call("on_validation_end", result)
         return result

@@ -71,6 +71,7 @@ class BadStepCallback(Callback):
     @override
     def on_gradients(self, trainer: TrainerView, gradients: Gradients) -> Verdict:
         """The verdict on this step, the same on all ranks. Collective."""
+        # gradients.finite is the same on every rank, so that all or none compute the norm.
         wanted = self._judge.needs_grad_norm and gradients.finite
         norm = gradients.norm() if wanted else None
         kind = self._judge.fault(gradients.loss, gradients_finite=gradients.finite, grad_norm=norm)
@@ -95,15 +96,17 @@ class BadStepCallback(Callback):
 
     @override
     def on_step_end(self, trainer: TrainerView, metrics: StepMetrics) -> None:
-        """Only what was updated is history."""
+        """Add the step to the history, unless it was skipped."""
         if not metrics.skipped:
             self._skips_in_a_row = 0
             self._judge.accept(metrics.loss, metrics.grad_norm)
 
     @override
     def on_rollback(self, trainer: TrainerView, left: int, state: RunState) -> None:
-        """Take the history back to the checkpoint's. The count of rollbacks goes on: it bounds
-        them."""
+        """Take the history back to the checkpoint's.
+
+        The count of rollbacks goes on, as it bounds those of the whole run.
+        """
         self._restore_history(state.extra.get("health", {}))
         self._skips_in_a_row = 0
         self._skipped_samples.append([state.consumed_samples, trainer.consumed_samples - 1])

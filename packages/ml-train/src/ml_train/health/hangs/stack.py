@@ -63,7 +63,7 @@ def position_of_error(error: BaseException) -> Position:
 
 
 def position_of_frames(frames: Sequence[FrameType]) -> Position:
-    """Of a stack, its innermost frame first."""
+    """Of a stack of frames, the innermost first."""
     call, caller = _collective(frames)
     frame = frames[0]
     if call is not None:
@@ -81,6 +81,7 @@ def position_of_frames(frames: Sequence[FrameType]) -> Position:
             # A frame's address may be used again for the next call, which has another number.
             identity=(id(call), call.f_lasti, number or 0),
         )
+    # No collective: a line such as request.wait() still waits for other ranks, for a message.
     line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
     waits = ".wait(" in line
     groups = filter(_is_group, frame.f_locals.values()) if waits else iter(())
@@ -101,6 +102,7 @@ def _collective(frames: Sequence[FrameType]) -> tuple[FrameType | None, FrameTyp
     for frame in frames:
         name = frame.f_code.co_filename
         if name.endswith(_TORCH):
+            # torch's functions call each other: the outermost has the name that the caller wrote.
             call = frame
         elif not name.endswith(_WRAPPERS) or call is None:
             return call, frame
@@ -141,6 +143,7 @@ def _facts(group: dist.ProcessGroup | None) -> tuple[str, tuple[int, ...], int |
 
 def _where(frame: FrameType) -> str:
     """package/file.py:line in function."""
+    # The part below site-packages or src is the same on every host.
     path = frame.f_code.co_filename
     for root in _ROOTS:
         path = path.rpartition(root)[2]

@@ -76,9 +76,10 @@ def watching(
 
 
 class Watch:
-    """Two threads: one talks to the store, which may block it; one looks at the main thread."""
+    """Two threads: one writes to the store, which may block it; one looks at the main thread."""
 
     def __init__(self, world: World, start: str, *, timeout: float, folder: Path | None):
+        """timeout: of a collective, in seconds; the rest as for watching()."""
         self.step = 0
         """Set by the training loop."""
         self._world, self._timeout, self._folder = world, timeout, folder
@@ -96,12 +97,12 @@ class Watch:
         self._lock = threading.Lock()
 
     def start(self) -> None:
-        """Both threads."""
+        """Start both threads."""
         for target in (self._beat, self._guard):
             threading.Thread(target=target, daemon=True, name=target.__name__).start()
 
     def stop(self) -> None:
-        """No more signs of life."""
+        """End both threads."""
         self._stop.set()
 
     def end_soon(self) -> None:
@@ -130,6 +131,7 @@ class Watch:
             position = position_of(self._main)
             now = time.monotonic()
             with self._lock:
+                # The rank reports where its collective failed, not where it stands since.
                 if self._failed:
                     return
                 if position.identity != self._position.identity:
@@ -146,7 +148,8 @@ class Watch:
                 )
                 # In a thread of its own: the store may hang as well, and the bound must hold.
                 threading.Thread(target=self._report, args=(reason,), daemon=True).start()
-            # Only where the backend numbers the collective does the timeout apply to it.
+            # Where the backend numbers the collective, the timeout applies to it. The margin leaves
+            # the backend the time to raise its own error, which says more.
             if position.number is not None and waited > 1.1 * self._timeout + LEAVE_SECONDS:
                 self._end(f"it still waits after {waited:.0f} s in {position.text}")
 
@@ -162,6 +165,7 @@ class Watch:
     def _beat(self) -> None:
         store = self._connect()
         while not self._stop.is_set():
+            # A count, as clocks of hosts differ: a sign is new where its count has changed.
             self._beats += 1
             try:
                 store.set(self._key(self._world.rank), json.dumps(self._sign_of_life()))
@@ -186,7 +190,7 @@ class Watch:
         }
 
     def _report(self, reason: str) -> None:
-        """Once for each wait, and by the first rank that asks for it."""
+        """Write the report, once for each wait, if this rank is the first to report it."""
         if self._reported.is_set():
             return
         self._reported.set()
@@ -232,6 +236,7 @@ class Watch:
             return
         with contextlib.suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
+            # The time keeps the reports of several starts apart.
             name = f"step_{self.step:07d}_rank_{self._world.rank:05d}_{int(time.time())}.txt"
             (self._folder / name).write_text(text + "\n", encoding="utf-8")
 

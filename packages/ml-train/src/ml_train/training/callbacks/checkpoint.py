@@ -23,10 +23,12 @@ class CheckpointCallback(Callback):
 
     @override
     def on_step_end(self, trainer: TrainerView, metrics: StepMetrics) -> None:
+        # A save in the background may have become whole since the last step.
         self._announce(trainer, self._manager.poll())
         config = self._manager.config
         interval = None if config.save is None else config.save_interval
         if interval is not None and trainer.iteration % interval == 0:
+            # save() waits as well, but would drop the outcome of the save before.
             self._announce(trainer, self._manager.wait())
             self._last_step = trainer.iteration
             outcome = self._manager.save(trainer.train_module, trainer.run_state())
@@ -35,6 +37,7 @@ class CheckpointCallback(Callback):
     @override
     def roll_back(self, trainer: TrainerView) -> RunState:
         """Load the newest whole checkpoint of --save. Raises CheckpointError without one."""
+        # A checkpoint that is still being written may be the newest.
         self._announce(trainer, self._manager.wait())
         return self._manager.roll_back(trainer.train_module)
 

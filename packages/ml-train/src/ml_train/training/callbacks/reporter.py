@@ -190,6 +190,7 @@ class Reporter(Callback):
             try:
                 report_to(sink)
             except OSError as error:
+                # A warning per sink, not per step.
                 if sink not in self._broken:
                     self._broken.append(sink)
                     terminal.warning(f"{type(sink).__name__} lost a report: {error}")

@@ -67,11 +67,14 @@ class SignalCallback(Callback):
     def on_train_start(self, trainer: TrainerView) -> None:
         self._group = host_group(self._timeout, "signals")
         read_end, self._write_end = os.pipe()
+        # Python refuses a wake-up descriptor that could block a signal handler.
         os.set_blocking(self._write_end, False)
         self._previous_descriptor = signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
         for number in SIGNALS:
+            # nohup has SIGHUP ignored so that the run outlives its terminal.
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._previous[number] = signal.signal(number, self._note)
+        # Ctrl-C reaches all ranks of a terminal, and a sentence from one of them is enough.
         self._speaks = dist.get_rank() == 0
         threading.Thread(target=self._watch, args=(read_end,), daemon=True, name="signals").start()
 
@@ -99,6 +102,7 @@ class SignalCallback(Callback):
         self._restore()
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
+        # A handler may run between any two instructions of the main thread: it only keeps a number.
         self._received = max(self._received, number)
 
     def _watch(self, read_end: int) -> None:
@@ -141,6 +145,7 @@ class SignalCallback(Callback):
 
     def _leave(self, number: int, text: str) -> None:
         """End the process from this thread, wherever the main thread is."""
+        # rich hides the cursor during a progress display, and is not asked again.
         show_cursor = "\x1b[?25h" if terminal.stderr_is_terminal() else ""
         with contextlib.suppress(OSError):
             os.write(2, f"{show_cursor}ml-train: {text}.\n".encode())
@@ -154,5 +159,6 @@ class SignalCallback(Callback):
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(self._previous_descriptor)
+        # The end of the pipe wakes the thread, which then ends.
         os.close(self._write_end)
         self._write_end = None
