@@ -62,13 +62,13 @@ def test_choices_that_differ_are_counted_with_their_margin(
     logits[2, 2, 3] = [5.0, 4.0, 3.5, 0.0, 0.0]
     other = logits.copy()
     other[1, 2, 3, 2] = 4.0 + 2e-6
-    one = write(tmp_path / "one", logits, pp=1, dp=1, tp=1, micro=1)
-    two = write(tmp_path / "two", other, pp=2, dp=2, tp=1, micro=2)
-    found = compare_choices(one, two, steps=1, topk=2)
-    assert (found.compared, found.differing) == (LAYERS * SEQUENCES * LENGTH, 1)
-    assert 0 < found.largest_margin < 1e-5
+    first = write(tmp_path / "one", logits, pp=1, dp=1, tp=1, micro=1)
+    second = write(tmp_path / "two", other, pp=2, dp=2, tp=1, micro=2)
+    choices = compare_choices(first, second, steps=1, topk=2)
+    assert (choices.compared, choices.differing) == (LAYERS * SEQUENCES * LENGTH, 1)
+    assert 0 < choices.largest_margin < 1e-5
     other[2, 2, 3, 2] = 4.1
-    three = write(tmp_path / "three", other, pp=1, dp=1, tp=1, micro=1)
-    found = compare_choices(one, three, steps=1, topk=2)
-    assert found.differing == 2 and found.largest_margin == pytest.approx(0.5)
-    assert compare_choices(one, one, steps=1, topk=2).differing == 0
+    third = write(tmp_path / "three", other, pp=1, dp=1, tp=1, micro=1)
+    choices = compare_choices(first, third, steps=1, topk=2)
+    assert choices.differing == 2 and choices.largest_margin == pytest.approx(0.5)
+    assert compare_choices(first, first, steps=1, topk=2).differing == 0

@@ -51,8 +51,8 @@ def test_a_difference_is_found() -> None:
     gone = Comparison(key="c", equal=False, note="only in x")
 
     def verdict(*comparisons: Comparison) -> bool:
-        found = verify_layouts._parameters(comparisons)
-        return verify_layouts.Result(layout="x", num_processes=2, seconds=0.0, **found).agrees
+        differences = verify_layouts._parameters(comparisons)
+        return verify_layouts.Result(layout="x", num_processes=2, seconds=0.0, **differences).agrees
 
     assert verdict(small)
     assert not verdict(small, large)  # 0.1 of the learning rate in one element
@@ -71,7 +71,7 @@ def run(words: list[str], capfd: pytest.CaptureFixture[str]) -> list[dict[str, o
 def test_a_layout_under_torchrun(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     names = ["ep2-distopt-overlap"]
     results = run(["--work-dir", str(tmp_path), "--layouts", *names], capfd)
-    assert [each["layout"] for each in results] == names
+    assert [result["layout"] for result in results] == names
     assert (tmp_path / "one-process.jsonl").is_file()
 
 

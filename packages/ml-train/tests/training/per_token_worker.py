@@ -166,8 +166,8 @@ def main() -> None:
 
                 rank = parallel_state.get_data_parallel_rank()
                 for name, module in modules(config, model, layout, platform).items():
-                    cuts = step(module, own_batches(layout, micro_batch_size, rank))
-                    results[f"{name}, PP {pp}, micro batches of {micro_batch_size}"] = cuts
+                    numbers = step(module, own_batches(layout, micro_batch_size, rank))
+                    results[f"{name}, PP {pp}, micro batches of {micro_batch_size}"] = numbers
                     if name == "product" and pp == 1 and micro_batch_size == 1:
                         results["reference"] = reference(module)
     if world.rank == 0:

@@ -90,7 +90,7 @@ def test_a_dense_model_has_no_router() -> None:
 
 def test_rates() -> None:
     model = registry.get("grok1-tiny")
-    each = training_flops_per_token(model, 128)
+    per_token = training_flops_per_token(model, 128)
     got = model_tflops_per_device(model, seq_length=128, tokens=2048, seconds=0.5, devices=8)
-    assert got == pytest.approx(each * 2048 / 0.5 / 8 / 1e12)
+    assert got == pytest.approx(per_token * 2048 / 0.5 / 8 / 1e12)
     assert model_tflops_per_device(model, seq_length=1, tokens=1, seconds=0, devices=1) == 0

@@ -25,9 +25,9 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, flo
 def test_every_cut_gives_the_mean_over_targets(
     results: dict[str, dict[str, float]], name: str, pp: int, micro_batch_size: int
 ) -> None:
-    found = results[f"{name}, PP {pp}, micro batches of {micro_batch_size}"]
+    numbers = results[f"{name}, PP {pp}, micro batches of {micro_batch_size}"]
     wanted = results["reference"]
-    assert found["norm"] == pytest.approx(wanted["norm"], rel=1e-5)
+    assert numbers["norm"] == pytest.approx(wanted["norm"], rel=1e-5)
     if name == "product":  # megatron-core leaves the loss that is reported to its caller
-        assert found["loss"] == pytest.approx(wanted["loss"], rel=1e-6)
-        assert found["validation"] == pytest.approx(wanted["loss"], rel=1e-6)
+        assert numbers["loss"] == pytest.approx(wanted["loss"], rel=1e-6)
+        assert numbers["validation"] == pytest.approx(wanted["loss"], rel=1e-6)

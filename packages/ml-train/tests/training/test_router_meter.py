@@ -45,11 +45,11 @@ def flat(entry: dict[str, Any], name: str) -> list[float]:
 def test_layouts(alone: Any, name: str, tmp_path: Path) -> None:
     prefix, wanted = alone
     done(train(tmp_path, prefix, *WORDS, *LAYOUTS[name], processes=2, model=FOUR))
-    found = records(tmp_path, "report")
-    assert len(found) == 3
-    for ours, theirs in zip(found, wanted, strict=True):
+    reports = records(tmp_path, "report")
+    assert len(reports) == 3
+    for report, expected in zip(reports, wanted, strict=True):
         for figure in FIGURES:
-            assert flat(ours, figure) == pytest.approx(flat(theirs, figure), rel=1e-5), figure
+            assert flat(report, figure) == pytest.approx(flat(expected, figure), rel=1e-5), figure
     assert len(flat(wanted[0], "expert_load")) == 2 * 4
     assert all(sum(row) == pytest.approx(1) for row in wanted[0]["expert_load"])
 
@@ -65,9 +65,9 @@ def test_layouts(alone: Any, name: str, tmp_path: Path) -> None:
 def test_recomputation_counts_nothing_twice(alone: Any, words: Any, tmp_path: Path) -> None:
     prefix, wanted = alone
     done(train(tmp_path, prefix, *WORDS, "--recompute-granularity", *words, model=FOUR))
-    for ours, theirs in zip(records(tmp_path, "report"), wanted, strict=True):
+    for report, expected in zip(records(tmp_path, "report"), wanted, strict=True):
         for figure in (*FIGURES, "grad_norm"):
-            assert ours[figure] == theirs[figure], figure
+            assert report[figure] == expected[figure], figure
 
 
 class Router(torch.nn.Module):

@@ -65,8 +65,8 @@ def test_history_survives_a_checkpoint_to_the_bit() -> None:
 
 
 def test_words_name_the_numbers_and_the_policy() -> None:
-    found = judge(spiky_loss_policy="skip", **SPIKES).describe("spiky_loss", 9.0, None)
-    assert found.policy == "skip"
-    assert found.text == (
+    fault = judge(spiky_loss_policy="skip", **SPIKES).describe("spiky_loss", 9.0, None)
+    assert fault.policy == "skip"
+    assert fault.text == (
         "the loss is 9.0000, above --spiky-loss-factor 2 x 2.0000, the median of the last 3"
     )

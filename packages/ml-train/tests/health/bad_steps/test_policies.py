@@ -26,7 +26,7 @@ def bad_batch(folder: Path, step: int) -> dict[str, Any]:
 
 def tokens_of(sample: dict[str, Any]) -> list[int]:
     """Read what a bad batch names, by its byte offsets."""
-    found: list[int] = []
+    ids_read: list[int] = []
     for part in sample["parts"]:
         whole = IndexedDataset(part["prefix"])
         begin = part["byte_offset"] // whole.dtype.itemsize
@@ -34,29 +34,31 @@ def tokens_of(sample: dict[str, Any]) -> list[int]:
         sequence = whole[part["sequence"]]
         assert ids == sequence[part["first_token"] :][: part["num_tokens"]].tolist()
         assert whole.document_indices[part["document"]] == part["sequence"]
-        found += ids
-    return found
+        ids_read += ids
+    return ids_read
 
 
 def test_stop_writes_the_batch_out(tmp_path: Path) -> None:
     run = train(tmp_path / "run", tokens(tmp_path), loss={POISON: "nan"})
     assert run.code == 1
     assert "step 4 (samples 12 to 15 of the run): the loss is nan; the update was" in run.said
-    found = bad_batch(tmp_path / "run", 4)
-    facts = {key: found[key] for key in ("iteration", "samples", "kind", "policy", "errors")}
+    document = bad_batch(tmp_path / "run", 4)
+    facts = {key: document[key] for key in ("iteration", "samples", "kind", "policy", "errors")}
     assert facts == {
         "iteration": 4, "samples": [12, 15], "kind": "nan_loss", "policy": "stop", "errors": [],
     }  # fmt: skip
-    micro_batches = found["data_ranks"][0]["micro_batches"]
-    numbers = [[sample["sample"] for sample in each["samples"]] for each in micro_batches]
+    micro_batches = document["data_ranks"][0]["micro_batches"]
+    numbers = [
+        [sample["sample"] for sample in micro_batch["samples"]] for micro_batch in micro_batches
+    ]
     assert numbers == [[12], [13], [14], [15]]
-    for each in micro_batches:
-        ids = tokens_of(each["samples"][0])
+    for micro_batch in micro_batches:
+        ids = tokens_of(micro_batch["samples"][0])
         assert len(ids) == LENGTH + 1
         # The last token is a label only: it is not among the model's inputs.
-        assert (each["loss"] == "nan") == (int(POISON) in ids[:-1])
-    assert found["gradients"][0]["rank"] == 0
-    assert found["gradients"][0]["coordinates"] == "tp0-pp0-ep0-etp0-cp0-dp0"
+        assert (micro_batch["loss"] == "nan") == (int(POISON) in ids[:-1])
+    assert document["gradients"][0]["rank"] == 0
+    assert document["gradients"][0]["coordinates"] == "tp0-pp0-ep0-etp0-cp0-dp0"
     error = records(tmp_path / "run", "error")[0]["text"]
     assert str(tmp_path / "run/bad_batches/step_0000004.json") in error
 
@@ -66,23 +68,23 @@ def learning_rates(folder: Path) -> dict[int, float]:
 
 
 def test_skip_leaves_weights_and_schedule_and_has_a_bound(tmp_path: Path) -> None:
-    prefix, place = tokens(tmp_path), tmp_path / "run"
+    prefix, save = tokens(tmp_path), tmp_path / "run"
     plain = tmp_path / "plain"
     done(train(plain, prefix, "--exit-interval", "4", "--save-interval", "3"))
     words = ("--nan-loss-policy", "skip", "--nan-grad-policy", "skip", "--save-interval", "4")
-    said = done(train(place, prefix, *words, "--exit-interval", "5", loss={POISON: "inf"}))
-    assert "skipped at step 4: step 4 (samples 12 to 15 of the run): the loss is inf" in said
+    output = done(train(save, prefix, *words, "--exit-interval", "5", loss={POISON: "inf"}))
+    assert "skipped at step 4: step 4 (samples 12 to 15 of the run): the loss is inf" in output
     # Step 4 changed nothing: its checkpoint has the weights, moments and schedule of step 3.
     differing = [
-        each.key
-        for each in compare(plain / "iter_0000003", place / "iter_0000004")
-        if not each.equal
+        comparison.key
+        for comparison in compare(plain / "iter_0000003", save / "iter_0000004")
+        if not comparison.equal
     ]
     assert differing == ["run state"]
-    rates = learning_rates(place)
+    rates = learning_rates(save)
     assert rates[5] == rates[4] == learning_rates(plain)[4]
-    assert [entry["skipped_steps"] for entry in records(place, "report")] == [0, 0, 0, 1, 0]
-    assert findings(read_run(place))[0].startswith("Skipped: step 4")
+    assert [entry["skipped_steps"] for entry in records(save, "report")] == [0, 0, 0, 1, 0]
+    assert findings(read_run(save))[0].startswith("Skipped: step 4")
     stopped = train(
         tmp_path / "bound", prefix, *words, "--max-consecutive-skips", "0", gradient=[int(POISON)]
     )
@@ -94,8 +96,8 @@ def test_skip_leaves_weights_and_schedule_and_has_a_bound(tmp_path: Path) -> Non
 def test_spikes(tmp_path: Path) -> None:
     prefix = tokens(tmp_path)
     words = (*SPIKES, "--spiky-loss-policy", "skip", "--exit-interval", "5")
-    said = done(train(tmp_path / "loss", prefix, *words, loss={POISON: 8}))
-    assert "skipped at step 4" in said and "above --spiky-loss-factor 2 x 6.93" in said
+    output = done(train(tmp_path / "loss", prefix, *words, loss={POISON: 8}))
+    assert "skipped at step 4" in output and "above --spiky-loss-factor 2 x 6.93" in output
     state = json.loads((tmp_path / "loss/iter_0000005/run_state.json").read_text())["run"]
     made = [e for e in records(tmp_path / "loss", "report") if not e["skipped_steps"]]
     assert state["health"]["losses"] == [entry["loss"] for entry in made][-3:]
@@ -113,40 +115,40 @@ def test_spikes(tmp_path: Path) -> None:
 
 def same_as_without(tmp_path: Path, *words: str, processes: int = 1) -> Path:
     """A run that rolls back, against one that never saw the data between; returns the former."""
-    prefix, place, never = tokens(tmp_path), tmp_path / "run", tmp_path / "never"
+    prefix, save, never = tokens(tmp_path), tmp_path / "run", tmp_path / "never"
     named: dict[str, Any] = {"processes": processes}
-    done(train(place, prefix, *ROLLBACK, *words, loss={POISON: "nan"}, **named))
+    done(train(save, prefix, *ROLLBACK, *words, loss={POISON: "nan"}, **named))
     done(train(never, prefix, *ROLLBACK, *words, "--exit-interval", "2", **named))
     resumed = (*ROLLBACK, *words, "--load", str(never / "iter_0000002"))
     done(train(never, prefix, *resumed, move=[2, 4 * BATCH], **named))
     for step in (4, 6, 8):
         name = f"iter_{step:07d}"
-        compared = list(compare(place / name, never / name))
+        compared = list(compare(save / name, never / name))
         assert len(compared) > 40
-        assert [each.key for each in compared if not each.equal] == ["run state"]
+        assert [comparison.key for comparison in compared if not comparison.equal] == ["run state"]
     runs = [
         [
             {key: entry[key] for key in ("iteration", "loss", "grad_norm", "consumed_samples")}
             for entry in read_run(folder).reports
         ]
-        for folder in (place, never)
+        for folder in (save, never)
     ]
     assert runs[0] == runs[1]
     assert [entry["iteration"] for entry in runs[0]] == list(range(1, 9))
     assert runs[0][2]["consumed_samples"] == 5 * BATCH
     assert all(math.isfinite(entry["loss"]) for entry in runs[0])
-    return place
+    return save
 
 
 def test_rollback_equals_a_run_that_never_saw_the_data(tmp_path: Path) -> None:
-    place = same_as_without(tmp_path)
-    text = records(place, "rollback")[0]["text"]
+    save = same_as_without(tmp_path)
+    text = records(save, "rollback")[0]["text"]
     assert "back to the last checkpoint, then on with sample 16 (1 of 3 rollbacks)" in text
-    assert records(place, "resumed")[0]["iteration"] == 2
-    state = json.loads((place / "iter_0000008/run_state.json").read_text())["run"]
+    assert records(save, "resumed")[0]["iteration"] == 2
+    state = json.loads((save / "iter_0000008/run_state.json").read_text())["run"]
     assert state["health"]["rollbacks"] == 1
     assert state["health"]["skipped_samples"] == [[2 * BATCH, 4 * BATCH - 1]]
-    assert any(text.startswith("Rollback: step 4") for text in findings(read_run(place)))
+    assert any(text.startswith("Rollback: step 4") for text in findings(read_run(save)))
 
 
 def test_rollbacks_have_a_bound_and_need_a_checkpoint(tmp_path: Path) -> None:
@@ -164,19 +166,22 @@ def test_rollbacks_have_a_bound_and_need_a_checkpoint(tmp_path: Path) -> None:
 
 def test_two_processes_decide_together(tmp_path: Path) -> None:
     """The poisoned micro batch is rank 1's alone."""
-    place = tmp_path / "run"
+    save = tmp_path / "run"
     words = ("--expert-model-parallel-size", "2", *ROLLBACK)
-    done(train(place, tokens(tmp_path), *words, processes=2, loss={POISON: "nan"}))
-    found = bad_batch(place, 4)
-    losses = [[each["loss"] for each in rank["micro_batches"]] for rank in found["data_ranks"]]
+    done(train(save, tokens(tmp_path), *words, processes=2, loss={POISON: "nan"}))
+    document = bad_batch(save, 4)
+    losses = [
+        [micro_batch["loss"] for micro_batch in rank["micro_batches"]]
+        for rank in document["data_ranks"]
+    ]
     assert losses[1][1] == "nan" and all(isinstance(loss, float) for loss in losses[0])
     numbers = [
-        [each["samples"][0]["sample"] for each in rank["micro_batches"]]
-        for rank in found["data_ranks"]
+        [micro_batch["samples"][0]["sample"] for micro_batch in rank["micro_batches"]]
+        for rank in document["data_ranks"]
     ]
     assert numbers == [[12, 14], [13, 15]]
-    assert [entry["iteration"] for entry in read_run(place).reports] == list(range(1, 9))
-    assert records(place, "resumed")[0]["iteration"] == 2
+    assert [entry["iteration"] for entry in read_run(save).reports] == list(range(1, 9))
+    assert records(save, "resumed")[0]["iteration"] == 2
 
 
 @pytest.mark.slow

@@ -48,11 +48,11 @@ def ranks(folder: Path, prefix: str, size: int, *more: str) -> Iterator[list[Any
     started = []
     try:
         for rank in range(size):
-            place = {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank)}
+            environment = {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank)}
             started.append(
                 subprocess.Popen(
                     [sys.executable, *words(folder, prefix, *more, steps=100_000)],
-                    env={**os.environ, **address, **place, "OMP_NUM_THREADS": "1"},
+                    env={**os.environ, **address, **environment, "OMP_NUM_THREADS": "1"},
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
                     text=True,
@@ -72,25 +72,25 @@ def stopped(tmp_path: Path, size: int, victim: int, *more: str) -> dict[int, str
         until_step(folder, 2, started[0])
         started[victim].send_signal(signal.SIGSTOP)
         since = time.monotonic()
-        said = {}
+        output = {}
         for rank, process in enumerate(started):
             if rank != victim:
-                said[rank] = process.communicate(timeout=60)[0]
-                assert process.returncode == 1, said[rank]
+                output[rank] = process.communicate(timeout=60)[0]
+                assert process.returncode == 1, output[rank]
         assert time.monotonic() - since < TIMEOUT + 20
-        return said
+        return output
 
 
 def test_a_stopped_rank_is_named_and_the_others_end(tmp_path: Path) -> None:
-    said = stopped(tmp_path, 2, 1)[0]
-    assert "ml-train: hang report: rank 0 has waited for" in said
-    assert "after 12 s (--distributed-timeout-minutes) it fails" in said
-    report = said.partition("ml-train: hang report")[2]
+    output = stopped(tmp_path, 2, 1)[0]
+    assert "ml-train: hang report: rank 0 has waited for" in output
+    assert "after 12 s (--distributed-timeout-minutes) it fails" in output
+    report = output.partition("ml-train: hang report")[2]
     assert "Rank 1 is missing." in report
     assert ": MISSING, no sign of life any more; was last at" in report
     assert "): waits in " in report and "called at" in report
     assert "(ranks 0, 1): rank 0 waits for rank 1" in report
-    assert "ml-train: error: Step " in said and "rank 0 failed in" in said
+    assert "ml-train: error: Step " in output and "rank 0 failed in" in output
     written = list((tmp_path / "run" / "hang_reports").iterdir())
     assert len(written) == 1
     assert "Rank 1 is missing." in written[0].read_text(encoding="utf-8")
@@ -99,17 +99,17 @@ def test_a_stopped_rank_is_named_and_the_others_end(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_stopped_rank_0_takes_the_store_with_it(tmp_path: Path) -> None:
     """Without a launcher, rank 0's own process holds the key-value store."""
-    said = stopped(tmp_path, 2, 0)[1]
-    assert "rank 1 has waited for" in said
-    assert "The job's key-value store does not answer: the process that holds it hangs" in said
-    assert said.count("ml-train: hang report") == 1
+    output = stopped(tmp_path, 2, 0)[1]
+    assert "rank 1 has waited for" in output
+    assert "The job's key-value store does not answer: the process that holds it hangs" in output
+    assert output.count("ml-train: hang report") == 1
 
 
 @pytest.mark.slow
 def test_a_stopped_rank_of_four(tmp_path: Path) -> None:
     """TP 2 and DP 2: who waits for whom goes by groups."""
-    said = stopped(tmp_path, 4, 2, "--tensor-model-parallel-size", "2")
-    text = "".join(said.values())
+    output = stopped(tmp_path, 4, 2, "--tensor-model-parallel-size", "2")
+    text = "".join(output.values())
     assert text.count("ml-train: hang report") == 1
     assert "Rank 2 is missing." in text
     assert "rank 3 waits for rank 2" in text or "wait for rank 2" in text
@@ -148,12 +148,12 @@ def under_torchrun(tmp_path: Path, size: int, number: signal.Signals, *more: str
 
 
 def test_a_killed_rank_and_the_elastic_restart(tmp_path: Path) -> None:
-    said = under_torchrun(tmp_path, 2, signal.SIGKILL)
-    assert "ml-train: hang report: rank 0 failed in" in said
-    assert "Rank 1 is missing." in said
+    output = under_torchrun(tmp_path, 2, signal.SIGKILL)
+    assert "ml-train: hang report: rank 0 failed in" in output
+    assert "Rank 1 is missing." in output
 
 
 @pytest.mark.slow
 def test_a_stopped_rank_of_four_and_the_elastic_restart(tmp_path: Path) -> None:
-    said = under_torchrun(tmp_path, 4, signal.SIGSTOP, "--expert-model-parallel-size", "2")
-    assert "Rank 3 is missing." in said
+    output = under_torchrun(tmp_path, 4, signal.SIGSTOP, "--expert-model-parallel-size", "2")
+    assert "Rank 3 is missing." in output
