@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ml_models.layers.experts import ExpertFunction
+from ml_models.layers.experts import ExpertFunction, Product
 
 HIDDEN, FFN, EXPERTS = 768, 2048, 8
 ACTIVATION = "gelu_tanh"
@@ -23,7 +23,8 @@ ACTIVATION = "gelu_tanh"
 
 def per_expert(x: Tensor, probs: Tensor, fc1: Tensor, fc2: Tensor, counts: Tensor) -> Tensor:
     """As ml-models does it."""
-    result: Tensor = ExpertFunction.apply(x, probs, fc1, fc2, counts.tolist(), ACTIVATION, False)
+    product = Product(ACTIVATION, compiled=False)
+    result: Tensor = ExpertFunction.apply(x, probs, fc1, fc2, counts.tolist(), product)
     return result
 
 

@@ -127,7 +127,7 @@ def _sentence(error: BaseException) -> str:
 def _sigterm_as_exception() -> Iterator[None]:
     """Raise Terminated on SIGTERM, unless the process has a handler of its own."""
 
-    def raise_terminated(number: int, frame: FrameType | None) -> None:
+    def raise_terminated(_number: int, _frame: FrameType | None) -> None:
         raise Terminated
 
     main_thread = threading.current_thread() is threading.main_thread()

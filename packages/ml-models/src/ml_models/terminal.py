@@ -12,10 +12,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress, ProgressColumn
+    from rich.table import Table
 
 LEVELS = MappingProxyType(
     {
@@ -108,13 +109,13 @@ class Voice:
         """Show messages from `level` on, until the command ends."""
         self._logger.setLevel(LEVELS[level])
 
-    def table(self, table: Any, *, width: int) -> None:
+    def table(self, table: "Table", *, width: int) -> None:
         """Write a table of rich to stdout, at least `width` columns wide."""
         from rich.console import Console
 
         Console(width=max(Console().width, width)).print(table)
 
-    def progress_bar(self, *columns: Any, stderr: bool = False) -> "Progress":
+    def progress_bar(self, *columns: "str | ProgressColumn", stderr: bool = False) -> "Progress":
         """A progress display of rich, on stdout or stderr; it is not started."""
         from rich.console import Console
         from rich.progress import Progress

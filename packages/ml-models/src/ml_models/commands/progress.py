@@ -14,12 +14,16 @@ SECONDS_BETWEEN_LINES = 30.0
 def show_progress(quiet: bool) -> Iterator[Progress]:
     """On stderr, which leaves stdout to the result."""
     if quiet:
-        yield lambda what, done, total: None
+        yield _silent
     elif terminal.stderr_is_terminal():
         with _bar() as progress:
             yield progress
     else:
         yield lines(terminal.notice)
+
+
+def _silent(_what: str, _done: int, _total: int) -> None:
+    """No progress is shown."""
 
 
 def lines(write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> Progress:

@@ -4,8 +4,6 @@ The parameters, their names and their tensor parallelism are core's SelfAttentio
 replaced, as the stock one casts cosine and sine to bf16 and has no soft cap.
 """
 
-from typing import Any
-
 import torch
 from megatron.core.transformer.attention import SelfAttention
 from torch import Tensor
@@ -23,7 +21,7 @@ class CoreAttention(torch.nn.Module):
     cap: float | None = None
     use_compiled = False
 
-    def __init__(self, config: Any = None, **_: Any) -> None:
+    def __init__(self, **_: object) -> None:
         super().__init__()
 
     def forward(
@@ -44,10 +42,10 @@ class CappedSelfAttention(SelfAttention):
 
     def __init__(
         self,
-        *args: Any,
+        *args: object,
         attention_scale: float,
         attention_logit_cap: float | None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.core_attention.scale = attention_scale
@@ -58,9 +56,9 @@ class CappedSelfAttention(SelfAttention):
         hidden_states: Tensor,
         attention_mask: Tensor | None = None,
         rotary_pos_emb: Tensor | None = None,
-        inference_context: Any = None,
-        packed_seq_params: Any = None,
-        **_: Any,
+        inference_context: object = None,
+        packed_seq_params: object = None,
+        **_: object,
     ) -> tuple[Tensor, Tensor | None]:
         """Output [S, B, H] (sequence-sharded under sequence parallelism) and no bias."""
         if inference_context is not None or packed_seq_params is not None:

@@ -6,9 +6,8 @@ h = h + post_attention_norm(attention(input_norm(h)))      xAI's model.py:1048-1
 h = h + post_mlp_norm(experts(pre_mlp_norm(h)))            without post norms: h + part(norm(h))
 """
 
-from typing import Any
-
 from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear
+from megatron.core.transformer import TransformerConfig
 from megatron.core.transformer.attention import SelfAttentionSubmodules
 from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.identity_op import IdentityOp
@@ -32,7 +31,12 @@ class ExpertTransformerLayer(TransformerLayer):
     """Attention and experts, each normed before and, with `post_norms`, after."""
 
     def __init__(
-        self, config: Any, submodules: Any, *args: Any, post_norms: bool, **kwargs: Any
+        self,
+        config: TransformerConfig,
+        submodules: TransformerLayerSubmodules,
+        *args: object,
+        post_norms: bool,
+        **kwargs: object,
     ) -> None:
         super().__init__(config, submodules, *args, **kwargs)
         for name in ("post_attention_layernorm", "post_mlp_layernorm"):
@@ -49,9 +53,9 @@ class ExpertTransformerLayer(TransformerLayer):
         attention_mask: Tensor | None = None,
         context: Tensor | None = None,
         rotary_pos_emb: Tensor | None = None,
-        inference_context: Any = None,
-        packed_seq_params: Any = None,
-        **_: Any,
+        inference_context: object = None,
+        packed_seq_params: object = None,
+        **_: object,
     ) -> tuple[Tensor, Tensor | None]:
         """[S, B, H] -> [S, B, H], and `context` as it came."""
         attended, _ = self.self_attention(
@@ -67,7 +71,7 @@ class ExpertTransformerLayer(TransformerLayer):
 
 
 def block_spec(
-    config: Any,
+    config: TransformerConfig,
     *,
     activation: str,
     attention_scale: float,

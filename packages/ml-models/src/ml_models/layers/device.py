@@ -6,7 +6,6 @@ torch names "cuda" as its accelerator on a machine without a GPU, too.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from megatron.core.transformer import TransformerConfig
@@ -27,7 +26,7 @@ class PlacedTransformerConfig(TransformerConfig):
     """Device with its index, as `Platform.device` gives it."""
 
 
-def parameter_device(config: Any) -> torch.device:
+def parameter_device(config: TransformerConfig) -> torch.device:
     """The device of parameters made from `config`; ConfigError where it names none."""
     if config.use_cpu_initialization:
         return CPU

@@ -16,10 +16,11 @@ Under megatron-core's DistributedDataParallel the weights' gradients are added t
 step, would cost more than its arithmetic: 100 MiB are 25,000 page faults.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from megatron.core.dist_checkpointing import ShardedTensor
+from megatron.core.transformer import TransformerConfig
 from torch import Tensor
 
 from ml_models.errors import LayoutError
@@ -53,8 +54,16 @@ def gated_product_backward(
     return product.to(inner.dtype), grad_inner, grad_probs.to(probs.dtype)
 
 
+class Product(NamedTuple):
+    """How the inner product of an expert is computed."""
+
+    activation: str
+    """A name of activation.py."""
+    compiled: bool
+
+
 class ExpertFunction(torch.autograd.Function):
-    """(tokens sorted by expert, their weights, fc1, fc2, tokens per expert, activation)."""
+    """Tokens [n, H] sorted by expert, with gate probabilities [n], through their experts."""
 
     @staticmethod
     def forward(
@@ -64,20 +73,18 @@ class ExpertFunction(torch.autograd.Function):
         fc1: Tensor,
         fc2: Tensor,
         counts: list[int],
-        activation: str,
-        compiled: bool,
+        product: "Product",
     ) -> Tensor:
         width = fc2.shape[-1]
         inner = x.new_empty(x.shape[0], 2 * width)
         out = torch.empty_like(x)
-        gated = kernel(gated_product, compiled)
+        gated = kernel(gated_product, product.compiled)
         for expert, rows in _ranges(counts):
             torch.mm(x[rows], fc1[expert].view(2 * width, -1).t(), out=inner[rows])
-            product = gated(inner[rows], probs[rows], activation)
-            torch.mm(product, fc2[expert].t(), out=out[rows])
+            weighted = gated(inner[rows], probs[rows], product.activation)
+            torch.mm(weighted, fc2[expert].t(), out=out[rows])
         ctx.save_for_backward(x, probs, fc1, fc2, inner)
-        ctx.weights, ctx.counts = (fc1, fc2), counts
-        ctx.activation, ctx.compiled = activation, compiled
+        ctx.weights, ctx.counts, ctx.product = (fc1, fc2), counts, product
         return out
 
     @staticmethod
@@ -86,17 +93,17 @@ class ExpertFunction(torch.autograd.Function):
         width = fc2.shape[-1]
         grad_x, grad_probs = torch.empty_like(x), torch.empty_like(probs)
         grad_fc1, grad_fc2 = (_WeightGradient(weight) for weight in ctx.weights)
-        gated = kernel(gated_product_backward, ctx.compiled)
+        gated = kernel(gated_product_backward, ctx.product.compiled)
         for expert, rows in _ranges(ctx.counts):
             weighted = (grad_out[rows] * probs[rows, None]).to(grad_out.dtype)
             grad = torch.mm(weighted, fc2[expert])
             product, grad_inner, grad_probs[rows] = gated(
-                grad, inner[rows], probs[rows], ctx.activation
+                grad, inner[rows], probs[rows], ctx.product.activation
             )
             grad_fc2.add(expert, weighted.t(), product)
             torch.mm(grad_inner, fc1[expert].view(2 * width, -1), out=grad_x[rows])
             grad_fc1.add(expert, grad_inner.t(), x[rows])
-        return grad_x, grad_probs, grad_fc1.result, grad_fc2.result, None, None, None
+        return grad_x, grad_probs, grad_fc1.result, grad_fc2.result, None, None
 
 
 class _WeightGradient:
@@ -137,7 +144,7 @@ class Weight(torch.nn.Module):
     """Holds one parameter, so that it is called linear_fcN.weight."""
 
     def __init__(
-        self, *shape: int, config: Any, partition_dim: int, allreduce: bool = True
+        self, *shape: int, config: TransformerConfig, partition_dim: int, allreduce: bool = True
     ) -> None:
         super().__init__()
         self.weight = torch.nn.Parameter(
@@ -159,11 +166,11 @@ class GatedExperts(torch.nn.Module):
     def __init__(
         self,
         num_local_experts: int,
-        config: Any,
+        config: TransformerConfig,
         *,
         activation: str,
-        pg_collection: Any = None,
-        **_: Any,
+        pg_collection: object = None,
+        **_: object,
     ) -> None:
         super().__init__()
         self.num_local_experts = num_local_experts
@@ -193,14 +200,17 @@ class GatedExperts(torch.nn.Module):
             self.linear_fc1.weight,
             self.linear_fc2.weight,
             tokens_per_expert.tolist(),
-            self.activation,
-            self.use_compiled,
+            Product(self.activation, self.use_compiled),
         )
         return result, None
 
     def sharded_state_dict(
-        self, prefix: str = "", sharded_offsets: tuple = (), metadata: dict | None = None
-    ) -> dict[str, Any]:
+        self,
+        prefix: str = "",
+        sharded_offsets: tuple[tuple[int, int, int], ...] = (),
+        *_: object,
+        **__: object,
+    ) -> dict[str, ShardedTensor]:
         """EP shards axis 0, ETP axis 2; expert data-parallel ranks hold replicas."""
         first = len(sharded_offsets)
         state = {}

@@ -16,11 +16,15 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from math import prod, sqrt
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from megatron.core.models.gpt import GPTModel
+    from megatron.core.transformer import TransformerConfig
 
 BLOCK_ELEMENTS = 1 << 17
 VOCABULARY_PARAMETERS = ("embedding.word_embeddings.weight", "output_layer.weight")
@@ -28,7 +32,9 @@ RESIDUAL_PROJECTIONS = ("self_attention.linear_proj.weight", "linear_fc2.weight"
 
 
 @torch.no_grad()
-def initialize_weights(model: Any, config: Any, *, seed: int, vocab_size: int) -> None:
+def initialize_weights(
+    model: "GPTModel", config: "TransformerConfig", *, seed: int, vocab_size: int
+) -> None:
     """Fill every parameter of this rank's `model`."""
     from megatron.core.dist_checkpointing import ShardedTensor
 
@@ -63,7 +69,7 @@ def fill_normal(
     wanted = slice(first_column, first_column + local.shape[-1])
 
     def draw(task: tuple[tuple[int, ...], int, int]) -> None:
-        place, matrix, block = task
+        local_index, matrix, block = task
         low = block * block_rows
         high = min(low + block_rows, rows)
         values = _generator(seed, name, matrix, block).standard_normal(
@@ -71,7 +77,7 @@ def fill_normal(
         )
         start, end = max(low, first_row), min(high, first_row + local.shape[-2])
         part = torch.from_numpy(values[start - low : end - low, wanted] * np.float32(std))
-        local[place][start - first_row : end - first_row].copy_(part)
+        local[local_index][start - first_row : end - first_row].copy_(part)
 
     tasks = list(_tasks(local.shape, global_shape, global_offset, block_rows))
     if local.numel() < 1 << 22:
@@ -93,13 +99,14 @@ def _tasks(
     blocks = range(first_row // block_rows, -(-(first_row + shape[-2]) // block_rows))
     leading = shape[:-2]
     for number in range(prod(leading)):
-        place = tuple(int(i) for i in np.unravel_index(number, leading)) if leading else ()
-        position = [i + offset for i, offset in zip(place, global_offset, strict=False)]
+        unravelled = np.unravel_index(number, leading) if leading else ()
+        local_index = tuple(int(i) for i in unravelled)
+        position = [i + offset for i, offset in zip(local_index, global_offset, strict=False)]
         matrix = 0
         for i, size in zip(position, global_shape, strict=False):
             matrix = matrix * size + i
         for block in blocks:
-            yield place, matrix, block
+            yield local_index, matrix, block
 
 
 def _generator(seed: int, name: str, matrix: int, block: int) -> np.random.Generator:

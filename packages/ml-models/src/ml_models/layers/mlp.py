@@ -7,15 +7,14 @@ megatron-core's own MLP keeps gate and value in one [2F, H], whose parts mean so
 TP size; here TP shards axis 1 of both tensors as they are.
 """
 
-from typing import Any
-
 import torch
 from megatron.core import parallel_state
 from megatron.core.dist_checkpointing import ShardedTensor
 from megatron.core.tensor_parallel import mappings
+from megatron.core.transformer import TransformerConfig
 from torch import Tensor
 
-from ml_models.layers.experts import ExpertFunction, Weight
+from ml_models.layers.experts import ExpertFunction, Product, Weight
 
 
 class GatedMLP(torch.nn.Module):
@@ -24,14 +23,14 @@ class GatedMLP(torch.nn.Module):
     activation = "silu"
     use_compiled = False
 
-    def __init__(self, config: Any, **_: Any) -> None:
+    def __init__(self, config: TransformerConfig, **_: object) -> None:
         super().__init__()
         self.sequence_parallel = config.sequence_parallel
         width = config.ffn_hidden_size // config.tensor_model_parallel_size
         self.linear_fc1 = Weight(2, width, config.hidden_size, config=config, partition_dim=1)
         self.linear_fc2 = Weight(config.hidden_size, width, config=config, partition_dim=1)
 
-    def forward(self, x_SBH: Tensor, **_: Any) -> tuple[Tensor, None]:
+    def forward(self, x_SBH: Tensor, **_: object) -> tuple[Tensor, None]:
         """[S, B, H] -> the same; under sequence parallelism S is this rank's part."""
         if self.sequence_parallel:
             x_SBH = mappings.gather_from_sequence_parallel_region(x_SBH)
@@ -44,8 +43,7 @@ class GatedMLP(torch.nn.Module):
             self.linear_fc1.weight[None],
             self.linear_fc2.weight[None],
             [tokens.shape[0]],
-            self.activation,
-            self.use_compiled,
+            Product(self.activation, self.use_compiled),
         )
         out = out.view_as(x_SBH)
         if self.sequence_parallel:
@@ -53,8 +51,12 @@ class GatedMLP(torch.nn.Module):
         return mappings.reduce_from_tensor_model_parallel_region(out), None
 
     def sharded_state_dict(
-        self, prefix: str = "", sharded_offsets: tuple = (), metadata: dict | None = None
-    ) -> dict[str, Any]:
+        self,
+        prefix: str = "",
+        sharded_offsets: tuple[tuple[int, int, int], ...] = (),
+        *_: object,
+        **__: object,
+    ) -> dict[str, ShardedTensor]:
         """TP shards axis 1 of both; data-parallel ranks hold replicas."""
         first = len(sharded_offsets)
         rank = parallel_state.get_tensor_model_parallel_rank()

@@ -4,8 +4,6 @@ Rows that pad the vocabulary give the lowest number there is instead of a logit,
 loss nor a sample depends on how far a layout pads (megatron-core lets them share in the softmax).
 """
 
-from typing import Any
-
 import torch
 from megatron.core import parallel_state
 from megatron.core.models.gpt import GPTModel
@@ -21,11 +19,11 @@ class ScaledGPTModel(GPTModel):
 
     def __init__(
         self,
-        *args: Any,
+        *args: object,
         unpadded_vocab_size: int,
         embedding_multiplier: float = 1.0,
         output_multiplier: float = 1.0,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.unpadded_vocab_size = unpadded_vocab_size
@@ -36,10 +34,12 @@ class ScaledGPTModel(GPTModel):
         if self.post_process and unpadded_vocab_size < self.vocab_size:
             self.output_layer.register_forward_hook(self._hide_padding)
 
-    def _scale_hidden(self, _: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def _scale_hidden(self, _: torch.nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return (inputs[0] * self.output_multiplier, *inputs[1:])
 
-    def _hide_padding(self, _: Any, __: Any, output: tuple[Tensor, Any]) -> tuple[Tensor, Any]:
+    def _hide_padding(
+        self, _: torch.nn.Module, __: object, output: tuple[Tensor, Tensor | None]
+    ) -> tuple[Tensor, Tensor | None]:
         logits, bias = output
         first = 0
         if logits.shape[-1] < self.vocab_size:
@@ -55,7 +55,7 @@ class ScaledGPTModel(GPTModel):
         attention_mask: Tensor | None = None,
         decoder_input: Tensor | None = None,
         labels: Tensor | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> Tensor:
         """Logits [B, S, V / TP], or losses [B, S] with labels, or the stage's output [S, B, H]."""
         if self.pre_process and decoder_input is None:

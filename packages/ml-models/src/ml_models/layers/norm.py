@@ -9,6 +9,7 @@ those ranks. (megatron-core's own torch norm refuses sequence parallelism.)
 from typing import Any
 
 import torch
+from megatron.core.transformer import TransformerConfig
 from torch import Tensor
 
 from ml_models.layers.device import parameter_device
@@ -55,7 +56,9 @@ class RMSNorm(torch.nn.Module):
 
     use_compiled = False
 
-    def __init__(self, config: Any, hidden_size: int, eps: float = 1e-5, **_: Any) -> None:
+    def __init__(
+        self, config: TransformerConfig, hidden_size: int, eps: float = 1e-5, **_: object
+    ) -> None:
         super().__init__()
         self.eps = eps
         self.weight = torch.nn.Parameter(

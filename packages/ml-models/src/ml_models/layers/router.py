@@ -49,7 +49,7 @@ class FusedRouter(TopKRouter):
     token_counts: Tensor | None = None
     """Tokens that each expert got in training since it was last set to None, fp32 [E]."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
         self.observers: list[Observer] = []
         """Called in turn with the detached logits [T, E] of every forward pass."""
@@ -59,8 +59,11 @@ class FusedRouter(TopKRouter):
         logits: Tensor = _GateFunction.apply(tokens.reshape(-1, tokens.shape[-1]), self.weight)
         return logits
 
-    def forward(self, tokens: Tensor, padding_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Gate probabilities [T, E], zero where not chosen, and the mask of the chosen [T, E]."""
+    def forward(self, tokens: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
+        """Gate probabilities [T, E], zero where not chosen, and the mask of the chosen [T, E].
+
+        From 0.18 on megatron-core passes a padding mask, which is None for unpadded sequences.
+        """
         logits = self.gating(self.apply_input_jitter(tokens))
         for observe in self.observers:
             observe(logits.detach())

@@ -102,10 +102,10 @@ class _Loader(Loader):
         self._loader.exec_module(module)
 
 
-def _importer(missing: str) -> Callable[..., Any]:
+def _importer(missing: str) -> Callable[..., object]:
     stand_in = _Missing(missing)
 
-    def import_or_stand_in(name: str, *arguments: Any, **options: Any) -> Any:
+    def import_or_stand_in(name: str, *arguments: Any, **options: Any) -> object:
         if name.partition(".")[0] == missing:
             return stand_in
         return builtins.__import__(name, *arguments, **options)
@@ -122,12 +122,12 @@ class _Missing:
     def __getattr__(self, name: str) -> "_Missing":
         return _Missing(f"{self._name}.{name}")
 
-    def __call__(self, *arguments: Any, **options: Any) -> "_Missing":
+    def __call__(self, *arguments: object, **_: object) -> "_Missing":
         # As a decorator: the function it gives cannot run, so that its name is enough.
         function = getattr(arguments[0], "__name__", "") if arguments else ""
         return _Missing(f"{self._name}({function})")
 
-    def __getitem__(self, grid: Any) -> Any:
+    def __getitem__(self, grid: object) -> object:
         raise PlatformError(
             f"{self._name}[...] was launched, a kernel that needs a module which is not installed. "
             f"Run: {sys.executable} -m pip install {self._name.partition('.')[0]}"

@@ -1,7 +1,7 @@
 """What a run asks of a device, whichever it is."""
 
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
@@ -58,14 +58,14 @@ class Platform(Protocol):
         """Start a new peak."""
         ...
 
-    def rng_state(self) -> dict[str, Any]:
+    def rng_state(self) -> dict[str, torch.Tensor]:
         """Random states of torch on the host and the device, as tensors."""
         ...
 
-    def set_rng_state(self, state: dict[str, Any]) -> None:
+    def set_rng_state(self, state: dict[str, torch.Tensor]) -> None:
         """The inverse of rng_state."""
         ...
 
-    def peak_tflops(self, dtype: torch.dtype) -> float | None:
+    def peak_tflops(self, dtype: torch.dtype, /) -> float | None:
         """Dense peak of one device in TFLOP/s; None where the maker's figure is not known."""
         ...

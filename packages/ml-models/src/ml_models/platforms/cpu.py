@@ -7,7 +7,6 @@ megatron-core is written for CUDA. `apply` puts the rows of cpu_core.CORE in pla
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -74,15 +73,15 @@ class CpuPlatform:
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
-    def rng_state(self) -> dict[str, Any]:
+    def rng_state(self) -> dict[str, torch.Tensor]:
         """State of torch's generator."""
         return {"torch": torch.get_rng_state()}
 
-    def set_rng_state(self, state: dict[str, Any]) -> None:
+    def set_rng_state(self, state: dict[str, torch.Tensor]) -> None:
         """The inverse of rng_state."""
         torch.set_rng_state(state["torch"])
 
-    def peak_tflops(self, dtype: torch.dtype) -> float | None:
+    def peak_tflops(self, _: torch.dtype) -> float | None:
         """None: makers quote no such figure; --peak-tflops-per-device sets one."""
         return None
 

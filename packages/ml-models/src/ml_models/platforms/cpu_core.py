@@ -3,11 +3,11 @@
 Each row is exercised by tests/platforms/test_cpu.py; leave a row out and a test fails.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy
 import torch
+from torch.distributed import ProcessGroup
 
 from ml_models.megatron_core.lines import Lines
 from ml_models.platforms.cpu_device import with_type_names
@@ -16,48 +16,50 @@ from ml_models.platforms.patch import ABSENT, Patch
 
 _CORE = "https://github.com/NVIDIA/Megatron-LM/blob/core_v0.16.1/megatron/core/"
 
+Operation = Callable[..., torch.Tensor]
 
-def _gather(original: Callable[..., Any]) -> Callable[..., Any]:
+
+def _gather(original: Operation) -> Operation:
     def gather_along_first_dim(
         input_: torch.Tensor,
-        group: Any,
-        output_split_sizes: Any = None,
+        group: ProcessGroup,
+        output_split_sizes: Sequence[int] | None = None,
         use_global_buffer: bool = False,
     ) -> torch.Tensor:
         if output_split_sizes is None or torch.distributed.get_world_size(group) == 1:
-            result: torch.Tensor = original(input_, group, None, use_global_buffer)
-            return result
+            return original(input_, group, None, use_global_buffer)
         return gather_uneven(input_, group, output_split_sizes)
 
     return gather_along_first_dim
 
 
-def _reduce_scatter(original: Callable[..., Any]) -> Callable[..., Any]:
+def _reduce_scatter(original: Operation) -> Operation:
     def reduce_scatter_along_first_dim(
         input_: torch.Tensor,
-        group: Any,
-        input_split_sizes: Any = None,
+        group: ProcessGroup,
+        input_split_sizes: Sequence[int] | None = None,
         use_global_buffer: bool = False,
     ) -> torch.Tensor:
         if input_split_sizes is None or torch.distributed.get_world_size(group) == 1:
-            result: torch.Tensor = original(input_, group, None, use_global_buffer)
-            return result
+            return original(input_, group, None, use_global_buffer)
         return reduce_scatter_uneven(input_, group, input_split_sizes)
 
     return reduce_scatter_along_first_dim
 
 
-def _to_host(original: Callable[..., Any]) -> Callable[..., Any]:
+def _to_host(_: object) -> Callable[..., object]:
     def maybe_move_tensor_to_cpu(
-        tensor: Any, as_numpy: bool = False, record_stream: bool = False
-    ) -> Any:
-        return tensor.numpy() if as_numpy and torch.is_tensor(tensor) else tensor
+        tensor: object, as_numpy: bool = False, *_: object, **__: object
+    ) -> object:
+        return tensor.numpy() if as_numpy and isinstance(tensor, torch.Tensor) else tensor
 
     return maybe_move_tensor_to_cpu
 
 
-def _without_fp8(original: Callable[..., Any]) -> Callable[..., Any]:
-    def quantize_param_shard(model_params: Any, *rest: Any, **options: Any) -> None:
+def _without_fp8(original: Callable[..., None]) -> Callable[..., None]:
+    def quantize_param_shard(
+        model_params: Sequence[object], *rest: object, **options: object
+    ) -> None:
         if model_params:
             original(model_params, *rest, **options)
 
@@ -69,21 +71,19 @@ class _NumpyWithProduct:
 
     product = staticmethod(numpy.prod)
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(numpy, name)
 
 
-def _get_rng(original: Callable[..., Any]) -> Callable[..., Any]:
-    def get_rng_state(
-        device: Any = "cuda", clone: bool = False, graph_safe: bool = False
-    ) -> torch.Tensor:
+def _get_rng(_: object) -> Operation:
+    def get_rng_state(*_: object, **__: object) -> torch.Tensor:
         return torch.get_rng_state()
 
     return get_rng_state
 
 
-def _set_rng(original: Callable[..., Any]) -> Callable[..., Any]:
-    def set_rng_state(new_state: torch.Tensor, device: Any = -1, graph_safe: bool = False) -> None:
+def _set_rng(_: object) -> Callable[..., None]:
+    def set_rng_state(new_state: torch.Tensor, *_: object, **__: object) -> None:
         torch.set_rng_state(new_state)
 
     return set_rng_state
@@ -158,7 +158,7 @@ CORE: tuple[Patch, ...] = (
     ),
     Patch(
         target="megatron.core.dist_checkpointing.validation:np",
-        make=lambda original: _NumpyWithProduct(),
+        make=lambda _: _NumpyWithProduct(),
         reason="it calls numpy.product, which numpy 2 lacks, on the distributed optimizer's state",
         lines=Lines("0.12", "0.15"),
         link=_CORE.replace("0.16.1", "0.12.1") + "dist_checkpointing/validation.py",

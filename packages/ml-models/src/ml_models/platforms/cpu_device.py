@@ -8,8 +8,8 @@ have nothing to do.
 
 import contextlib
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -17,9 +17,10 @@ from torch.overrides import TorchFunctionMode
 from ml_models.platforms.patch import Patch
 
 CPU = torch.device("cpu")
+Result = TypeVar("Result")
 
 
-def names_cuda(value: Any) -> bool:
+def names_cuda(value: object) -> bool:
     """Whether an argument names a CUDA device."""
     if isinstance(value, torch.device):
         return value.type == "cuda"
@@ -30,9 +31,13 @@ class DeviceArguments(TorchFunctionMode):
     """Reads every CUDA device in arguments as the CPU."""
 
     def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = kwargs or {}
+        self,
+        func: Callable[..., object],
+        types: Iterable[type],
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        kwargs = {} if kwargs is None else kwargs
         if func is torch.Tensor.cuda:
             return args[0]
         if names_cuda(kwargs.get("device")):
@@ -49,8 +54,12 @@ class TypeNames(TorchFunctionMode):
     """
 
     def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
+        self,
+        func: Callable[..., object],
+        types: Iterable[type],
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
         result = func(*args, **(kwargs or {}))
         if func is torch.Tensor.type and len(args) == 1 and not kwargs:
             return str(result).replace("torch.", "torch.cuda.", 1)
@@ -63,7 +72,7 @@ class Stream:
     cuda_stream = 0
     device = CPU
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    def __init__(self, *args: object, **options: object) -> None:
         """Takes what torch.cuda.Stream takes."""
 
     def __eq__(self, other: object) -> bool:
@@ -72,13 +81,13 @@ class Stream:
     def __hash__(self) -> int:
         return 0
 
-    def wait_stream(self, other: Any) -> None:
+    def wait_stream(self, other: "Stream") -> None:
         """Nothing to wait for."""
 
-    def wait_event(self, event: Any) -> None:
+    def wait_event(self, event: "Event") -> None:
         """Nothing to wait for."""
 
-    def record_event(self, event: Any = None) -> Any:
+    def record_event(self, event: "Event | None" = None) -> "Event":
         """An event that has happened."""
         return event if event is not None else Event()
 
@@ -93,13 +102,13 @@ class Stream:
 class Event:
     """A mark in a queue that is always empty."""
 
-    def __init__(self, *args: Any, **options: Any) -> None:
+    def __init__(self, *args: object, **options: object) -> None:
         """Takes what torch.cuda.Event takes."""
 
-    def record(self, stream: Any = None) -> None:
+    def record(self, stream: Stream | None = None) -> None:
         """Happens at once."""
 
-    def wait(self, stream: Any = None) -> None:
+    def wait(self, stream: Stream | None = None) -> None:
         """Nothing to wait for."""
 
     def synchronize(self) -> None:
@@ -109,17 +118,21 @@ class Event:
         """It has happened."""
         return True
 
-    def elapsed_time(self, other: Any) -> float:
+    def elapsed_time(self, _end_event: "Event") -> float:
         """Not measured."""
         return 0.0
 
 
-def _get_rng_state(device: Any = None) -> torch.Tensor:
+def _get_rng_state(*_: object, **__: object) -> torch.Tensor:
     return torch.get_rng_state()
 
 
-def _set_rng_state(new_state: torch.Tensor, device: Any = None) -> None:
+def _set_rng_state(new_state: torch.Tensor, *_: object, **__: object) -> None:
     torch.set_rng_state(new_state)
+
+
+def _stream(*_: object, **__: object) -> Stream:
+    return Stream()
 
 
 def _manual_seed(seed: int) -> None:
@@ -129,17 +142,17 @@ def _manual_seed(seed: int) -> None:
 def _nothing() -> Callable[..., None]:
     """A new function each time: torch.compile refuses one object under names of unlike rules."""
 
-    def nothing(*args: Any, **options: Any) -> None:
+    def nothing(*_: object, **__: object) -> None:
         return None
 
     return nothing
 
 
-def _row(name: str, replacement: Any, reason: str) -> Patch:
+def _row(name: str, replacement: object, reason: str) -> Patch:
     module = "torch.cuda.random" if name.startswith("random.") else "torch.cuda"
     return Patch(
         target=f"{module}:{name.removeprefix('random.')}",
-        make=lambda original: replacement,
+        make=lambda _: replacement,
         reason=reason,
     )
 
@@ -153,10 +166,10 @@ TORCH_CUDA: tuple[Patch, ...] = (
     _row("synchronize", _nothing(), f"timers, pipeline and checkpoints wait; {_RAISES}"),
     _row("Stream", Stream, f"the token dispatcher and the gradient buffers make one; {_RAISES}"),
     _row("Event", Event, f"hand-over between streams; {_RAISES}"),
-    _row("current_stream", lambda device=None: Stream(), _RAISES),
-    _row("default_stream", lambda device=None: Stream(), _RAISES),
+    _row("current_stream", _stream, _RAISES),
+    _row("default_stream", _stream, _RAISES),
     _row("set_stream", _nothing(), _RAISES),
-    _row("stream", lambda stream: contextlib.nullcontext(), _RAISES),
+    _row("stream", lambda _: contextlib.nullcontext(), _RAISES),
     _row("get_rng_state", _get_rng_state, _RNG),
     _row("set_rng_state", _set_rng_state, _RNG),
     _row("manual_seed", _manual_seed, _RNG),
@@ -165,11 +178,11 @@ TORCH_CUDA: tuple[Patch, ...] = (
 )
 
 
-def with_type_names(function: Callable[..., Any]) -> Callable[..., Any]:
-    """function, called with TypeNames entered."""
+def with_type_names(function: Callable[..., Result]) -> Callable[..., Result]:
+    """`function`, called with TypeNames entered."""
 
     @functools.wraps(function)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
+    def wrapped(*args: object, **kwargs: object) -> Result:
         with TypeNames():
             return function(*args, **kwargs)
 

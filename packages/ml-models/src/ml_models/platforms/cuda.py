@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 
@@ -74,11 +73,11 @@ class CudaPlatform:
         """Start a new peak."""
         torch.cuda.reset_peak_memory_stats()
 
-    def rng_state(self) -> dict[str, Any]:
+    def rng_state(self) -> dict[str, torch.Tensor]:
         """States of torch's generators on host and GPU."""
         return {"torch": torch.get_rng_state(), "device": torch.cuda.get_rng_state()}
 
-    def set_rng_state(self, state: dict[str, Any]) -> None:
+    def set_rng_state(self, state: dict[str, torch.Tensor]) -> None:
         """The inverse of rng_state."""
         torch.set_rng_state(state["torch"])
         torch.cuda.set_rng_state(state["device"])

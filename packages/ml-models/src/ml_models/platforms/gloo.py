@@ -6,15 +6,13 @@ the largest piece, where the unequal operation would move the sum.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed import ProcessGroup
 
-Group = Any
 
-
-def gather_uneven(piece: torch.Tensor, group: Group, sizes: Sequence[int]) -> torch.Tensor:
+def gather_uneven(piece: torch.Tensor, group: ProcessGroup, sizes: Sequence[int]) -> torch.Tensor:
     """Concatenate the ranks' pieces along the first axis; rank i's has sizes[i] rows."""
     sizes = [int(size) for size in sizes]
     rows = max(sizes)
@@ -29,7 +27,9 @@ def gather_uneven(piece: torch.Tensor, group: Group, sizes: Sequence[int]) -> to
     return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 
 
-def reduce_scatter_uneven(full: torch.Tensor, group: Group, sizes: Sequence[int]) -> torch.Tensor:
+def reduce_scatter_uneven(
+    full: torch.Tensor, group: ProcessGroup, sizes: Sequence[int]
+) -> torch.Tensor:
     """Sum `full` over the ranks; rank i keeps the sizes[i] rows that are its own."""
     sizes = [int(size) for size in sizes]
     rows = max(sizes)
@@ -37,8 +37,8 @@ def reduce_scatter_uneven(full: torch.Tensor, group: Group, sizes: Sequence[int]
     if rows == 0:
         return full.new_empty((0, *shape))
     padded = full.new_zeros((rows * len(sizes), *shape))
-    for place, part in zip(padded.split(rows), full.split(sizes), strict=True):
-        place[: part.shape[0]] = part
-    mine = full.new_empty((rows, *shape))
-    dist.reduce_scatter_tensor(mine, padded, group=group)
-    return mine[: sizes[dist.get_rank(group)]].contiguous()
+    for block, part in zip(padded.split(rows), full.split(sizes), strict=True):
+        block[: part.shape[0]] = part
+    piece = full.new_empty((rows, *shape))
+    dist.reduce_scatter_tensor(piece, padded, group=group)
+    return piece[: sizes[dist.get_rank(group)]].contiguous()

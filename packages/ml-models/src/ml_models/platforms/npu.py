@@ -112,16 +112,16 @@ class NpuPlatform:
         """Start a new peak."""
         _npu().reset_peak_memory_stats()
 
-    def rng_state(self) -> dict[str, Any]:
+    def rng_state(self) -> dict[str, torch.Tensor]:
         """States of torch's generators on host and NPU."""
         return {"torch": torch.get_rng_state(), "device": _npu().get_rng_state()}
 
-    def set_rng_state(self, state: dict[str, Any]) -> None:
+    def set_rng_state(self, state: dict[str, torch.Tensor]) -> None:
         """The inverse of rng_state."""
         torch.set_rng_state(state["torch"])
         _npu().set_rng_state(state["device"])
 
-    def peak_tflops(self, dtype: torch.dtype) -> float | None:
+    def peak_tflops(self, _: torch.dtype) -> float | None:
         """None: no figure was checked on a device; --peak-tflops-per-device sets one."""
         return None
 
@@ -159,7 +159,7 @@ def _fused_adam() -> tuple[patch.Patch, ...]:
     return (
         patch.Patch(
             target="megatron.core.optimizer:Adam",
-            make=lambda original: fused,
+            make=lambda _: fused,
             reason="apex's fused AdamW for NPUs updates all parameters in one kernel",
         ),
     )

@@ -25,7 +25,7 @@ class Patch:
 
     target: str
     """module:attribute or module:Class.attribute."""
-    make: Callable[[Any], Any]
+    make: Callable[[Any], object]
     """Original (ABSENT where there is none) -> replacement."""
     reason: str
     """What happens without it."""
@@ -50,7 +50,7 @@ def apply(patches: Iterable[Patch], line: str) -> list[str]:
 @contextlib.contextmanager
 def temporarily(patches: Iterable[Patch]) -> Iterator[None]:
     """Put all of them in place and, at the end, back."""
-    undo: list[tuple[Any, str, Any]] = []
+    undo: list[tuple[object, str, object]] = []
     try:
         for patch in patches:
             owner, name, original = _find(patch.target)
@@ -65,12 +65,12 @@ def temporarily(patches: Iterable[Patch]) -> Iterator[None]:
                 setattr(owner, name, original)
 
 
-def _find(target: str) -> tuple[Any, str, Any]:
+def _find(target: str) -> tuple[object, str, object]:
     """(owner, attribute, value as stored: a classmethod stays one) of a target."""
     module_name, _, path = target.partition(":")
     *parents, name = path.split(".")
     try:
-        owner: Any = importlib.import_module(module_name)
+        owner: object = importlib.import_module(module_name)
         for parent in parents:
             owner = getattr(owner, parent)
     except (ImportError, AttributeError) as error:
@@ -81,7 +81,7 @@ def _find(target: str) -> tuple[Any, str, Any]:
     return owner, name, vars(owner).get(name, ABSENT)
 
 
-def _made(patch: Patch, original: Any) -> Any:
+def _made(patch: Patch, original: object) -> object:
     replacement = patch.make(original)
     # A plain value, such as None for a missing kernel, cannot carry the mark and needs none.
     with contextlib.suppress(AttributeError, TypeError):
@@ -89,5 +89,6 @@ def _made(patch: Patch, original: Any) -> Any:
     return replacement
 
 
-def _function(value: Any) -> Any:
+def _function(value: object) -> object:
+    """What can carry a mark: a classmethod is stored as an object around its function."""
     return getattr(value, "__func__", value)
