@@ -18,6 +18,7 @@ imports no torch, so that a command may import it before it has checked its flag
 from typing import TYPE_CHECKING
 
 from ml_models import registry
+from ml_models.build import make_transformer_config
 from ml_models.megatron_core.check import check_unknown_line
 from ml_models.platforms import get_platform
 
@@ -38,8 +39,12 @@ def start_platform(
     platform = get_platform(name)
     platform.set_device(local_rank)
     platform.apply()
-    check_unknown_line(*packages)
+    check_unknown_line(*packages, configure=_configure_a_small_model)
     return platform
+
+
+def _configure_a_small_model() -> None:
+    make_transformer_config(registry.get("grok1-tiny"))
 
 
 def import_model_code(model: "ModelConfig") -> None:

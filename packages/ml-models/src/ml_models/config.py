@@ -1,14 +1,15 @@
-"""What every architecture's configuration shares: sizes, checks, JSON.
+"""The base of every architecture's configuration: sizes, their checks, and JSON.
 
-A configuration is frozen and says only what the model is. How it is trained and divided is
-megatron-core's TransformerConfig, see `ml_models.build.make_transformer_config`. No torch here.
+A configuration is frozen and says only what the model is. How the model is trained and divided is
+megatron-core's TransformerConfig, see `ml_models.build.make_transformer_config`. This module does
+not import torch, so that commands can list and show models without it.
 """
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from types import NoneType, UnionType
-from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
+from typing import ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 from typing_extensions import Self
 
@@ -23,7 +24,7 @@ class ModelConfig:
     architecture: ClassVar[str] = ""
 
     positive: ClassVar[tuple[str, ...]] = ("rotary_base", "norm_epsilon", "init_method_std")
-    """Fields with a fraction that must be greater than 0; every number must be finite."""
+    """Fields of type float that must be greater than 0. Every number must be finite."""
 
     num_layers: int
     """Transformer layers."""
@@ -99,13 +100,14 @@ class ModelConfig:
         """Whether the gates of the chosen experts are divided by their sum."""
         return False
 
-    def _check_value(self, name: str, hint: Any) -> None:
-        """Hold a field against its type and, if it is a size, against the rule of 1 or more."""
+    def _check_value(self, name: str, hint: object) -> None:
+        """Check a field against its type; a whole number is a size and must be 1 or more."""
         value = getattr(self, name)
         kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
         none = ", or null for none" if NoneType in kinds else ""
         if value is None and none:
             return
+        # In Python a bool is an int: True would pass for the size 1.
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         for kind in kinds:
             if get_origin(kind) is Literal:
@@ -133,17 +135,17 @@ class ModelConfig:
         """The configuration with fields from a file, whose types the constructor checks."""
         return cls(**fields)  # type: ignore[arg-type]
 
-    def replace(self, **changes: Any) -> Self:
+    def replace(self, **changes: object) -> Self:
         """A copy with `changes`; an unknown field is a ConfigError that names the nearest."""
         reject_unknown_fields(type(self), changes)
-        return replace(self, **changes)
+        return replace(self, **changes)  # type: ignore[arg-type]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """JSON values, with the architecture's name; `ml_models.registry.from_dict` reads it."""
         return {"architecture": self.architecture, **asdict(self)}
 
 
-def reject_unknown_fields(config_type: type[ModelConfig], values: Mapping[str, Any]) -> None:
+def reject_unknown_fields(config_type: type[ModelConfig], values: Mapping[str, object]) -> None:
     """Raise ConfigError for the first key of `values` that is no field of `config_type`."""
     known = [field.name for field in fields(config_type)]
     for name in values:
@@ -154,10 +156,8 @@ def reject_unknown_fields(config_type: type[ModelConfig], values: Mapping[str, A
             raise ConfigError(f"{config_type.__name__} has no field {name!r}; {hint}")
 
 
-def missing_fields(config_type: type[ModelConfig], values: Mapping[str, Any]) -> list[str]:
+def missing_fields(config_type: type[ModelConfig], values: Mapping[str, object]) -> list[str]:
     """Fields of `config_type` without a default that `values` lacks."""
-    from dataclasses import MISSING
-
     return [
         field.name
         for field in fields(config_type)

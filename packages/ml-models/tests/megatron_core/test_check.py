@@ -6,8 +6,17 @@ import megatron.core.distributed
 import pytest
 from megatron.core import parallel_state
 
+from ml_models import build, registry
 from ml_models.errors import RequirementError
 from ml_models.megatron_core import check, lines
+
+
+def configure() -> None:
+    build.make_transformer_config(registry.get("grok1-tiny"))
+
+
+def check_line() -> None:
+    check.check_unknown_line("ml_models", configure=configure)
 
 
 @pytest.fixture(autouse=True)
@@ -26,10 +35,8 @@ def test_only_the_differences_use_what_this_line_lacks() -> None:
     assert len(uses) > 50
     assert any(use.call is not None for use in uses)
     faults = check.faults_of("ml_models")
-    apart = (
-        "(ml_models/megatron_core/differences.py:",
-        "(megatron_core/check.py)",
-    )  # where the lines' differences live
+    # The differences between lines live here, and only here.
+    apart = ("(ml_models/megatron_core/differences.py:", "(megatron_core/check.py)")
     assert [fault for fault in faults if not any(where in fault for where in apart)] == []
     if lines.order_of(lines.installed_line()) >= (0, 18):
         assert faults == []
@@ -41,8 +48,8 @@ def test_a_newer_line_that_has_everything_goes_on_with_one_warning(
 ) -> None:
     monkeypatch.delenv("RANK", raising=False)
     with caplog.at_level(logging.WARNING):
-        check.check_unknown_line("ml_models")
-        check.check_unknown_line("ml_models")
+        check_line()
+        check_line()
     (record,) = caplog.records
     assert "megatron-core 0.99.0 is newer than the lines" in record.getMessage()
     assert f"megatron-core=={lines.default_release()}" in record.getMessage()
@@ -62,18 +69,16 @@ def test_a_name_that_went_and_a_keyword_that_went_are_named(
         for text in faults
     )
     with pytest.raises(RequirementError, match=r"0\.99\.0 is newer than all lines.*and differs in"):
-        check.check_unknown_line("ml_models")
+        check_line()
 
 
 def test_a_setting_that_went_is_named(newer: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ml_models import build
-
     fields = build._shape_fields
     monkeypatch.setattr(build, "_shape_fields", lambda model: {**fields(model), "went": 1})
     with pytest.raises(RequirementError, match="TransformerConfig"):
-        check.check_unknown_line("ml_models")
+        check_line()
 
 
 def test_a_tested_line_is_not_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "faults_of", lambda package: ["must not be asked"])
-    check.check_unknown_line("ml_models")
+    check_line()

@@ -13,11 +13,11 @@ import functools
 import importlib
 import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from ml_models import terminal
 from ml_models.errors import MlModelsError, RequirementError
@@ -43,30 +43,40 @@ METHODS = (
 )
 
 
+class Call(NamedTuple):
+    """The arguments of a call, as the source has them."""
+
+    num_positional: int
+    keywords: tuple[str, ...]
+    complete: bool
+    """False where the call has *arguments or **keywords, which only a run could count."""
+
+
 @dataclass(frozen=True)
 class Use:
-    """One import or one call in a source file."""
+    """An import or a call in a source file."""
 
     target: str
     """module:name.attribute"""
     where: str
     """file:line"""
-    call: tuple[int, tuple[str, ...], bool] | None = None
-    """Positional arguments, keywords, and whether these are all; None for an import."""
+    call: Call | None = None
+    """None for an import."""
 
 
 @functools.cache
-def check_unknown_line(*packages: str) -> None:
+def check_unknown_line(*packages: str, configure: Callable[[], object]) -> None:
     """On a line that no test has run on: RequirementError if `packages` cannot work, or a warning.
 
-    Called by entry points after the platform was applied; imports megatron-core.
+    configure: makes a TransformerConfig, whose settings the source does not show to be keywords.
+    Called after the platform was applied, because it imports megatron-core. A process checks once.
     """
     if lines.is_supported(lines.installed_line()):
         return
     version, command = lines.installed_version(), lines.install_command()
     names = " and ".join(packages)
     faults = [fault for package in packages for fault in faults_of(package)]
-    if faults := list(dict.fromkeys([*_fault_of_configuration(), *faults])):
+    if faults := list(dict.fromkeys([*_fault_of_configuration(configure), *faults])):
         more = f", and {len(faults) - SHOWN_FAULTS} more" if len(faults) > SHOWN_FAULTS else ""
         raise RequirementError(
             f"megatron-core {version} is newer than all lines that this release of {names} was "
@@ -150,7 +160,7 @@ class _Reader:
         positional = [item for item in node.args if not isinstance(item, ast.Starred)]
         keywords = tuple(item.arg for item in node.keywords if item.arg is not None)
         complete = len(positional) == len(node.args) and len(keywords) == len(node.keywords)
-        call = (len(positional), keywords, complete)
+        call = Call(len(positional), keywords, complete)
         self.uses.append(Use(target, f"{self.file}:{node.lineno}", call))
 
     def _target(self, function: ast.expr) -> str | None:
@@ -174,19 +184,18 @@ def _fault(use: Use) -> str | None:
         signature = inspect.signature(resolved)
     except (TypeError, ValueError):  # a compiled function tells no signature
         return None
-    count, keywords, complete = use.call
-    bind = signature.bind if complete else signature.bind_partial
+    bind = signature.bind if use.call.complete else signature.bind_partial
     try:
-        bind(*[None] * count, **dict.fromkeys(keywords))
+        bind(*[None] * use.call.num_positional, **dict.fromkeys(use.call.keywords))
     except TypeError as error:
         return f"{name}: {error} ({use.where})"
     return None
 
 
-def _resolve(target: str) -> Any:
+def _resolve(target: str) -> object:
     """What a target names; its first name may be a module of its own."""
     module, _, path = target.partition(":")
-    resolved: Any = importlib.import_module(module)
+    resolved: object = importlib.import_module(module)
     for name in path.split("."):
         try:
             resolved = getattr(resolved, name)
@@ -195,12 +204,9 @@ def _resolve(target: str) -> Any:
     return resolved
 
 
-def _fault_of_configuration() -> Iterator[str]:
-    """Whether TransformerConfig takes the settings of a small model."""
-    from ml_models import registry
-    from ml_models.build import make_transformer_config
-
+def _fault_of_configuration(configure: Callable[[], object]) -> Iterator[str]:
+    """Whether TransformerConfig takes the settings that `configure` gives it."""
     try:
-        make_transformer_config(registry.get("grok1-tiny"))
+        configure()
     except (TypeError, ValueError, MlModelsError) as error:
         yield f"TransformerConfig: {error}"

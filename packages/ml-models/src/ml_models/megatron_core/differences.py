@@ -12,20 +12,34 @@ import contextlib
 import functools
 import logging
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from ml_models.megatron_core.lines import SUPPORTED, Lines, installed_line
 
+if TYPE_CHECKING:
+    from megatron.core.distributed import DistributedDataParallelConfig
+    from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
+    from megatron.core.transformer import TransformerConfig
+    from megatron.core.transformer.moe.router import Router
+    from megatron.core.transformer.spec_utils import ModuleSpec
+    from torch import Tensor
+    from torch.distributed import ProcessGroup
+    from torch.nn import Module
+
 
 def _here(first: str | None = None, last: str | None = None) -> bool:
+    """Whether the installed line is in a range. check.py knows this function by its name."""
     return installed_line() in Lines(first, last)
 
 
 # --- Building a model ----------------------------------------------------------------------------
 
 
-def moe_layer_spec(experts: Any, router: type) -> Any:
-    """A spec of core's MoELayer with our experts and router; up to 0.15 it makes its own router."""
+def moe_layer_spec(experts: "ModuleSpec", router: type) -> "ModuleSpec":
+    """A spec of core's MoELayer with these experts and this router.
+
+    From 0.16 on the router is part of the spec. Before, MoELayer makes one of its own.
+    """
     from megatron.core.transformer.moe.moe_layer import MoELayer, MoESubmodules
     from megatron.core.transformer.spec_utils import ModuleSpec
 
@@ -39,17 +53,20 @@ def moe_layer_spec(experts: Any, router: type) -> Any:
 @functools.cache
 def _layer_with_router(layer: type, router: type) -> type:
     class RoutedMoELayer(layer):  # type: ignore[misc]
-        """An older MoELayer with another router."""
+        """An older MoELayer, whose own router is replaced after it was made."""
 
-        def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
+        def __init__(self, config: "TransformerConfig", *args: object, **kwargs: object) -> None:
             super().__init__(config, *args, **kwargs)
             self.router = router(config=config)
 
     return RoutedMoELayer
 
 
-def num_layers_here(config: Any, vp_stage: int | None) -> int:
-    """Transformer layers that this pipeline rank builds; 0.12 reads the virtual stage itself."""
+def num_layers_here(config: "TransformerConfig", vp_stage: int | None) -> int:
+    """Transformer layers that this pipeline rank builds in its virtual stage `vp_stage`.
+
+    0.12 takes no stage: it reads the current one from a global.
+    """
     from megatron.core import parallel_state
     from megatron.core.transformer.transformer_block import get_num_layers_to_build
 
@@ -66,7 +83,7 @@ def stage_arguments(vp_stage: int | None) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def gpt_model_without_notice() -> Iterator[None]:
-    """Entered where a GPTModel is made: 0.19 logs at each that it will be removed.
+    """Inside, a GPTModel can be made without 0.19's log message that it will be removed.
 
     A user can do nothing about it. docs/core-lines.md has the plan for HybridModel.
     """
@@ -82,8 +99,13 @@ def gpt_model_without_notice() -> Iterator[None]:
         logger.removeFilter(is_news)
 
 
-def expert_groups(pg_collection: Any) -> tuple[Any, Any, Any]:
-    """Process groups (EP, ETP, expert data parallel); 0.12 passes none to modules."""
+def expert_groups(
+    pg_collection: Any,
+) -> tuple["ProcessGroup", "ProcessGroup", "ProcessGroup"]:
+    """Process groups (EP, ETP, expert data parallel) from what core gave to a module.
+
+    0.12 gives None, so the global groups are taken.
+    """
     from megatron.core import parallel_state
 
     if pg_collection is not None and hasattr(pg_collection, "expt_tp"):
@@ -95,10 +117,13 @@ def expert_groups(pg_collection: Any) -> tuple[Any, Any, Any]:
     )
 
 
-def record_router_loss(name: str, loss: Any, router: Any, *, reduce_group: Any = None) -> None:
-    """Add to the sums that core keeps of a loss per layer; 0.18 has a class for them.
+def record_router_loss(
+    name: str, loss: "Tensor", router: "Router", *, reduce_group: "ProcessGroup | None" = None
+) -> None:
+    """Add `loss` to the sum that core keeps for this router's layer.
 
-    The true loss is the sum over the ranks of `reduce_group`, where there is one.
+    reduce_group: the ranks whose sums add up to the true loss; None: each rank has all of it.
+    0.18 moved these sums from functions into a class.
     """
     from megatron.core.transformer.moe import moe_utils
 
@@ -114,8 +139,17 @@ def record_router_loss(name: str, loss: Any, router: Any, *, reduce_group: Any =
     )
 
 
-def router_losses() -> dict[str, dict[str, Any]]:
-    """The sums of record_router_loss by name: {"values": [layers], "reduce_group": ...}."""
+class RouterLoss(TypedDict, total=False):
+    """The sums of a loss over the micro batches since they were last set to zero."""
+
+    values: "Tensor"
+    """Per layer, fp32 [layers]."""
+    reduce_group: "ProcessGroup | None"
+    """As in record_router_loss."""
+
+
+def router_losses() -> dict[str, RouterLoss]:
+    """The sums of record_router_loss by the name of the loss."""
     if _here(last="0.12"):
         from megatron.core import parallel_state
 
@@ -132,8 +166,11 @@ def router_losses() -> dict[str, dict[str, Any]]:
     }
 
 
-def sequence_group(router: Any) -> Any:
-    """The group over which a sequence is divided (TP and CP); 0.12's router does not hold it."""
+def sequence_group(router: "Router") -> "ProcessGroup":
+    """The group over which a sequence is divided (TP and CP).
+
+    0.12's router has no attribute for it.
+    """
     from megatron.core import parallel_state
 
     if _here(last="0.12"):
@@ -142,7 +179,10 @@ def sequence_group(router: Any) -> Any:
 
 
 def is_first_and_last_stage(vp_stage: int | None) -> tuple[bool, bool]:
-    """Whether a (virtual) pipeline stage embeds, and whether it gives logits."""
+    """Whether a (virtual) pipeline stage has the embedding, and whether it gives logits.
+
+    0.12 takes no stage: it reads the current one from a global.
+    """
     from megatron.core import parallel_state
 
     if _here(last="0.12"):
@@ -159,11 +199,13 @@ def is_first_and_last_stage(vp_stage: int | None) -> tuple[bool, bool]:
 # --- Gradients and optimizer ---------------------------------------------------------------------
 
 
-def gradient_layout_arguments(chunk: Any, ddp_config: Any, *, bucketed: bool) -> dict[str, Any]:
-    """What DistributedDataParallel wants to know of `chunk` in advance: 0.18 warns without it.
+def gradient_layout_arguments(
+    chunk: "Module", ddp_config: "DistributedDataParallelConfig", *, bucketed: bool
+) -> dict[str, object]:
+    """Where each parameter of `chunk` lies in the gradient buffers of the distributed optimizer.
 
-    With the distributed optimizer that is where each parameter lies in the gradient buffers.
-    `bucketed`: whether the chunk's gradients are divided into buckets of ddp_config.bucket_size.
+    These are arguments of DistributedDataParallel. From 0.18 on it warns when they are missing.
+    bucketed: whether the chunk's gradients are divided into buckets of ddp_config.bucket_size.
     """
     from megatron.core import parallel_state
 
@@ -224,21 +266,21 @@ def current_virtual_stage(number: int, total: int) -> Iterator[None]:
         parallel_state.set_virtual_pipeline_model_parallel_rank(before)
 
 
-def sharding_metadata() -> dict[str, Any]:
-    """What core is told about the checkpoint it describes: one format for every layout."""
-    metadata: dict[str, Any] = {"non_homogeneous_layers": True}
+def sharding_metadata() -> dict[str, object]:
+    """What core is told about a checkpoint, so that its format is the same for every layout."""
+    metadata: dict[str, object] = {"non_homogeneous_layers": True}
     if _here(first="0.15"):
         metadata["chained_optim_avoid_prefix"] = True
         metadata["distrib_optim_sharding_type"] = "fully_reshardable"
     return metadata
 
 
-def sharded_optimizer_arguments() -> dict[str, Any]:
+def sharded_optimizer_arguments() -> dict[str, dict[str, object]]:
     """Arguments of an optimizer's sharded_state_dict; 0.12's plain ones know no metadata."""
     return {} if _here(last="0.12") else {"metadata": sharding_metadata()}
 
 
-def load_distributed_state(optimizer: Any, parameter_state: Any) -> None:
+def load_distributed_state(optimizer: "DistributedOptimizer", parameter_state: object) -> None:
     """Give a DistributedOptimizer the state that was read for it."""
     if _here(last="0.14"):
         optimizer.load_parameter_state_from_fs_model_space(parameter_state)

@@ -18,7 +18,7 @@ from ml_models.errors import RequirementError
 
 @dataclass(frozen=True)
 class SupportedLine:
-    """A line that the tests run on."""
+    """A line of megatron-core that the tests run on."""
 
     name: str
     version: str
@@ -99,7 +99,7 @@ def default_release(python: tuple[int, int] = sys.version_info[:2]) -> str:
 
 
 def install_command() -> str:
-    """What brings the default release into this environment."""
+    """The pip command that installs the default release into this environment."""
     return f"{sys.executable} -m pip install megatron-core=={default_release()}"
 
 
@@ -125,7 +125,7 @@ def require_supported() -> None:
 
 
 def __getattr__(name: str) -> str:
-    # A public name of 1.0, read when it is asked for: an import reads no installation.
+    # A public name of 1.0. It is a function of the installation, which an import must not read.
     if name == "CORE_LINE":
         return installed_line()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

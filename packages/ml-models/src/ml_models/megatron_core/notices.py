@@ -1,4 +1,4 @@
-"""What torch and megatron-core say at a healthy start, hidden where no user can act on it.
+"""Warnings that torch and megatron-core give at a healthy start and no user can act on.
 
 A command enters `hidden`; a program that uses the packages as libraries sees everything.
 """
@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Pattern of a Python warning, and why it is none of a user's business.
+# Pattern of a Python warning, and why a user cannot act on it.
 WARNINGS = (
     (r".*(Apex|Transformer Engine).*not installed", "kernels that are not needed"),
     (r".*full scope is deprecated", "a default of TransformerConfig that core warns of itself"),
@@ -25,7 +25,7 @@ WARNINGS = (
     ),
     (r"The .grad attribute of a Tensor that is not a leaf", "core's pipeline schedule reads it"),
 )
-# Logger, begin of its message, and why.
+# Logger, beginning of its message, and why a user cannot act on it.
 LOGS = (
     (
         "torch.utils.cpp_extension",
@@ -39,7 +39,7 @@ LOGS = (
 @contextmanager
 def hidden() -> Iterator[None]:
     """Hide what WARNINGS and LOGS name, in the process while inside."""
-    filters = [(logging.getLogger(name), _Without(begin)) for name, begin, _ in LOGS]
+    filters = [(logging.getLogger(name), _Without(beginning)) for name, beginning, _ in LOGS]
     with warnings.catch_warnings():
         for pattern, _ in WARNINGS:
             warnings.filterwarnings("ignore", pattern)
@@ -53,11 +53,11 @@ def hidden() -> Iterator[None]:
 
 
 class _Without(logging.Filter):
-    """Drops the records whose message has a certain begin."""
+    """Drops the records whose message begins with a certain text."""
 
-    def __init__(self, begin: str) -> None:
+    def __init__(self, beginning: str) -> None:
         super().__init__()
-        self._begin = begin
+        self._beginning = beginning
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith(self._begin)
+        return not record.getMessage().startswith(self._beginning)

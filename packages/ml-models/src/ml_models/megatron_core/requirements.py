@@ -27,7 +27,7 @@ def require_core() -> None:
 
 
 def require_torch() -> None:
-    """Import torch, and say why where its libraries do not load."""
+    """Import torch; RequirementError with the reason where its libraries do not load."""
     try:
         importlib.import_module("torch")
     except (ImportError, OSError) as error:
@@ -41,7 +41,7 @@ def require_torch() -> None:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Around a command: where torch could not be imported in it, what `require_torch` says."""
+    """Inside, a failed import of torch raises the sentence of `require_torch`."""
     try:
         yield
     except (ImportError, OSError):
@@ -59,7 +59,7 @@ def torch_version() -> str | None:
 
 
 def torch_requirement() -> str:
-    """What to ask pip for, to get the installed release of torch again in its default build."""
+    """The requirement for pip that names the installed release of torch, in its default build."""
     version = torch_version()
     return "torch" if version is None else f"torch=={version.partition('+')[0]}"
 
@@ -70,7 +70,7 @@ def is_cpu_build() -> bool:
 
 
 def reason_of_cpu_build() -> str:
-    """Why such a build finds no GPU, and the way out, as part of a sentence."""
+    """Why a CPU build of torch finds no GPU, and the way out, as part of a sentence."""
     return (
         f"torch {torch_version()} was built without CUDA; for a build with it run "
         f"{sys.executable} -m pip install --force-reinstall {torch_requirement()}"

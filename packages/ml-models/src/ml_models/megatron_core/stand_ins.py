@@ -1,4 +1,4 @@
-"""Modules that megatron-core imports without need, where they are not installed.
+"""Stand-ins for modules that megatron-core imports, does not need, and may not find.
 
 megatron-core 0.18 and 0.19 import triton in the file of a feature that is off: paged stash, which
 keeps the experts' activations in pages of GPU memory. triton comes with the CUDA build of torch
@@ -25,7 +25,7 @@ from ml_models.megatron_core.lines import Lines
 
 @dataclass(frozen=True, kw_only=True)
 class StandIn:
-    """One module that one file of megatron-core gets a stand-in of."""
+    """A module, and the file of megatron-core that gets a stand-in for it."""
 
     module: str
     """What is imported, and may be missing."""
@@ -58,7 +58,11 @@ STAND_INS: tuple[StandIn, ...] = (
 
 
 def install(rows: Sequence[StandIn], line: str) -> list[str]:
-    """Answer for what is missing on `line`, before megatron-core is imported, once."""
+    """Prepare stand-ins for the modules that are missing and that `line` imports.
+
+    Called before megatron-core is imported; a second call changes nothing. Returns a line for each
+    row that is in force.
+    """
     done = []
     for row in rows:
         if line in row.lines and importlib.util.find_spec(row.module) is None:
@@ -71,7 +75,7 @@ def install(rows: Sequence[StandIn], line: str) -> list[str]:
 
 
 class _Finder(MetaPathFinder):
-    """Finds row.importer where Python does, and has it executed with the stand-in."""
+    """Finds the module row.importer where Python would, and has its code see the stand-in."""
 
     def __init__(self, row: StandIn) -> None:
         self.row = row
@@ -88,7 +92,7 @@ class _Finder(MetaPathFinder):
 
 
 class _Loader(Loader):
-    """Another loader, with __builtins__ of the module's own."""
+    """Runs a module by another loader, with an `__import__` of the module's own."""
 
     def __init__(self, loader: Loader, missing: str) -> None:
         self._loader, self._missing = loader, missing
@@ -97,8 +101,10 @@ class _Loader(Loader):
         return self._loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        answer = _importer(self._missing)
-        vars(module)["__builtins__"] = {**vars(builtins), "__import__": answer}
+        # An import statement calls the __import__ of its globals' __builtins__. A dictionary there
+        # changes this module alone; a change of the builtins module would reach every module.
+        importer = _importer(self._missing)
+        vars(module)["__builtins__"] = {**vars(builtins), "__import__": importer}
         self._loader.exec_module(module)
 
 
@@ -114,7 +120,7 @@ def _importer(missing: str) -> Callable[..., object]:
 
 
 class _Missing:
-    """Any attribute and any decorated function of a module that is not there."""
+    """Stands for any attribute, and for any decorated function, of a module that is missing."""
 
     def __init__(self, name: str) -> None:
         self._name = name
