@@ -1,7 +1,11 @@
 """From a model configuration to megatron-core: the transformer's settings, then the module.
 
-Both are functions of their arguments alone, except that a module reads megatron-core's process
-groups, which must be set up before `build_model`.
+`make_transformer_config` gives the settings, `build_model` the module. The settings are a function
+of the arguments alone. The module also reads megatron-core's process groups, which must be set up
+before.
+
+torch and megatron-core are imported inside the functions: this module is imported at the top of
+scripts (README.md), before a platform has adapted what megatron-core imports.
 """
 
 from dataclasses import fields
@@ -10,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ml_models import registry
 from ml_models.config import ModelConfig
 from ml_models.errors import ConfigError, LayoutError
+from ml_models.megatron_core import differences
 from ml_models.nearest import did_you_mean
 
 if TYPE_CHECKING:
@@ -41,6 +46,7 @@ def make_transformer_config(
     Raises ConfigError for a field that core does not have, LayoutError for a division that does
     not fit the model's sizes.
     """
+    # See the top of the file.
     import torch
     from megatron.core.transformer import TransformerConfig
 
@@ -56,12 +62,14 @@ def make_transformer_config(
             )
     values: dict[str, Any] = {
         **_shape_fields(model),
+        "activation_func": torch.nn.functional.silu,
         "use_cpu_initialization": device.type == "cpu",
         **registry.architecture(model).spec().transformer_fields(model),
         **training,
     }
     if values["num_moe_experts"] is None:
-        values |= {"moe_ffn_hidden_size": None, "moe_router_pre_softmax": True}  # core's rules
+        # megatron-core refuses settings of experts in a model that has none.
+        values |= {"moe_ffn_hidden_size": None, "moe_router_pre_softmax": True}
     _check_supported(values)
     check_layout(
         model,
@@ -73,9 +81,8 @@ def make_transformer_config(
     return PlacedTransformerConfig(**values, parameter_device=device)
 
 
-def _shape_fields(model: ModelConfig) -> dict[str, Any]:
-    import torch
-
+def _shape_fields(model: ModelConfig) -> dict[str, object]:
+    """What every architecture sets: its sizes, no biases, no dropout, no fused CUDA kernels."""
     return {
         "num_layers": model.num_layers,
         "hidden_size": model.hidden_size,
@@ -94,7 +101,6 @@ def _shape_fields(model: ModelConfig) -> dict[str, Any]:
         "layernorm_epsilon": model.norm_epsilon,
         "init_method_std": model.init_method_std,
         "gated_linear_unit": True,
-        "activation_func": torch.nn.functional.silu,
         "add_bias_linear": False,
         "attention_dropout": 0.0,
         "hidden_dropout": 0.0,
@@ -107,7 +113,7 @@ def _shape_fields(model: ModelConfig) -> dict[str, Any]:
 
 
 def _check_supported(values: dict[str, Any]) -> None:
-    """Refuse settings of core that our layers would ignore."""
+    """Refuse settings of megatron-core that the layers of this package would ignore."""
     for name in ("attention_dropout", "hidden_dropout"):
         if values[name]:
             raise ConfigError(
@@ -174,10 +180,11 @@ def build_model(
     `execution`: eager, or compiled with torch.compile, see layers/kernels.py.
     With `config.perform_initialization` False the weights are left as they were allocated.
     """
+    # See the top of the file.
     from ml_models.layers.initialize import initialize_weights
     from ml_models.layers.kernels import set_execution
     from ml_models.layers.model import ScaledGPTModel
-    from ml_models.megatron_core import differences
+    from ml_models.layers.tensor_parallel import mark_tensor_parallel
 
     tp = config.tensor_model_parallel_size
     if padded_vocab_size < model.vocab_size or padded_vocab_size % tp:
@@ -187,6 +194,7 @@ def build_model(
             "pad_vocab_size."
         )
     spec = registry.architecture(model).spec()
+    # megatron-core's own initial values depend on the layout: they are switched off meanwhile.
     initialize, config.perform_initialization = config.perform_initialization, False
     try:
         with differences.gpt_model_without_notice():
@@ -206,29 +214,8 @@ def build_model(
             )
     finally:
         config.perform_initialization = initialize
-    _mark_tensor_parallel(built)
+    mark_tensor_parallel(built)
     set_execution(built, execution)
     if initialize:
         initialize_weights(built, config, seed=seed, vocab_size=model.vocab_size)
     return built
-
-
-def _mark_tensor_parallel(built: "GPTModel") -> None:
-    """Set what core's own initialisation sets: which parameters each TP rank counts in norms."""
-    from megatron.core.tensor_parallel import (
-        ColumnParallelLinear,
-        RowParallelLinear,
-        VocabParallelEmbedding,
-        set_tensor_model_parallel_attributes,
-    )
-
-    for module in built.modules():
-        for kind, dimension in (
-            (ColumnParallelLinear, 0),
-            (VocabParallelEmbedding, 0),
-            (RowParallelLinear, 1),
-        ):
-            weight = getattr(module, "weight", None)
-            unmarked = weight is not None and not hasattr(weight, "tensor_model_parallel")
-            if isinstance(module, kind) and unmarked:
-                set_tensor_model_parallel_attributes(weight, True, dimension, 1)

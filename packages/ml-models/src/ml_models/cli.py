@@ -49,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             epilog=f"example: {example}",
             allow_abbrev=False,
         )
+        # Only the command that runs is imported: some import torch, which takes seconds.
         if given[:1] == [name]:
             import_module(f"ml_models.commands.{name}").add_arguments(command)
             command.add_argument(

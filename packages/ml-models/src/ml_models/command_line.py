@@ -1,8 +1,8 @@
-"""What both command lines share: checks of the words that argparse does not make, and exit codes.
+"""What the command lines of ml-models and ml-train share: checks of the words, and exit codes.
 
 argparse takes the last of two values and says nothing, and takes "" (a shell variable that is not
 set) for a file name, which is the current folder. The command lines of ml-models and ml-train both
-look at the words here before argparse does.
+check the words here before argparse reads them.
 """
 
 import argparse
@@ -32,6 +32,7 @@ def fault_of_words(
     for action, flag, values in _flags_of(parser, words):
         if flag in ignored:
             continue
+        # A flag whose default is the empty text may be given it.
         if action.default != "" and any(not value.strip() for value in values):
             return empty_value(flag)
         if isinstance(action, _MAY_BE_REPEATED):
@@ -130,6 +131,7 @@ def _sigterm_as_exception() -> Iterator[None]:
     def raise_terminated(_number: int, _frame: FrameType | None) -> None:
         raise Terminated
 
+    # Python allows signal handlers in the main thread only.
     main_thread = threading.current_thread() is threading.main_thread()
     if not main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield

@@ -97,6 +97,7 @@ class Voice:
         before = self._logger.level, self._logger.propagate
         self._logger.addHandler(handler)
         self._logger.setLevel(LEVELS[level])
+        # A root logger with a handler of its own would write every message a second time.
         self._logger.propagate = False
         try:
             yield
@@ -111,6 +112,7 @@ class Voice:
 
     def table(self, table: "Table", *, width: int) -> None:
         """Write a table of rich to stdout, at least `width` columns wide."""
+        # Most commands draw nothing and start sooner without rich.
         from rich.console import Console
 
         Console(width=max(Console().width, width)).print(table)

@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare; 0 when the logits are within the tolerance, else 1."""
+    # These import torch, which takes seconds and which --help does not need.
     from ml_models.comparison import compare, read_reference
     from ml_models.conversion.open import guess_format, open_source
 

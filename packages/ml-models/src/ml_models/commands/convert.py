@@ -46,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert; 0 when the audit passed."""
+    # torch takes seconds to import, and --help does not need it.
     import torch
 
     from ml_models.commands.progress import show_progress

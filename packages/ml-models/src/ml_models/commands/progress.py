@@ -35,7 +35,7 @@ def lines(write: Callable[[str], None], clock: Callable[[], float] = time.monoto
         nonlocal first, last
         now = clock()
         if first is None:
-            first = (now, done)
+            first = (now, done)  # After a resume the first call has much done: it is no speed.
         if now - last < SECONDS_BETWEEN_LINES:
             return
         last = now

@@ -1,1 +1,1 @@
-"""Building blocks that architectures share."""
+"""Layers that architectures share: attention, experts, a dense MLP, norms, the router."""

@@ -13,6 +13,7 @@ stays below 3e23, and a gradient divided by it is far from fp32's smallest numbe
 the small side of a product (queries, gradients of [rows, D]), never over [rows, keys].
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -59,6 +60,7 @@ def weights_of(
     capped = scores.tanh_()
     weights = capped * cap if keep else capped.mul_(cap)
     if cap > MAX_UNSHIFTED_CAP:
+        # No score exceeds the cap, so the cap is as good a shift as the row's largest score.
         weights.sub_(cap)
     weights.exp_()[..., diagonal:].masked_fill_(masked, 0.0)
     return weights, capped if keep else None, weights.sum(-1, keepdim=True)
@@ -92,10 +94,12 @@ class _BlockedAttention(torch.autograd.Function):
         factor = scale if cap is None else scale / cap
         softmax = kernel(weights_of, compiled)
         for low, high, masked in _blocks(key.shape[1], repeat, query.device):
+            # Keys behind the block's last query are never looked at: their scores are not computed.
             rows = slice(low * repeat, high * repeat)
             scores = _product(query[:, rows], key[:, :high].transpose(1, 2), factor)
             weights, _, total = softmax(scores, masked, cap, False)
             block = torch.bmm(weights.to(value.dtype), value[:, :high])
+            # The softmax's division comes last: over [rows, D], not over [rows, keys].
             out[:, rows] = block.div_(total)
         ctx.save_for_backward(query, key, value, out)
         ctx.scale, ctx.factor, ctx.cap, ctx.compiled = scale, factor, cap, compiled
@@ -108,6 +112,7 @@ class _BlockedAttention(torch.autograd.Function):
         grad_query = torch.empty_like(query)
         softmax = kernel(weights_of, ctx.compiled)
         gradients = kernel(score_gradients, ctx.compiled)
+        # Every block of queries adds to the keys before it: in bf16 small terms would be lost.
         grad_key = torch.zeros_like(key, dtype=torch.float32)
         grad_value = torch.zeros_like(value, dtype=torch.float32)
         for low, high, masked in _blocks(key.shape[1], repeat, query.device):
@@ -116,6 +121,7 @@ class _BlockedAttention(torch.autograd.Function):
             scores = _product(query[:, rows], keys.transpose(1, 2), ctx.factor)
             weights, capped, total = softmax(scores, masked, ctx.cap, True)
             grad = grad.float() / total
+            # The softmax's gradient needs sum(weight * its gradient) per row, which is grad . out.
             row_dot = (grad * out[:, rows].float()).sum(-1, keepdim=True)
             grad = grad.to(query.dtype)
             grad_value[:, :high] += torch.bmm(weights.to(grad.dtype).transpose(1, 2), grad)
@@ -126,7 +132,7 @@ class _BlockedAttention(torch.autograd.Function):
         return grad_query, grad_key.to(key.dtype), grad_value.to(value.dtype), None, None, None
 
 
-def _blocks(length: int, repeat: int, device: torch.device) -> Any:
+def _blocks(length: int, repeat: int, device: torch.device) -> Iterator[tuple[int, int, Tensor]]:
     """(first query, end, mask of the diagonal block) per block; mask rows repeat per head."""
     rows = block_rows(length, repeat, device)
     position = torch.arange(min(rows, length), device=device)

@@ -39,6 +39,8 @@ class ExpertTransformerLayer(TransformerLayer):
         **kwargs: object,
     ) -> None:
         super().__init__(config, submodules, *args, **kwargs)
+        # megatron-core's layer has no norms behind its parts. IdentityOp has no parameters, so a
+        # checkpoint holds these norms only where the model has them.
         for name in ("post_attention_layernorm", "post_mlp_layernorm"):
             norm = (
                 RMSNorm(config, config.hidden_size, config.layernorm_epsilon)

@@ -45,6 +45,7 @@ def gated_product_backward(
     grad = grad.float()
     acted = FORWARD[activation](gate)
     product = acted * value
+    # grad holds the factor prob, which the gradient of prob itself must not have.
     tiny = torch.finfo(torch.float32).tiny
     grad_probs = (grad * product).sum(-1).div_(probs.float().clamp(min=tiny))
     grad_inner = torch.empty_like(inner)
@@ -80,6 +81,7 @@ class ExpertFunction(torch.autograd.Function):
         out = torch.empty_like(x)
         gated = kernel(gated_product, product.compiled)
         for expert, rows in _ranges(counts):
+            # Gate and value in one product: [n, H] @ [H, 2F'].
             torch.mm(x[rows], fc1[expert].view(2 * width, -1).t(), out=inner[rows])
             weighted = gated(inner[rows], probs[rows], product.activation)
             torch.mm(weighted, fc2[expert].t(), out=out[rows])

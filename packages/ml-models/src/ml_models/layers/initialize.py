@@ -79,6 +79,8 @@ def fill_normal(
         part = torch.from_numpy(values[start - low : end - low, wanted] * np.float32(std))
         local[local_index][start - first_row : end - first_row].copy_(part)
 
+    # numpy's generators release the interpreter's lock while they draw, so threads run in parallel.
+    # A small parameter is drawn before a pool of threads has started.
     tasks = list(_tasks(local.shape, global_shape, global_offset, block_rows))
     if local.numel() < 1 << 22:
         for task in tasks:

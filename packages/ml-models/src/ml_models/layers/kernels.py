@@ -25,6 +25,7 @@ def kernel(function: Function, compiled: bool) -> Function:
 
 @cache
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    # Dynamic sizes: tokens per expert differ in every step, and each size would compile anew.
     return torch.compile(function, dynamic=True)
 
 
@@ -41,7 +42,7 @@ def set_execution(model: torch.nn.Module, execution: Execution) -> None:
 
 def _require_compiler(device: torch.device) -> None:
     if device.type != "cpu":
-        return
+        return  # Elsewhere torch.compile makes kernels by triton, without a C++ compiler.
     wanted = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++"]
     if not any(shutil.which(name) for name in wanted):
         raise ConfigError(

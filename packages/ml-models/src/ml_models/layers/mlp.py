@@ -1,4 +1,4 @@
-"""A gated MLP for dense layers: down(act(gate(x)) * value(x)), the experts' product with one.
+"""A gated MLP for dense layers: down(act(gate(x)) * value(x)), computed as a single expert.
 
 Parameters (F' = F / TP inner width on this rank, H hidden), a checkpoint's for every layout:
     linear_fc1.weight [2, F', H]   0 = gate, whose output is activated; 1 = value
@@ -40,6 +40,7 @@ class GatedMLP(torch.nn.Module):
         out: Tensor = ExpertFunction.apply(
             tokens,
             torch.ones(tokens.shape[0], dtype=torch.float32, device=tokens.device),
+            # One expert, which takes every token with the gate probability 1.
             self.linear_fc1.weight[None],
             self.linear_fc2.weight[None],
             [tokens.shape[0]],

@@ -29,6 +29,7 @@ class ScaledGPTModel(GPTModel):
         self.unpadded_vocab_size = unpadded_vocab_size
         self.embedding_multiplier = embedding_multiplier
         self.output_multiplier = output_multiplier
+        # Hooks, because megatron-core calls the output layer inside its own forward.
         if self.post_process and output_multiplier != 1.0:
             self.output_layer.register_forward_pre_hook(self._scale_hidden)
         if self.post_process and unpadded_vocab_size < self.vocab_size:
@@ -41,6 +42,7 @@ class ScaledGPTModel(GPTModel):
         self, _: torch.nn.Module, __: object, output: tuple[Tensor, Tensor | None]
     ) -> tuple[Tensor, Tensor | None]:
         logits, bias = output
+        # With parallel output a rank has the columns of its part of the vocabulary alone.
         first = 0
         if logits.shape[-1] < self.vocab_size:
             first = parallel_state.get_tensor_model_parallel_rank() * logits.shape[-1]

@@ -19,6 +19,7 @@ from ml_models.layers.kernels import kernel
 def normalise(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """The result and, per row, 1 / sqrt(mean(x^2) + eps)."""
     x32 = x.float()
+    # In place from the norm on: no second tensor of the input's size but the result.
     rstd = torch.linalg.vector_norm(x32, dim=-1, keepdim=True)
     rstd = rstd.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
     return (x32 * rstd).mul_(weight.float()).to(x.dtype), rstd
@@ -64,6 +65,7 @@ class RMSNorm(torch.nn.Module):
         self.weight = torch.nn.Parameter(
             torch.ones(hidden_size, dtype=config.params_dtype, device=parameter_device(config))
         )
+        # Read by megatron-core, which sums the gradients of such weights over the TP ranks.
         self.weight.sequence_parallel = config.sequence_parallel  # type: ignore[attr-defined]
 
     def forward(self, x: Tensor) -> Tensor:

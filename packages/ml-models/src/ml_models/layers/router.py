@@ -97,6 +97,7 @@ class FusedRouter(TopKRouter):
         coefficient = self.config.moe_aux_loss_coeff
         if self.config.moe_router_load_balancing_type != "aux_loss" or not coefficient:
             return probs
+        # Counts are of the whole sequence, so that every rank's part of the loss uses the same f_e.
         counts = routing_map.sum(dim=0).float()
         group = differences.sequence_group(self)
         if group.size() > 1:
@@ -115,6 +116,8 @@ class FusedRouter(TopKRouter):
         return self._attach(logits, loss * (self.config.moe_z_loss_coeff / size))
 
     def _attach(self, activation: Tensor, loss: Tensor) -> Tensor:
+        """`activation` unchanged; its backward pass also starts that of `loss`."""
+        # Gradients are then divided by the number of tokens of the whole step.
         if self.config.calculate_per_token_loss:
             loss = loss * activation.shape[0]
         result: Tensor = MoEAuxLossAutoScaler.apply(activation, loss)

@@ -1,4 +1,4 @@
-"""What a run asks of a device, whichever it is."""
+"""The interface between a run and the device that it runs on."""
 
 from contextlib import AbstractContextManager
 from typing import Protocol

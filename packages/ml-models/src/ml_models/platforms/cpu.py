@@ -40,7 +40,7 @@ class CpuPlatform:
         return "there is always a CPU"
 
     def set_device(self, local_rank: int) -> None:
-        """There is one."""
+        """All processes share the CPU: there is nothing to choose."""
 
     def apply(self) -> list[str]:
         """Adapt megatron-core to CPU tensors and gloo; returns the rows."""
@@ -62,9 +62,11 @@ class CpuPlatform:
         try:
             status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
         except OSError:
+            # Windows has no such module, and Linux does not need it.
             import resource
 
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        # The "high water mark" of resident memory, in KiB.
         line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024
 

@@ -1,4 +1,4 @@
-"""What megatron-core itself must do otherwise on a CPU with gloo: one row each.
+"""The table of what megatron-core must do differently on a CPU with gloo.
 
 Each row is exercised by tests/platforms/test_cpu.py; leave a row out and a test fails.
 """

@@ -1,4 +1,4 @@
-"""NVIDIA devices with NCCL: megatron-core's home, so that only one name may be missing."""
+"""NVIDIA devices with NCCL, for which megatron-core is written: few names may be missing."""
 
 import contextlib
 from collections.abc import Iterator
@@ -85,6 +85,7 @@ class CudaPlatform:
     def peak_tflops(self, dtype: torch.dtype) -> float | None:
         """From the data sheet, dense; None for a GPU that the table lacks."""
         name = torch.cuda.get_device_name(self._index)
+        # In the table's order: "H100 PCIe" comes before "H100", which every H100's name has.
         for part, (bfloat16, float32) in _PEAKS.items():
             if all(word in name for word in part.split()):
                 return float32 if dtype == torch.float32 else bfloat16

@@ -1,4 +1,4 @@
-"""Gather and reduce-scatter of unequal pieces for gloo, which knows equal ones only.
+"""Gather and reduce-scatter of pieces of unequal size. gloo has both for equal pieces only.
 
 Expert tensor parallelism exchanges as many rows as each rank has tokens. Every piece is padded
 with zero rows to the largest, exchanged, and cut again; with P ranks that moves at most P times
@@ -17,7 +17,7 @@ def gather_uneven(piece: torch.Tensor, group: ProcessGroup, sizes: Sequence[int]
     sizes = [int(size) for size in sizes]
     rows = max(sizes)
     shape = piece.shape[1:]
-    if rows == 0:
+    if rows == 0:  # No rank has a row, so all ranks leave here and none waits.
         return piece.new_empty((0, *shape))
     padded = piece.new_zeros((rows, *shape))
     padded[: piece.shape[0]] = piece

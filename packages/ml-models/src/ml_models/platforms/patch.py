@@ -36,11 +36,12 @@ class Patch:
 
 
 def apply(patches: Iterable[Patch], line: str) -> list[str]:
-    """Put in place what `line` needs and is not in place yet; returns "target: reason"."""
+    """Replace what `line` needs, for good; returns "target: reason" for every such row."""
     done = []
     for patch in patches:
         if line in patch.lines:
             owner, name, original = _find(patch.target)
+            # The mark is on the replacement: a second call finds it and leaves it in place.
             if getattr(_function(original), _MARK, None) != patch.target:
                 setattr(owner, name, _made(patch, original))
             done.append(f"{patch.target}: {patch.reason}")
@@ -49,7 +50,7 @@ def apply(patches: Iterable[Patch], line: str) -> list[str]:
 
 @contextlib.contextmanager
 def temporarily(patches: Iterable[Patch]) -> Iterator[None]:
-    """Put all of them in place and, at the end, back."""
+    """Inside, all replacements are in place, whatever the line is; outside, the originals."""
     undo: list[tuple[object, str, object]] = []
     try:
         for patch in patches:
@@ -78,6 +79,7 @@ def _find(target: str) -> tuple[object, str, object]:
             f"{target} cannot be adapted: {error}. This version of megatron-core is not one that "
             f"was tested. Run: {install_command()}"
         ) from error
+    # Not getattr, which would bind a classmethod: what is put back must be what was stored.
     return owner, name, vars(owner).get(name, ABSENT)
 
 
