@@ -5,7 +5,6 @@ import json
 import pytest
 
 from ml_models import registry
-from ml_models.build import pad_vocab_size
 from ml_models.errors import ConfigError
 from ml_models.grok1.config import Grok1Config, ffn_hidden_size
 
@@ -49,10 +48,3 @@ def test_unknown_names() -> None:
         registry.get("grok1-41b")
     with pytest.raises(ConfigError, match="known: grok1, mixtral"):
         registry.from_dict({"architecture": "llama"})
-
-
-def test_vocabulary_padding() -> None:
-    assert pad_vocab_size(131072, 128, 4) == 131072
-    assert pad_vocab_size(1000, 128, 2) == 1024
-    with pytest.raises(ConfigError, match="tp is 0"):
-        pad_vocab_size(1000, 128, 0)

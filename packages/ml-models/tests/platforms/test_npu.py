@@ -1,4 +1,4 @@
-"""The contract of platforms, with stand-in modules for devices that are not here."""
+"""The npu platform, with stand-in modules for Ascend's libraries, which are not here."""
 
 import sys
 from types import ModuleType
@@ -8,49 +8,8 @@ import torch
 
 from ml_models.errors import PlatformError
 from ml_models.megatron_core import lines
-from ml_models.platforms import get_platform, patch, platform_names
-from ml_models.platforms.cpu import CpuPlatform
-from ml_models.platforms.cuda import CudaPlatform
+from ml_models.platforms import get_platform, patch
 from ml_models.platforms.npu import NpuPlatform
-
-
-def test_names_and_auto_without_a_device() -> None:
-    assert {"cpu", "cuda", "npu"} <= set(platform_names())
-    if not torch.cuda.is_available():
-        assert get_platform().name == "cpu"
-        with pytest.raises(PlatformError, match="cuda has no device"):
-            get_platform("cuda")
-    with pytest.raises(PlatformError, match="'tpu'; known: auto, cpu"):
-        get_platform("tpu")
-
-
-@pytest.mark.parametrize("platform", [CpuPlatform, CudaPlatform, NpuPlatform])
-def test_every_platform_keeps_the_contract(platform: type) -> None:
-    from ml_models.platforms.base import Platform
-
-    for name in vars(Platform):
-        if not name.startswith("_"):
-            assert hasattr(platform, name), name
-
-
-def test_a_plug_in_is_found_by_name_and_by_auto(monkeypatch: pytest.MonkeyPatch) -> None:
-    from importlib.metadata import EntryPoint
-
-    import ml_models.platforms as platforms
-
-    class Other(CpuPlatform):
-        name = "other"
-
-    module = ModuleType("other_platform")
-    module.Other = Other
-    monkeypatch.setitem(sys.modules, "other_platform", module)
-    point = EntryPoint(name="other", value="other_platform:Other", group=platforms.GROUP)
-    monkeypatch.setattr(platforms, "entry_points", lambda group: [point])
-    monkeypatch.setattr(CudaPlatform, "available", classmethod(lambda cls: False))
-    assert get_platform("other").name == get_platform("auto").name == "other"
-
-
-# --- npu, with stand-ins -------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -160,26 +119,3 @@ def test_npu_uses_torch_npu(ascend: list[str], monkeypatch: pytest.MonkeyPatch) 
     assert calls == [3, "synchronize", "reset", "rng"]
     assert platform.memory_bytes() == 42
     assert platform.backend == "hccl"
-
-
-# --- cuda, with stand-ins ------------------------------------------------------------------------
-
-
-def test_cuda_peak_is_the_dense_one_of_the_data_sheet(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, peak in (
-        ("NVIDIA H100 80GB HBM3", 989.0),
-        ("NVIDIA H100 PCIe", 756.0),
-        ("NVIDIA A100-SXM4-80GB", 312.0),
-        ("NVIDIA GeForce GT 710", None),
-    ):
-        monkeypatch.setattr(torch.cuda, "get_device_name", lambda index, name=name: name)
-        assert CudaPlatform().peak_tflops(torch.bfloat16) == peak
-
-
-def test_cuda_sets_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen: list[int] = []
-    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
-    platform = CudaPlatform()
-    platform.set_device(2)
-    assert chosen == [2]
-    assert platform.device == torch.device("cuda", 2)
