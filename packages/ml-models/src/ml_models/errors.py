@@ -42,7 +42,7 @@ class UnknownPlatformError(PlatformError):
 
 
 class Terminated(BaseException):
-    """SIGTERM came. Like KeyboardInterrupt it is no Exception, so that only the command ends it."""
+    """SIGTERM came. Like KeyboardInterrupt it passes through `except Exception`."""
 
 
 EXIT_CODES: Mapping[type[BaseException], int] = MappingProxyType(
@@ -59,5 +59,5 @@ EXIT_CODES: Mapping[type[BaseException], int] = MappingProxyType(
 
 
 def exit_code(error: BaseException, table: Mapping[type[BaseException], int] = EXIT_CODES) -> int:
-    """The code of an error whose class, or a base of it, stands in the table."""
+    """The code of an error, by its class or the nearest base class in the table."""
     return next(table[base] for base in type(error).__mro__ if base in table)

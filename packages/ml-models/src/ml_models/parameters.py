@@ -58,7 +58,7 @@ def count_parameters(model: ModelConfig) -> ParameterCounts:
 
 
 def billions(count: int) -> str:
-    """314.3 B, 46.7 M, 12.0 K."""
+    """A count for people, with a unit: 314.3 B, 46.7 M, 12.0 K."""
     for size, unit in ((10**9, "B"), (10**6, "M"), (10**3, "K")):
         if count >= size:
             return f"{count / size:.1f} {unit}"

@@ -126,7 +126,7 @@ class Voice:
 
 
 def write(stream: TextIO, text: str) -> None:
-    """Write and flush. Characters that the stream's encoding lacks become escapes. OSError."""
+    """Write and flush; OSError if it fails. Characters that the encoding lacks become escapes."""
     try:
         stream.write(text)
     except UnicodeEncodeError:
@@ -138,7 +138,7 @@ def write(stream: TextIO, text: str) -> None:
 
 
 class _StreamHandler(logging.Handler):
-    """Writes each record as one line. A message that cannot be written is lost, not the command."""
+    """Writes each record as a line. A message that cannot be written does not end the command."""
 
     def __init__(self, stream: Callable[[], TextIO | None]) -> None:
         super().__init__()

@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _losses(targets: Mapping[str, Any]) -> str:
-    """One line on what the new dtypes could not hold."""
+    """How many numbers the new dtypes rounded, and by how much at most."""
     rounded = sum(entry["rounded_elements"] for entry in targets.values())
     if not rounded:
         return "every number is kept exactly"

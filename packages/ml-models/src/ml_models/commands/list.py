@@ -11,7 +11,7 @@ COLUMNS = (Column(16), Column(8), Column(10, right=True), Column(19, right=True)
 
 
 def add_arguments(_: argparse.ArgumentParser) -> None:
-    """The command has no flags of its own."""
+    """Add no flag: the command has none of its own."""
 
 
 def run(_: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""How far a conversion is: a bar on a terminal, a line every half minute in a log."""
+"""The progress of a conversion: a bar on a terminal, a line every half minute in a log."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ SECONDS_BETWEEN_LINES = 30.0
 
 @contextmanager
 def show_progress(quiet: bool) -> Iterator[Progress]:
-    """On stderr, which leaves stdout to the result."""
+    """A progress function that shows a bar or lines on stderr; stdout is for the result."""
     if quiet:
         yield _silent
     elif terminal.stderr_is_terminal():

@@ -1,4 +1,4 @@
-"""Self-attention on megatron-core's projections, with our rotary positions and capped core.
+"""Self-attention on megatron-core's projections, with rotary positions in fp32 and a soft cap.
 
 The parameters, their names and their tensor parallelism are core's SelfAttention; its forward is
 replaced, as the stock one casts cosine and sine to bf16 and has no soft cap.
@@ -15,7 +15,7 @@ from ml_models.layers.rotary import rotate
 
 
 class CoreAttention(torch.nn.Module):
-    """Scores, cap, mask, softmax, values; no parameters. Its owner sets `scale` and `cap`."""
+    """From queries, keys and values to their mix. CappedSelfAttention sets `scale` and `cap`."""
 
     scale: float = 1.0
     cap: float | None = None
@@ -27,7 +27,7 @@ class CoreAttention(torch.nn.Module):
     def forward(
         self, query_SBND: Tensor, key_SBGD: Tensor, value_SBGD: Tensor, mask: Tensor | None
     ) -> Tensor:
-        """[S, B, N*D]; without a mask attention is causal, a mask (True: hidden) replaces that."""
+        """Attention [S, B, N*D]: causal without a mask, else by the mask (True: may not look)."""
         if mask is None:
             return causal_attention(
                 query_SBND, key_SBGD, value_SBGD, self.scale, self.cap, self.use_compiled

@@ -69,7 +69,10 @@ def weights_of(
 def score_gradients(
     grad: Tensor, row_dot: Tensor, weights: Tensor, capped: Tensor | None
 ) -> Tensor:
-    """Of the scores before the cap, up to their scale, from those of the probabilities."""
+    """Gradients of the scores before the cap, from those of the probabilities.
+
+    The caller applies the attention scale. row_dot [rows, 1]: see backward.
+    """
     grad_scores = grad.float().sub_(row_dot).mul_(weights)
     if capped is not None:
         grad_scores = torch.ops.aten.tanh_backward(grad_scores, capped)
@@ -77,7 +80,10 @@ def score_gradients(
 
 
 class _BlockedAttention(torch.autograd.Function):
-    """query [G', S*R, D] (rows ordered by position, then head), key and value [G', S, D]."""
+    """Over query [G', S*R, D], its rows by position, then head, and key and value [G', S, D].
+
+    G' counts the groups of all sequences of the batch: batch * groups.
+    """
 
     @staticmethod
     def forward(
@@ -133,7 +139,7 @@ class _BlockedAttention(torch.autograd.Function):
 
 
 def _blocks(length: int, repeat: int, device: torch.device) -> Iterator[tuple[int, int, Tensor]]:
-    """(first query, end, mask of the diagonal block) per block; mask rows repeat per head."""
+    """Per block: first query, end, and the mask of its diagonal, whose rows repeat per head."""
     rows = block_rows(length, repeat, device)
     position = torch.arange(min(rows, length), device=device)
     above = position[None, :] > position.repeat_interleave(repeat)[:, None]
@@ -171,7 +177,7 @@ def masked_attention(
     scale: float,
     cap: float | None,
 ) -> Tensor:
-    """The same with an arbitrary mask (True: may not look), by full score matrices."""
+    """Attention [S, B, N*D] with any mask (True: may not look), by full score matrices."""
     repeat = query_SBND.shape[2] // key_SBGD.shape[2]
     key = key_SBGD.repeat_interleave(repeat, dim=2)
     value = value_SBGD.repeat_interleave(repeat, dim=2)

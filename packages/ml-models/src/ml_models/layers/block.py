@@ -28,7 +28,7 @@ from ml_models.megatron_core import differences
 
 
 class ExpertTransformerLayer(TransformerLayer):
-    """Attention and experts, each normed before and, with `post_norms`, after."""
+    """Attention and experts with an RMSNorm before, and with `post_norms` one after."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class ExpertTransformerLayer(TransformerLayer):
         packed_seq_params: object = None,
         **_: object,
     ) -> tuple[Tensor, Tensor | None]:
-        """[S, B, H] -> [S, B, H], and `context` as it came."""
+        """[S, B, H] -> [S, B, H]. `context` is returned unchanged, as megatron-core expects."""
         attended, _ = self.self_attention(
             self.input_layernorm(hidden_states),
             attention_mask=attention_mask,

@@ -109,7 +109,7 @@ class ExpertFunction(torch.autograd.Function):
 
 
 class _WeightGradient:
-    """One weight's gradient: part of megatron-core's buffer where there is one, else a tensor.
+    """The gradient of a weight: part of megatron-core's buffer if that exists, else a tensor.
 
     `result` is what autograd gets. Beside a buffer its values are never read, as for core's own
     gradient_accumulation_fusion: DistributedDataParallel's hook looks at grad_added_to_main_grad.
@@ -123,7 +123,7 @@ class _WeightGradient:
             weight.grad_added_to_main_grad = True
 
     def add(self, expert: int, first: Tensor, second: Tensor) -> None:
-        """Set, or add to the buffer, this expert's gradient: the product of two matrices."""
+        """Set the gradient of `expert` to first @ second, or add that to the buffer."""
         if self._sum is None:
             torch.mm(first, second, out=self.result[expert].view(first.shape[0], -1))
             return
@@ -143,7 +143,7 @@ def _ranges(counts: list[int]) -> list[tuple[int, slice]]:
 
 
 class Weight(torch.nn.Module):
-    """Holds one parameter, so that it is called linear_fcN.weight."""
+    """A module of a single parameter, which gives the parameter the name linear_fcN.weight."""
 
     def __init__(
         self, *shape: int, config: TransformerConfig, partition_dim: int, allreduce: bool = True
@@ -195,7 +195,10 @@ class GatedExperts(torch.nn.Module):
     def forward(
         self, tokens_TH: Tensor, tokens_per_expert: Tensor, probs_T: Tensor
     ) -> tuple[Tensor, None]:
-        """Tokens sorted by local expert -> their outputs, partial sums under ETP, and no bias."""
+        """Outputs of tokens that are sorted by local expert, and no bias.
+
+        With expert tensor parallelism the outputs are this rank's part of a sum.
+        """
         result: Tensor = ExpertFunction.apply(
             tokens_TH,
             probs_T,

@@ -96,7 +96,7 @@ def _tasks(
     global_offset: tuple[int, ...],
     block_rows: int,
 ) -> Iterator[tuple[tuple[int, ...], int, int]]:
-    """(index of a local matrix, its global number, block) for all that overlap the local part."""
+    """Per block that overlaps the local part: index of the local matrix, global number, block."""
     first_row = global_offset[-2]
     blocks = range(first_row // block_rows, -(-(first_row + shape[-2]) // block_rows))
     leading = shape[:-2]

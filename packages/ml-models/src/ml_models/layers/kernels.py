@@ -1,7 +1,8 @@
 """Eager or compiled: element-wise work is in plain functions, which torch.compile can fuse.
 
-Eager is the default and right everywhere. Compiled, a function is compiled once per process for all
-sizes (about 10 seconds each on a CPU, at first use); matrix products are the same calls either way.
+Eager is the default and works everywhere. A compiled function is compiled once per process, at its
+first use, for all sizes; on a CPU this takes about 10 seconds per function. Matrix products are the
+same calls in both cases.
 """
 
 import os
@@ -19,7 +20,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def kernel(function: Function, compiled: bool) -> Function:
-    """`function`, or its compiled form."""
+    """`function` itself, or with `compiled` its compiled form."""
     return _compiled(function) if compiled else function  # type: ignore[return-value]
 
 
@@ -30,7 +31,7 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def set_execution(model: torch.nn.Module, execution: Execution) -> None:
-    """Choose for every layer of `model`; ConfigError where nothing can compile."""
+    """Make every layer of `model` eager or compiled; ConfigError where no compiler is found."""
     if execution not in get_args(Execution):
         raise ConfigError(f"execution is {execution!r}; it must be eager or compiled.")
     if execution == "compiled":

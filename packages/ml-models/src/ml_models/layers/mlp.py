@@ -18,7 +18,7 @@ from ml_models.layers.experts import ExpertFunction, Product, Weight
 
 
 class GatedMLP(torch.nn.Module):
-    """The mlp module of a transformer layer; subclasses name the activation, see `gated_mlp`."""
+    """The mlp module of a transformer layer. `gated_mlp` makes subclasses with an activation."""
 
     activation = "silu"
     use_compiled = False

@@ -49,7 +49,7 @@ class Call(NamedTuple):
     num_positional: int
     keywords: tuple[str, ...]
     complete: bool
-    """False where the call has *arguments or **keywords, which only a run could count."""
+    """False where the call has *arguments or **keywords, whose number the source does not show."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def _is_for_other_lines(test: ast.expr) -> bool:
 
 @dataclass
 class _Reader:
-    """The names of one file that come from megatron-core."""
+    """Collects the names that a file has from megatron-core, and their uses."""
 
     file: str
     targets: dict[str, str] = field(default_factory=dict)
@@ -193,7 +193,7 @@ def _fault(use: Use) -> str | None:
 
 
 def _resolve(target: str) -> object:
-    """What a target names; its first name may be a module of its own."""
+    """The object that a target names. A name behind the colon may be a module, not imported yet."""
     module, _, path = target.partition(":")
     resolved: object = importlib.import_module(module)
     for name in path.split("."):

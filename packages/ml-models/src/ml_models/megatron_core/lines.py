@@ -50,7 +50,7 @@ class Lines:
 
 
 def order_of(line: str) -> tuple[int, int]:
-    """A line as numbers, so that 0.9 comes before 0.12."""
+    """A line as two numbers, by which 0.9 comes before 0.12; as texts it would come after."""
     major, minor = line.split(".")[:2]
     return int(major), int(minor)
 

@@ -38,7 +38,7 @@ LOGS = (
 
 @contextmanager
 def hidden() -> Iterator[None]:
-    """Hide what WARNINGS and LOGS name, in the process while inside."""
+    """Inside, the warnings of WARNINGS and the log messages of LOGS are not shown."""
     filters = [(logging.getLogger(name), _Without(beginning)) for name, beginning, _ in LOGS]
     with warnings.catch_warnings():
         for pattern, _ in WARNINGS:

@@ -14,7 +14,7 @@ class Platform(Protocol):
     backend: str
     """Backend of torch.distributed: gloo, nccl, hccl."""
     needs_gloo_groups: bool
-    """Whether megatron-core should make gloo twins of its groups, for tensors on the host."""
+    """Whether megatron-core makes a gloo group beside each group, for tensors on the host."""
 
     @property
     def device(self) -> torch.device:
@@ -43,7 +43,7 @@ class Platform(Protocol):
         ...
 
     def context(self) -> AbstractContextManager[None]:
-        """Entered around everything that builds or runs a model; leaves torch as it found it."""
+        """Entered around all that builds or runs a model. Outside it torch is unchanged."""
         ...
 
     def synchronize(self) -> None:

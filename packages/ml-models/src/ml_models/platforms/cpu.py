@@ -36,7 +36,7 @@ class CpuPlatform:
 
     @classmethod
     def why_unavailable(cls) -> str:
-        """Never asked: there is always a CPU."""
+        """No caller asks, because a CPU is always there."""
         return "there is always a CPU"
 
     def set_device(self, local_rank: int) -> None:
@@ -49,7 +49,7 @@ class CpuPlatform:
 
     @contextlib.contextmanager
     def context(self) -> Iterator[None]:
-        """Device arguments and the names of torch.cuda mean the CPU inside."""
+        """Inside, device arguments and the names of torch.cuda mean the CPU."""
         _refuse_cuda()
         with patch.temporarily(TORCH_CUDA), DeviceArguments():
             yield

@@ -67,7 +67,7 @@ class TypeNames(TorchFunctionMode):
 
 
 class Stream:
-    """A queue that is always empty. All streams are equal: there is but one order of work."""
+    """A queue that is always empty. All streams are equal, because all work is done in order."""
 
     cuda_stream = 0
     device = CPU
@@ -140,7 +140,11 @@ def _manual_seed(seed: int) -> None:
 
 
 def _nothing() -> Callable[..., None]:
-    """A new function each time: torch.compile refuses one object under names of unlike rules."""
+    """A function that does nothing, a new object per call.
+
+    torch.compile has rules per name of torch.cuda, and refuses an object that has two names with
+    different rules.
+    """
 
     def nothing(*_: object, **__: object) -> None:
         return None

@@ -53,7 +53,7 @@ class CudaPlatform:
         torch.cuda.set_device(local_rank)
 
     def apply(self) -> list[str]:
-        """Give the router a name that it reads even without TransformerEngine."""
+        """Put in place what megatron-core lacks without TransformerEngine and with numpy 2."""
         return patch.apply(WITHOUT_TRANSFORMER_ENGINE, lines.installed_line())
 
     @contextlib.contextmanager

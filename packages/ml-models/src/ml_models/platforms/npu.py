@@ -69,7 +69,7 @@ class NpuPlatform:
         _npu().set_device(local_rank)
 
     def apply(self) -> list[str]:
-        """Load the adapters, in order, once."""
+        """Load the adapters in the order of the module's docstring; a second call loads nothing."""
         if self._applied:
             return list(self._applied)
         _require_torch_npu()
@@ -97,7 +97,7 @@ class NpuPlatform:
 
     @contextlib.contextmanager
     def context(self) -> Iterator[None]:
-        """transfer_to_npu redirects for the whole process; nothing to enter."""
+        """Nothing to enter: transfer_to_npu redirects for the whole process."""
         yield
 
     def synchronize(self) -> None:
@@ -148,7 +148,7 @@ def _require_torch_npu() -> None:
 
 
 def _fused_adam() -> tuple[patch.Patch, ...]:
-    """apex's Adam for NPUs, where apex is Ascend's and not the web toolkit of that name."""
+    """The Adam of Ascend's apex. Another distribution called apex, a web toolkit, has none."""
     try:
         optimizers = importlib.import_module("apex.optimizers")
     except ImportError:

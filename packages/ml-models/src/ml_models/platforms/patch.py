@@ -21,7 +21,7 @@ _MARK = "_ml_models_patch"
 
 @dataclass(frozen=True, kw_only=True)
 class Patch:
-    """One attribute of one module or class, and why it must be another."""
+    """An attribute of a module or class, its replacement, and the reason."""
 
     target: str
     """module:attribute or module:Class.attribute."""
@@ -67,7 +67,7 @@ def temporarily(patches: Iterable[Patch]) -> Iterator[None]:
 
 
 def _find(target: str) -> tuple[object, str, object]:
-    """(owner, attribute, value as stored: a classmethod stays one) of a target."""
+    """The owner, the attribute's name and its value, as the owner stores it, of a target."""
     module_name, _, path = target.partition(":")
     *parents, name = path.split(".")
     try:
