@@ -81,7 +81,7 @@ def test_samples_on_any_terminal(tmp_path: Path, tokenizer_path: Path, encoding:
     assert (done.returncode, done.stderr) == (0, b"")
     assert "\\x1b" in shown
     assert "\\u202e" in shown
-    assert not [one for one in shown if not one.isprintable() and one != "\n"]
+    assert not [mark for mark in shown if not mark.isprintable() and mark != "\n"]
     assert ("\u65e5" in shown) == (encoding == "utf-8")
     assert ("\\u65e5" in shown) == (encoding != "utf-8")
 

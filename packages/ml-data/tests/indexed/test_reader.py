@@ -196,11 +196,11 @@ def test_private_maps_serve_where_there_are_no_shared_ones(
         munmap = system.munmap
 
         @staticmethod
-        def mmap(place: None, size: int, protection: int, kind: int, *rest: int) -> int:
+        def mmap(address: None, size: int, protection: int, kind: int, *rest: int) -> int:
             if kind == mmap.MAP_SHARED:
                 ctypes.set_errno(errno.ENODEV)
                 return int(mapping._FAILED or 0)
-            return int(system.mmap(place, size, protection, kind, *rest))
+            return int(system.mmap(address, size, protection, kind, *rest))
 
     monkeypatch.setattr(mapping, "_system", PrivateOnly)
     assert ml_data.IndexedDataset(pair).tokens.tolist() == [1, 2, 3, 4, 5]

@@ -32,8 +32,13 @@ def crash_at(step: int) -> None:
         return wrapped
 
     # Python 3.10's Path keeps its own references to os.replace and os.unlink.
-    place: Any = Path if sys.version_info < (3, 11) else os
-    calls = ((os, "fsync"), (place, "replace"), (place, "unlink"), (shutil, "rmtree"))
+    owner_of_rename: Any = Path if sys.version_info < (3, 11) else os
+    calls = (
+        (os, "fsync"),
+        (owner_of_rename, "replace"),
+        (owner_of_rename, "unlink"),
+        (shutil, "rmtree"),
+    )
     for owner, name in calls:
         setattr(owner, name, counting(getattr(owner, name)))
 

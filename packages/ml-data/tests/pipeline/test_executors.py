@@ -33,9 +33,9 @@ def test_bytes_do_not_depend_on_the_number_of_workers(
 ) -> None:
     tokenize(options(sample, name="one", engine=engine))
     tokenize(options(sample, name="four", engine=engine, workers=4))
-    one, four = (files_of(tmp_path / "out" / f"{name}_text_document") for name in ("one", "four"))
-    assert {s: one[s] for s in (".bin", ".idx")} == {s: four[s] for s in (".bin", ".idx")}
-    assert one[".json"].replace(b"one_", b"four_") == four[".json"]
+    alone, four = (files_of(tmp_path / "out" / f"{name}_text_document") for name in ("one", "four"))
+    assert {s: alone[s] for s in (".bin", ".idx")} == {s: four[s] for s in (".bin", ".idx")}
+    assert alone[".json"].replace(b"one_", b"four_") == four[".json"]
 
 
 def test_one_row_group_feeds_every_worker(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_a_slow_reader_leaves_no_finished_results_alive(workers: int) -> None:
     most = count = 0
     for _ in LocalExecutor(Makes, workers).run(slow_reader()):
         count += 1
-        most = max(most, sum(one() is not None for one in made))
+        most = max(most, sum(result() is not None for result in made))
     assert count == 100
     assert most <= 2 * workers + 4
 
@@ -256,6 +256,6 @@ def test_memory_does_not_grow_with_files_or_bytes(tmp_path: Path, tokenizer_path
     for name in range(8):
         write_parquet(tmp_path / f"{name}.parquet", {"text": text}, compression="zstd")
     files = sorted(tmp_path.glob("*.parquet"))
-    one = peak_mib(files[0], tokenizer=tokenizer_path, prefix=tmp_path / "one")
+    single = peak_mib(files[0], tokenizer=tokenizer_path, prefix=tmp_path / "one")
     many = peak_mib(*files, tokenizer=tokenizer_path, prefix=tmp_path / "many")
-    assert many < one + 48
+    assert many < single + 48

@@ -56,7 +56,7 @@ def compressed(path: Path, raw: bytes) -> Path:
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.jsonl.gz", "a.jsonl.zst", "a.jsonl.bz2"])
 def test_json_lines(tmp_path: Path, options: Make, expected: list[list[int]], name: str) -> None:
-    raw = b"".join(json.dumps({"text": one}).encode() + b"\n" for one in TEXTS)
+    raw = b"".join(json.dumps({"text": text}).encode() + b"\n" for text in TEXTS)
     path = compressed(tmp_path / name, raw[:-1])  # the last line may lack its newline
     tokenize(options(path))
     assert documents(tmp_path / "out" / "p_text_document") == expected
@@ -87,16 +87,16 @@ def test_parquet_text_types(
 def test_nested_column(
     tmp_path: Path, options: Make, expected: list[list[int]], suffix: str
 ) -> None:
-    cells: list[Any] = [{"content": {"body": one, "id": 1}} for one in TEXTS]
+    cells: list[Any] = [{"content": {"body": text, "id": 1}} for text in TEXTS]
     cells[3] = None
     cells[5] = {"content": None}
     path = tmp_path / f"a.{suffix}"
     if suffix == "parquet":
         write_parquet(path, {"doc": cells})
     else:
-        write_lines(path, [{"doc": one} for one in cells])
+        write_lines(path, [{"doc": cell} for cell in cells])
     (manifest,) = tokenize(options(path, json_keys=("doc.content.body",)))
-    kept = [one for index, one in enumerate(expected) if index not in (3, 5)]
+    kept = [ids for index, ids in enumerate(expected) if index not in (3, 5)]
     assert documents(tmp_path / "out" / "p_doc.content.body_document") == kept
     assert sum(manifest.ledger.documents_dropped.values()) == 2
 
@@ -118,9 +118,9 @@ def test_files_directories_and_globs_in_the_order_given(
 ) -> None:
     (tmp_path / "in" / "deep").mkdir(parents=True)
     write_parquet(tmp_path / "z.parquet", {"text": TEXTS[:100]})
-    write_lines(tmp_path / "in" / "b.jsonl", [{"text": one} for one in TEXTS[200:300]])
+    write_lines(tmp_path / "in" / "b.jsonl", [{"text": text} for text in TEXTS[200:300]])
     write_parquet(tmp_path / "in" / "a.parquet", {"text": TEXTS[100:200]})
-    write_lines(tmp_path / "in" / "deep" / "c.jsonl", [{"text": one} for one in TEXTS[300:]])
+    write_lines(tmp_path / "in" / "deep" / "c.jsonl", [{"text": text} for text in TEXTS[300:]])
     (tmp_path / "in" / "README.md").write_text("not data")
     tokenize(options(tmp_path / "z.parquet", tmp_path / "in", name="one"))
     assert documents(tmp_path / "out" / "one_text_document") == expected

@@ -94,7 +94,7 @@ def test_the_reference_cases(grok1: Path, engine: str) -> None:
 
 def test_every_fragment_beside_every_other(pair: Pair) -> None:
     pair.check([first + second for first in FRAGMENTS for second in FRAGMENTS])
-    pair.check(["a" + one + other + "b" for one in FRAGMENTS for other in FRAGMENTS])
+    pair.check(["a" + first + second + "b" for first in FRAGMENTS for second in FRAGMENTS])
 
 
 def test_every_piece_of_the_vocabulary(pair: Pair) -> None:

@@ -17,8 +17,8 @@ def write_json(folder: Path) -> Path:
     """A small byte-level tokenizer.json with one special and one other added token."""
     model = tokenizers.models.BPE(
         vocab={
-            one: index
-            for index, one in enumerate(sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()))
+            symbol: index
+            for index, symbol in enumerate(sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()))
         },
         merges=[],
     )

@@ -49,8 +49,10 @@ def test_s3(tmp_path: Path, options: Make, sample: Path, s3: str) -> None:
     expected = files_of(tmp_path / "out" / "local_text_document")
     for name, inputs in cases.items():
         (manifest,) = tokenize(options(*inputs, name=name, workers=2))
-        found = files_of(tmp_path / "out" / f"{name}_text_document")
-        assert {s: found[s] for s in (".bin", ".idx")} == {s: expected[s] for s in (".bin", ".idx")}
+        contents = files_of(tmp_path / "out" / f"{name}_text_document")
+        assert {s: contents[s] for s in (".bin", ".idx")} == {
+            s: expected[s] for s in (".bin", ".idx")
+        }
         assert [entry.path for entry in manifest.inputs] == [
             "s3://data/in/a.parquet",
             "s3://data/in/b.jsonl",
@@ -114,8 +116,8 @@ def test_a_remote_run_goes_on_after_a_crash(
             crashes += 1
             assert crashes < 30
     assert crashes >= 3
-    found = files_of(tmp_path / "out" / "p_text_document")
-    assert {s: found[s] for s in (".bin", ".idx")} == {s: expected[s] for s in (".bin", ".idx")}
+    contents = files_of(tmp_path / "out" / "p_text_document")
+    assert {s: contents[s] for s in (".bin", ".idx")} == {s: expected[s] for s in (".bin", ".idx")}
 
 
 @pytest.mark.parametrize("moment", ["listing", "opening", "reading"])
