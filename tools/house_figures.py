@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 
 MANY_PARAMETERS = 8
+TOP = "(top)"  # files that lie in no room
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -64,7 +65,7 @@ class Package:
         rooms: dict[str, int] = defaultdict(int)
         for module in self.modules:
             parts = module.name.split(".")
-            rooms[parts[1] if len(parts) > 2 else "(top)"] += module.lines
+            rooms[parts[1] if len(parts) > 2 else TOP] += module.lines
         return dict(sorted(rooms.items(), key=lambda room: -room[1]))
 
     def cycles(self) -> list[str]:
@@ -147,6 +148,19 @@ class Package:
         if name in self._names:
             return name
         return f"{name}.__init__" if f"{name}.__init__" in self._names else None
+
+
+def figures_of(package: Package) -> dict[str, int]:
+    """The figures that may only fall. A share is in percent, rounded up."""
+    with_any, annotations = package.any_share()
+    rooms = [lines for room, lines in package.rooms().items() if room != TOP]
+    return {
+        "largest room, percent of lines": -(-100 * max(rooms) // package.lines),
+        "annotations with Any, percent": -(-100 * with_any // annotations),
+        "functions of many parameters": len(package.crowded_functions()),
+        "imports inside functions": len(package.late_imports()),
+        "import cycles between folders": len(package.cycles()),
+    }
 
 
 def cyclic_groups(graph: dict[str, set[str]]) -> list[set[str]]:
