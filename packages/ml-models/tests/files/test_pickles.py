@@ -37,7 +37,7 @@ def checkpoint(folder: Path, *, common: object = None, extra: object = None) -> 
     """A small distributed checkpoint as torch writes it, with an object kept as pickle."""
     random_state = {"numpy": np.random.RandomState(1).get_state(), "torch": torch.get_rng_state()}
     state = {"weight": torch.arange(6.0).reshape(2, 3), "rng": extra or random_state}
-    dcp.save(state, checkpoint_id=folder, no_dist=True)
+    dcp.save(state, checkpoint_id=folder)
     torch.save(common or {"iteration": 3, "rng": random_state, "empty": b""}, folder / "common.pt")
     (folder / "metadata.json").write_text(json.dumps({"sharded_backend": "torch_dist"}))
     return folder

@@ -1,10 +1,7 @@
 """Grok-1's outputs, loss and gradients against hpcai-tech's, in every kind of layout."""
 
-from functools import cache
-
 import pytest
 import torch
-from model_checks import double
 from model_checks.group import Group
 from model_checks.references import (
     config_of,
@@ -12,6 +9,7 @@ from model_checks.references import (
     to_hugging_face,
     weights_of,
 )
+from model_checks.rounding import reference_errors
 from model_checks.step import initial_weights, run_step
 from torch import Tensor
 
@@ -31,26 +29,6 @@ CHECKS += [("hf_b", "tp1"), ("hf_b", "tp2-ep2"), ("hf_c", "tp1"), ("hf_c", "tp2-
 LOGITS_TOLERANCE = {"hf_a": 1e-4, "hf_b": 2e-5, "hf_c": 1e-4}
 RELATIVE = 1e-4
 """Gradients. Where the reference itself is further from the same model in fp64, that distance."""
-
-
-@cache
-def reference_errors(name: str) -> dict[str, float]:
-    """grad.NAME and grad_norm.NAME -> the reference's relative distance from fp64."""
-    config, reference = config_of(name, "gelu_erf"), reference_of(name)
-    exact = double.gradients(weights_of(name, config), reference["input_ids"], config)
-    assert exact.pop("loss").item() == pytest.approx(reference["loss"].item(), rel=1e-6)
-    exact = to_hugging_face(exact, config)
-    errors = {}
-    for key, value in reference.items():
-        kind, _, parameter = key.partition(".")
-        if kind == "grad":
-            apart = (value - exact[parameter]).norm()
-        elif kind == "grad_norm":
-            apart = (value - exact[parameter].norm()).abs().view(())
-        else:
-            continue
-        errors[key] = (apart / exact[parameter].norm()).item()
-    return errors
 
 
 def test_one_reference_is_itself_far_from_fp64() -> None:

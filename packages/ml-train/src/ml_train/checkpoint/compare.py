@@ -57,7 +57,7 @@ def compare(first: Path, second: Path) -> Iterator[Comparison]:
 def read(folder: Path, key: str, entry: TensorStorageMetadata) -> torch.Tensor:
     """One whole tensor of a checkpoint that has passed the check of its pickles."""
     tensor = torch.empty(tuple(entry.size), dtype=entry.properties.dtype)
-    load({key: tensor}, storage_reader=FileSystemReader(str(folder)), no_dist=True)
+    load({key: tensor}, storage_reader=FileSystemReader(str(folder)))
     return tensor
 
 
