@@ -1,6 +1,7 @@
 """Paths and small inputs that the tests share."""
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,16 @@ import pytest
 from ml_data.pipeline.options import TokenizeOptions
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "data"
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C count in the tests' processes.
+
+    A shell without job control starts a command behind `&` with SIGINT ignored, and a process that
+    is started with a signal ignored keeps it so.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """Helpers beside the tests are importable by name."""
 
+import signal
 import sys
 from pathlib import Path
 
@@ -10,6 +11,16 @@ from ml_models.platforms import make_core_importable
 sys.path.insert(0, str(Path(__file__).parent))
 # Tests import megatron-core at their top, where an entry point would have asked for a platform.
 make_core_importable()
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C count in the tests' processes.
+
+    A shell without job control starts a command behind `&` with SIGINT ignored, and a process that
+    is started with a signal ignored keeps it so.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
