@@ -14,13 +14,15 @@ make_core_importable()
 
 
 def pytest_configure() -> None:
-    """Let Ctrl-C count in the tests' processes.
+    """Let Ctrl-C and SIGHUP count in the tests' processes.
 
-    A shell without job control starts a command behind `&` with SIGINT ignored, and a process that
-    is started with a signal ignored keeps it so.
+    A script that starts a command behind `&` has it ignore SIGINT, nohup has it ignore SIGHUP, and
+    the processes that it starts inherit this.
     """
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    for number, handler in defaults.items():
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 @pytest.fixture
