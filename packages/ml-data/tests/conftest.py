@@ -1,7 +1,6 @@
 """Paths and small inputs that the tests share."""
 
 import json
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,18 +12,6 @@ import pytest
 from ml_data.pipeline.options import TokenizeOptions
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "data"
-
-
-def pytest_configure() -> None:
-    """Let Ctrl-C and SIGHUP count in the tests' processes.
-
-    A script that starts a command behind `&` has it ignore SIGINT, nohup has it ignore SIGHUP, and
-    the processes that it starts inherit this.
-    """
-    defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
-    for number, handler in defaults.items():
-        if signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """Helpers beside the tests are importable by name."""
 
-import signal
 import sys
 from pathlib import Path
 
@@ -11,18 +10,6 @@ from ml_models.platforms import make_core_importable
 sys.path.insert(0, str(Path(__file__).parent))
 # Tests import megatron-core at their top, where an entry point would have asked for a platform.
 make_core_importable()
-
-
-def pytest_configure() -> None:
-    """Let Ctrl-C and SIGHUP count in the tests' processes.
-
-    A script that starts a command behind `&` has it ignore SIGINT, nohup has it ignore SIGHUP, and
-    the processes that it starts inherit this.
-    """
-    defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
-    for number, handler in defaults.items():
-        if signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, handler)
 
 
 @pytest.fixture

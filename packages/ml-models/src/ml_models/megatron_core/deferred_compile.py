@@ -11,11 +11,11 @@ called first. What is computed is the same. torch.compile itself is put back aft
 
 import functools
 import sys
-from collections.abc import Callable, Sequence
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
+from collections.abc import Callable
 from types import FunctionType, ModuleType
 from typing import Any
+
+from ml_models.megatron_core.import_hook import ModuleFinder
 
 ROWS = (
     # Binds torch.compile as `jit_fuser`, with which the other modules decorate.
@@ -28,7 +28,7 @@ ROWS = (
 def install() -> None:
     """Have the modules of ROWS imported so; has no effect on those that are imported already."""
     if not any(isinstance(finder, _DeferringFinder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _DeferringFinder())
+        sys.meta_path[:0] = [_DeferringFinder(name, _execute) for name in ROWS]
 
 
 def deferring(compile_now: Callable[..., Any]) -> Callable[..., Any]:
@@ -53,35 +53,17 @@ def deferring(compile_now: Callable[..., Any]) -> Callable[..., Any]:
     return compile_later
 
 
-class _DeferringFinder(MetaPathFinder):
-    """Finds the modules of ROWS where Python does, and has them executed by _Loader."""
+def _execute(module: ModuleType, run: Callable[[ModuleType], None]) -> None:
+    """Execute a module of ROWS while torch.compile defers."""
+    import torch  # the module that is executed imports it anyway
 
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        if fullname not in ROWS:
-            return None
-        spec = PathFinder.find_spec(fullname, path, target)
-        if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader)
-        return spec
+    compile_now = torch.compile
+    torch.compile = deferring(compile_now)
+    try:
+        run(module)
+    finally:
+        torch.compile = compile_now
 
 
-class _Loader(Loader):
-    """Another loader, which executes a module while torch.compile defers."""
-
-    def __init__(self, loader: Loader) -> None:
-        self._loader = loader
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self._loader.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        import torch  # the module that is executed imports it anyway
-
-        compile_now = torch.compile
-        torch.compile = deferring(compile_now)
-        try:
-            self._loader.exec_module(module)
-        finally:
-            torch.compile = compile_now
+class _DeferringFinder(ModuleFinder):
+    """The hook on one module of ROWS; `install` knows it by its class."""

@@ -14,12 +14,11 @@ import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
 from ml_models.errors import PlatformError
+from ml_models.megatron_core.import_hook import ModuleFinder
 from ml_models.megatron_core.lines import Lines
 
 
@@ -74,38 +73,19 @@ def install(rows: Sequence[StandIn], line: str) -> list[str]:
     return done
 
 
-class _Finder(MetaPathFinder):
-    """Finds the module row.importer where Python would, and has its code see the stand-in."""
+class _Finder(ModuleFinder):
+    """The hook on the module row.importer, whose code sees the stand-in."""
 
     def __init__(self, row: StandIn) -> None:
+        super().__init__(row.importer, self._execute)
         self.row = row
 
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        if fullname != self.row.importer:
-            return None
-        spec = PathFinder.find_spec(fullname, path, target)
-        if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader, self.row.module)
-        return spec
-
-
-class _Loader(Loader):
-    """Runs a module by another loader, with an `__import__` of the module's own."""
-
-    def __init__(self, loader: Loader, missing: str) -> None:
-        self._loader, self._missing = loader, missing
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self._loader.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
+    def _execute(self, module: ModuleType, run: Callable[[ModuleType], None]) -> None:
         # An import statement calls the __import__ of its globals' __builtins__. A dictionary there
         # changes this module alone; a change of the builtins module would reach every module.
-        importer = _importer(self._missing)
+        importer = _importer(self.row.module)
         vars(module)["__builtins__"] = {**vars(builtins), "__import__": importer}
-        self._loader.exec_module(module)
+        run(module)
 
 
 def _importer(missing: str) -> Callable[..., object]:
