@@ -41,6 +41,10 @@ class UnknownPlatformError(PlatformError):
     """A name that no device platform has."""
 
 
+class UnknownDeviceError(MlModelsError):
+    """A name that the table of devices lacks."""
+
+
 class Terminated(BaseException):
     """SIGTERM came. Like KeyboardInterrupt it passes through `except Exception`."""
 
@@ -50,6 +54,7 @@ EXIT_CODES: Mapping[type[BaseException], int] = MappingProxyType(
         MlModelsError: FAILED,
         ConfigError: BAD_USAGE,
         UnknownPlatformError: BAD_USAGE,
+        UnknownDeviceError: BAD_USAGE,
         OSError: FAILED,
         KeyboardInterrupt: INTERRUPTED,
         Terminated: TERMINATED,

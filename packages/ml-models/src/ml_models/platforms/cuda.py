@@ -8,16 +8,7 @@ import torch
 from ml_models.megatron_core import lines, requirements
 from ml_models.platforms import patch
 from ml_models.platforms.cpu_core import WITHOUT_TRANSFORMER_ENGINE
-
-# Dense peaks in TFLOP/s from NVIDIA's data sheets, (bfloat16, float32 without TF32).
-_PEAKS: dict[str, tuple[float, float]] = {
-    "A100": (312.0, 19.5),
-    "A800": (312.0, 19.5),
-    "H100 PCIe": (756.0, 51.0),
-    "H100": (989.0, 67.0),
-    "H800": (989.0, 67.0),
-    "H200": (989.0, 67.0),
-}
+from ml_models.platforms.devices import reported_device
 
 
 class CudaPlatform:
@@ -83,10 +74,6 @@ class CudaPlatform:
         torch.cuda.set_rng_state(state["device"])
 
     def peak_tflops(self, dtype: torch.dtype) -> float | None:
-        """From the data sheet, dense; None for a GPU that the table lacks."""
-        name = torch.cuda.get_device_name(self._index)
-        # In the table's order: "H100 PCIe" comes before "H100", which every H100's name has.
-        for part, (bfloat16, float32) in _PEAKS.items():
-            if all(word in name for word in part.split()):
-                return float32 if dtype == torch.float32 else bfloat16
-        return None
+        """From the data sheet, dense; None for a GPU that devices.toml lacks."""
+        row = reported_device(torch.cuda.get_device_name(self._index))
+        return row.peak_tflops(str(dtype)) if row else None

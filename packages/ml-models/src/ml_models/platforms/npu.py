@@ -19,6 +19,7 @@ from ml_models.errors import PlatformError
 from ml_models.megatron_core import lines
 from ml_models.platforms import patch
 from ml_models.platforms.cpu_core import WITHOUT_TRANSFORMER_ENGINE
+from ml_models.platforms.devices import reported_device
 
 MINDSPEED_LINE = "0.12"
 
@@ -121,9 +122,10 @@ class NpuPlatform:
         torch.set_rng_state(state["torch"])
         _npu().set_rng_state(state["device"])
 
-    def peak_tflops(self, _: torch.dtype) -> float | None:
-        """None: no figure was checked on a device; --peak-tflops-per-device sets one."""
-        return None
+    def peak_tflops(self, dtype: torch.dtype) -> float | None:
+        """From the maker's figures, dense; None for an NPU that devices.toml lacks."""
+        row = reported_device(_npu().get_device_name(self._index))
+        return row.peak_tflops(str(dtype)) if row else None
 
 
 def _npu() -> Any:
