@@ -142,7 +142,7 @@ def test_its_model_in_megatrons_arguments(plugin: Path) -> None:
 
 
 def test_its_variant(saved: Path, plugin: Path) -> None:
-    assert registry.variants() == ["xai", "hpcai", "llama2"]
+    assert registry.variants() == ["xai", "hpcai", "gelu-tanh", "gelu-exact", "llama2"]
     assert registry.formats() == ["huggingface", "xai", "megatron"]
     assert open_source("huggingface", saved).model.rotary_base == 20000.0
     assert open_source("huggingface", saved, variant="llama2").model.rotary_base == 10000.0
@@ -156,7 +156,9 @@ def test_an_architecture_that_cannot_be_taken(plugin: Path, tmp_path: Path) -> N
     entry = registry.architecture(registry.get("llama-tiny"))
     with pytest.raises(ConfigError, match="'llama' is taken by the package llama_lm"):
         registry.register(entry)
-    with pytest.raises(WeightError, match="describes gpt2; grok1, mixtral, llama can be converted"):
+    with pytest.raises(
+        WeightError, match="describes gpt2; grok1, grok2, mixtral, llama can be converted"
+    ):
         (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
         open_source("huggingface", tmp_path)
     broken = tmp_path / "broken-1.dist-info"
@@ -168,7 +170,7 @@ def test_an_architecture_that_cannot_be_taken(plugin: Path, tmp_path: Path) -> N
         with pytest.raises(ConfigError, match="architecture broken: nowhere:IT: No module"):
             registry.names()
         assert registry.get("grok1-tiny")
-        assert registry.variants() == ["xai", "hpcai", "llama2"]
+        assert registry.variants() == ["xai", "hpcai", "gelu-tanh", "gelu-exact", "llama2"]
         assert formats_of(tmp_path) == []
     finally:
         sys.path.remove(str(tmp_path))

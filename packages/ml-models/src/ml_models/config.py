@@ -26,6 +26,9 @@ class ModelConfig:
     positive: ClassVar[tuple[str, ...]] = ("rotary_base", "norm_epsilon", "init_method_std")
     """Fields of type float that must be greater than 0. Every number must be finite."""
 
+    embedding_is_active: ClassVar[bool] = True
+    """Whether an embedding beside an untied output counts among the active parameters."""
+
     num_layers: int
     """Transformer layers."""
 

@@ -1,7 +1,8 @@
 """Which models have a name, and which package builds an architecture. No torch is imported here.
 
-Grok-1 and Mixtral are ours; other architectures come from installed distributions, as entry points
-of the group "ml_models.architectures" (name = "module:ARCHITECTURE"), or from `register`.
+Grok-1, Grok-2 and Mixtral are ours; other architectures come from installed distributions, as
+entry points of the group "ml_models.architectures" (name = "module:ARCHITECTURE"), or from
+`register`.
 docs/add-a-model.md adds one from start to end.
 """
 
@@ -16,7 +17,11 @@ from ml_models.nearest import did_you_mean
 
 GROUP = "ml_models.architectures"
 # By name, as an entry point would name them: the packages import this module.
-_OURS = ("ml_models.grok1.config:ARCHITECTURE", "ml_models.mixtral.config:ARCHITECTURE")
+_OURS = (
+    "ml_models.grok1.config:ARCHITECTURE",
+    "ml_models.grok2.config:ARCHITECTURE",
+    "ml_models.mixtral.config:ARCHITECTURE",
+)
 _registered: dict[str, Architecture] = {}
 
 

@@ -1,7 +1,7 @@
 """hpcai-tech's config.json of Grok-1, read and written.
 
 The file has no model_type, activation, head size or RoPE base. What it cannot say is kept under a
-key of its own, see own_settings.py.
+key of its own, see formats/own_settings.py.
 """
 
 from collections.abc import Mapping
@@ -13,8 +13,8 @@ from ml_models.formats.huggingface.config_fields import (
     plain_rope_base,
     ties_output,
 )
+from ml_models.formats.own_settings import KEY, with_own_settings
 from ml_models.grok1.config import Grok1Config
-from ml_models.grok1.own_settings import KEY, with_own_settings
 
 FIELDS = {
     "num_layers": "num_hidden_layers",

@@ -5,12 +5,13 @@ from ml_models.weights.boxes import Shape
 
 
 def parameter_shapes(
-    model: ModelConfig, *, post_norms: bool, dense: bool = False
+    model: ModelConfig, *, post_norms: bool, dense: bool = False, dense_mlp_width: int = 0
 ) -> dict[str, Shape]:
     """Every parameter of `model`; the vocabulary has no padding.
 
     With E experts of inner width F and hidden size H, linear_fc1 is [E, 2, F, H] (the gate's half,
-    then the other) and linear_fc2 is [E, H, F]; `dense` leaves the axis of the experts out.
+    then the other) and linear_fc2 is [E, H, F]; `dense` leaves the axis of the experts out. A
+    `dense_mlp_width` above 0 is the inner width of an MLP beside the experts.
     linear_qkv holds a block of rows per query group: its query heads, its key head, its value head.
     """
     hidden, head = model.hidden_size, model.kv_channels
@@ -30,6 +31,9 @@ def parameter_shapes(
             shapes[f"{name}mlp.linear_fc1.weight"] = (2, ffn, hidden)
             shapes[f"{name}mlp.linear_fc2.weight"] = (hidden, ffn)
             continue
+        if dense_mlp_width:
+            shapes[f"{name}dense_mlp.linear_fc1.weight"] = (2, dense_mlp_width, hidden)
+            shapes[f"{name}dense_mlp.linear_fc2.weight"] = (hidden, dense_mlp_width)
         shapes[f"{name}mlp.router.weight"] = (experts, hidden)
         shapes[f"{name}mlp.experts.linear_fc1.weight"] = (experts, 2, ffn, hidden)
         shapes[f"{name}mlp.experts.linear_fc2.weight"] = (experts, hidden, ffn)

@@ -22,12 +22,18 @@ def read_values(folder: Path) -> dict[str, object]:
 
 
 def config_of(values: Mapping[str, object], where: str, variant: str | None) -> ModelConfig:
-    """The model of a config.json, by the first architecture that recognises it. WeightError."""
-    for entry in registry.architectures():
-        hf_config = entry.hf_config()
-        if hf_config.recognises(values):
-            model = hf_config.from_huggingface(values, where)
-            return registry.with_variant(model, variant)
+    """The model of a config.json, by the last architecture that recognises it. WeightError.
+
+    An installed architecture comes after ours, so that it can claim a file that ours would take
+    too. So does Grok-2 after Grok-1: both files may name Grok1ForCausalLM.
+    """
+    candidates = [
+        hf_config
+        for entry in registry.architectures()
+        if (hf_config := entry.hf_config()).recognises(values)
+    ]
+    if candidates:
+        return registry.with_variant(candidates[-1].from_huggingface(values, where), variant)
     known = ", ".join(entry.name for entry in registry.architectures())
     named = named_architecture(values) or values.get("model_type")
     if not named:

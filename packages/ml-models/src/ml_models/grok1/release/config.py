@@ -1,14 +1,15 @@
 """The settings of xAI's run.py as JSON, read and written, and what its program fixes in code.
 
 xAI's program reads no configuration file; the keys here are the fields of its run.py. What it
-cannot be told (the activation, another cap) is kept under a key of its own, see own_settings.py.
+cannot be told (the activation, another cap) is kept under a key of its own, see
+formats/own_settings.py.
 """
 
 from collections.abc import Mapping
 
 from ml_models.errors import WeightError
+from ml_models.formats.own_settings import KEY, with_own_settings
 from ml_models.grok1.config import Grok1Config, ffn_hidden_size
-from ml_models.grok1.own_settings import KEY, with_own_settings
 
 CONFIG_NAME = "xai_config.json"
 MODEL_FIELDS = {
