@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ml_models.layers.experts import ExpertFunction, Product
+from ml_models.kernels.experts.loop import ExpertFunction, Product
 
 HIDDEN, FFN, EXPERTS = 768, 2048, 8
 ACTIVATION = "gelu_tanh"

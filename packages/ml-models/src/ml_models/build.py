@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from megatron.core.models.gpt import GPTModel
     from megatron.core.transformer import TransformerConfig
 
-    from ml_models.layers.kernels import Execution
+    from ml_models.kernels.execution import Execution
+    from ml_models.kernels.table import KernelSettings
 
 RECOMPUTABLE = ("core_attn", "moe", "moe_act")
 BALANCING = ("aux_loss", "none")
@@ -174,15 +175,17 @@ def build_model(
     vp_stage: int | None = None,
     seed: int = 1234,
     execution: "Execution" = "eager",
+    kernels: "KernelSettings | None" = None,
 ) -> "GPTModel":
     """This rank's part of `model`, its initial weights a function of (seed, parameter, index).
 
-    `execution`: eager, or compiled with torch.compile, see layers/kernels.py.
+    `execution`: eager, or compiled with torch.compile, see kernels/execution.py.
+    `kernels`: the form of each operation, see kernels/table.py; None for the device's defaults.
     With `config.perform_initialization` False the weights are left as they were allocated.
     """
     # See the top of the file.
+    from ml_models.layers.forms import equip
     from ml_models.layers.initialize import initialize_weights
-    from ml_models.layers.kernels import set_execution
     from ml_models.layers.model import ScaledGPTModel
     from ml_models.layers.tensor_parallel import mark_tensor_parallel
 
@@ -215,7 +218,7 @@ def build_model(
     finally:
         config.perform_initialization = initialize
     mark_tensor_parallel(built)
-    set_execution(built, execution)
+    equip(built, model, config, kernels=kernels, execution=execution)
     if initialize:
         initialize_weights(built, config, seed=seed, vocab_size=model.vocab_size)
     return built

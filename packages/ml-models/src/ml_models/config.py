@@ -15,6 +15,7 @@ from typing_extensions import Self
 
 from ml_models.errors import ConfigError
 from ml_models.nearest import nearest_name
+from ml_models.scoring import Scoring
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +103,11 @@ class ModelConfig:
     def gates_sum_to_one(self) -> bool:
         """Whether the gates of the chosen experts are divided by their sum."""
         return False
+
+    @property
+    def attention_scoring(self) -> Scoring:
+        """What attention does with q.k before the softmax; kernels are chosen by it."""
+        return Scoring(scale=self.kv_channels**-0.5)
 
     def _check_value(self, name: str, hint: object) -> None:
         """Check a field against its type; a whole number is a size and must be 1 or more."""

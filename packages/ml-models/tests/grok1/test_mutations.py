@@ -84,10 +84,10 @@ WEIGHTS = {
 def cap_after_mask(self: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any) -> Tensor:
     repeat = query.shape[2] // key.shape[2]
     keys, values = key.repeat_interleave(repeat, 2), value.repeat_interleave(repeat, 2)
-    scores = torch.einsum("sbnd,tbnd->bnst", query, keys) * self.scale
+    scores = torch.einsum("sbnd,tbnd->bnst", query, keys) * self.scoring.scale
     above = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
     scores = scores.masked_fill(above, torch.finfo(torch.float32).min)
-    weights = (self.cap * torch.tanh(scores / self.cap)).softmax(-1)
+    weights = (self.scoring.cap * torch.tanh(scores / self.scoring.cap)).softmax(-1)
     return torch.einsum("bnst,tbnd->sbnd", weights, values).flatten(2)
 
 

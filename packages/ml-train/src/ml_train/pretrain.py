@@ -8,6 +8,7 @@ import os
 from typing import TYPE_CHECKING
 
 from ml_models.bring_up import import_model_code
+from ml_models.kernels.table import choices
 from ml_models.megatron_core import differences, lines
 from ml_train.bring_up import start_platform
 from ml_train.config.load import LoadedConfig
@@ -36,6 +37,8 @@ def pretrain(loaded: LoadedConfig) -> "Trainer | None":
     refuse_for_the_core_line(config)
     platform = start_platform(config.training.device, local_rank=world.local_rank)
     import_model_code(model)
+    # Before the process groups are made: a form that cannot serve ends the start at once.
+    choices(config.kernels.settings(), loaded.situation(platform.device.type))
 
     # This import brings megatron-core, which must come after the platform's apply().
     from ml_train.pretrain_run import run

@@ -206,9 +206,22 @@ def test_show_config_prints_a_file_that_reads_back(
     shown = capsys.readouterr().out
     assert "# warning: checkpoint.keep_every (flag --keep-every) has no effect" in shown
     assert "# recipe grok1-40b" in shown and "# default" in shown
+    assert "# attention         blocked  the default on cpu" in shown
     file = tmp_path / "shown.toml"
     file.write_text(shown)
     assert load("--config", str(file)).config == load(*given).config
+
+
+def test_show_config_names_the_form_that_a_flag_asks_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from ml_train.commands import show_config
+
+    parser = flags.FlagParser("ml-train show-config", "")
+    show_config.add_arguments(parser)
+    given = ["--device", "cpu", "--attention-backend", "unfused"]
+    assert show_config.run(parser.parse_args(given)) == 0
+    assert "# attention         reference  --attention-backend unfused" in capsys.readouterr().out
 
 
 def test_every_field_has_a_text() -> None:

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 
 from ml_models.architecture import Architecture
 from ml_models.config import ModelConfig
+from ml_models.scoring import Scoring
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +67,11 @@ class Grok1Config(ModelConfig):
     def gates_sum_to_one(self) -> bool:
         """Whether the chosen experts' gates are renormalised."""
         return self.renormalize_topk
+
+    @property
+    def attention_scoring(self) -> Scoring:
+        """What attention does with q.k: the scale, then the cap."""
+        return Scoring(scale=self.attention_scale, cap=self.attention_logit_cap)
 
 
 def ffn_hidden_size(widening_factor: float, hidden_size: int) -> int:

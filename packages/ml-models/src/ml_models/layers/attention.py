@@ -4,21 +4,26 @@ The parameters, their names and their tensor parallelism are core's SelfAttentio
 replaced, as the stock one casts cosine and sine to bf16 and has no soft cap.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import torch
 from megatron.core.transformer.attention import SelfAttention
 from torch import Tensor
 
 from ml_models.errors import ConfigError
-from ml_models.layers.attention_core import causal_attention, masked_attention
-from ml_models.layers.kernels import kernel
-from ml_models.layers.rotary import rotate
+from ml_models.kernels.attention.functions import CAUSAL_ATTENTION
+from ml_models.kernels.attention.reference import masked_attention
+from ml_models.kernels.execution import kernel
+from ml_models.kernels.rotary import rotate
+from ml_models.scoring import Scoring
 
 
 class CoreAttention(torch.nn.Module):
-    """From queries, keys and values to their mix. CappedSelfAttention sets `scale` and `cap`."""
+    """From queries, keys and values to their mix. CappedSelfAttention sets `scoring`."""
 
-    scale: float = 1.0
-    cap: float | None = None
+    kernel_forms: Mapping[str, str] = MappingProxyType({"attention": "blocked"})
+    scoring = Scoring(scale=1.0)
     use_compiled = False
 
     def __init__(self, **_: object) -> None:
@@ -29,10 +34,9 @@ class CoreAttention(torch.nn.Module):
     ) -> Tensor:
         """Attention [S, B, N*D]: causal without a mask, else by the mask (True: may not look)."""
         if mask is None:
-            return causal_attention(
-                query_SBND, key_SBGD, value_SBGD, self.scale, self.cap, self.use_compiled
-            )
-        return masked_attention(query_SBND, key_SBGD, value_SBGD, mask, self.scale, self.cap)
+            attend = CAUSAL_ATTENTION[self.kernel_forms["attention"]]
+            return attend(query_SBND, key_SBGD, value_SBGD, self.scoring, self.use_compiled)
+        return masked_attention(query_SBND, key_SBGD, value_SBGD, mask, self.scoring)
 
 
 class CappedSelfAttention(SelfAttention):
@@ -48,8 +52,7 @@ class CappedSelfAttention(SelfAttention):
         **kwargs: object,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.core_attention.scale = attention_scale
-        self.core_attention.cap = attention_logit_cap
+        self.core_attention.scoring = Scoring(attention_scale, attention_logit_cap)
 
     def forward(
         self,

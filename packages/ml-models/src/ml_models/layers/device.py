@@ -37,3 +37,11 @@ def parameter_device(config: TransformerConfig) -> torch.device:
             "device=platform.device), or set use_cpu_initialization."
         )
     return config.parameter_device
+
+
+def device_of(config: TransformerConfig) -> torch.device:
+    """The device that a model made from `config` runs on."""
+    # Parameters may be made on the CPU and moved, so use_cpu_initialization does not decide here.
+    if isinstance(config, PlacedTransformerConfig):
+        return config.parameter_device
+    return parameter_device(config)

@@ -14,7 +14,8 @@ from megatron.core.tensor_parallel import mappings
 from megatron.core.transformer import TransformerConfig
 from torch import Tensor
 
-from ml_models.layers.experts import ExpertFunction, Product, Weight
+from ml_models.kernels.experts.loop import ExpertFunction, Product
+from ml_models.layers.experts import Weight
 
 
 class GatedMLP(torch.nn.Module):
@@ -77,5 +78,5 @@ class GatedMLP(torch.nn.Module):
 
 
 def gated_mlp(activation: str) -> type[GatedMLP]:
-    """GatedMLP with `activation`, one of layers/activation.py's names."""
+    """GatedMLP with `activation`, one of kernels/activation.py's names."""
     return type("GatedMLP", (GatedMLP,), {"activation": activation})

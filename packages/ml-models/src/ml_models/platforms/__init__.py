@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check_platform_name",
+    "device_type",
     "get_platform",
     "make_core_importable",
     "platform_names",
@@ -85,6 +86,17 @@ def get_platform(name: str = "auto") -> "Platform":
         why = getattr(platform, "why_unavailable", lambda: "its libraries cannot be loaded")
         raise _no_device(name, why())
     return platform()
+
+
+def device_type(name: str) -> str:
+    """The type of torch's device that the platform `name` brings, such as cuda.
+
+    Of our platforms it is the name, so that a laptop can show a configuration for a GPU. `auto` and
+    plug-ins are asked, which imports torch and raises as get_platform does.
+    """
+    if name in _BUILT_IN:
+        return name
+    return get_platform(name).device.type
 
 
 def _no_device(name: str, reason: str) -> PlatformError:

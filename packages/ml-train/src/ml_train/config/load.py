@@ -10,6 +10,8 @@ from pathlib import Path
 from ml_models import registry
 from ml_models.config import ModelConfig
 from ml_models.errors import MlModelsError, UnknownPlatformError
+from ml_models.kernels.selection import Situation
+from ml_models.kernels.table import situation_of
 from ml_models.nearest import nearest_name
 from ml_models.platforms import check_platform_name
 from ml_train.config import recipes
@@ -43,6 +45,11 @@ class LoadedConfig:
         """Settings that were given and do not have the effect that they promise."""
         given = {key: origin for key, origin in self.origins.items() if origin != "default"}
         return [*ineffective(self.config, given), *unreached(self.config)]
+
+    def situation(self, device: str) -> Situation:
+        """What the forms of the kernels are chosen by, on a device of torch's type `device`."""
+        dtype = "bfloat16" if self.config.training.bf16 else "float32"
+        return situation_of(self.model, device=device, dtype=dtype)
 
     def values(self) -> dict[str, SettingValue]:
         """section.name -> value of every setting, as a checkpoint keeps them."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from ml_train.config.sections.checkpoint import CheckpointSection
 from ml_train.config.sections.data import DataSection
 from ml_train.config.sections.health import HealthSection
+from ml_train.config.sections.kernels import KernelsSection
 from ml_train.config.sections.logging import LoggingSection
 from ml_train.config.sections.model import ModelSection
 from ml_train.config.sections.optimizer import OptimizerSection
@@ -20,6 +21,7 @@ class RunConfig:
 
     model: ModelSection = field(default_factory=ModelSection)
     parallel: ParallelSection = field(default_factory=ParallelSection)
+    kernels: KernelsSection = field(default_factory=KernelsSection)
     training: TrainingSection = field(default_factory=TrainingSection)
     optimizer: OptimizerSection = field(default_factory=OptimizerSection)
     data: DataSection = field(default_factory=DataSection)

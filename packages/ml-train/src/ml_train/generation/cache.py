@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ml_models.kernels.attention.reference import masked_attention
 from ml_models.layers.attention import CoreAttention
-from ml_models.layers.attention_core import masked_attention
 
 if TYPE_CHECKING:
     from megatron.core.models.gpt import GPTModel
@@ -30,7 +30,7 @@ class RememberingAttention(CoreAttention):
 
     def __init__(self, core: CoreAttention) -> None:
         super().__init__()
-        self.scale, self.cap = core.scale, core.cap
+        self.scoring, self.kernel_forms = core.scoring, core.kernel_forms
         self.past: tuple[Tensor, Tensor] | None = None
 
     def forward(
@@ -52,7 +52,7 @@ class RememberingAttention(CoreAttention):
         # Query i of this call is position earlier + i: it sees the keys up to that position.
         hidden = torch.ones(new, earlier + new, dtype=torch.bool, device=keys.device)
         hidden = hidden.triu(earlier + 1)[None, None]
-        return masked_attention(query_SBND, keys, values, hidden, self.scale, self.cap)
+        return masked_attention(query_SBND, keys, values, hidden, self.scoring)
 
 
 class RememberingModel:

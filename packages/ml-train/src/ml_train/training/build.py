@@ -81,6 +81,7 @@ def model_chunks(
             vp_stage=stage,
             seed=config.training.seed,
             execution=config.model.execution,
+            kernels=config.kernels.settings(),
         ).to(device)
         chunks.append(Float16Module(transformer, chunk) if config.training.bf16 else chunk)
     return _data_parallel(config, layout, transformer, chunks)

@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ml_models.layers.kernels import kernel
+from ml_models.kernels.execution import kernel
+from ml_models.scoring import Scoring
 
 MAX_UNSHIFTED_CAP = 40.0
 BLOCK_SCORES = 1 << 20
@@ -42,6 +43,11 @@ def _product(first: Tensor, second: Tensor, factor: float) -> Tensor:
     """factor * first @ second, in fp32."""
     empty = first.new_empty(first.shape[0], first.shape[1], second.shape[2])
     return torch.baddbmm(empty, first, second, beta=0, alpha=factor).float()
+
+
+def _factor(scoring: Scoring) -> float:
+    """What q.k is multiplied by: with a cap, scores come already divided by it."""
+    return scoring.scale if scoring.cap is None else scoring.scale / scoring.cap
 
 
 def weights_of(
@@ -91,29 +97,30 @@ class _BlockedAttention(torch.autograd.Function):
         query: Tensor,
         key: Tensor,
         value: Tensor,
-        scale: float,
-        cap: float | None,
+        scoring: Scoring,
         compiled: bool,
     ) -> Tensor:
         repeat = query.shape[1] // key.shape[1]
         out = torch.empty_like(query)
-        factor = scale if cap is None else scale / cap
+        factor = _factor(scoring)
         softmax = kernel(weights_of, compiled)
         for low, high, masked in _blocks(key.shape[1], repeat, query.device):
             # Keys behind the block's last query are never looked at: their scores are not computed.
             rows = slice(low * repeat, high * repeat)
             scores = _product(query[:, rows], key[:, :high].transpose(1, 2), factor)
-            weights, _, total = softmax(scores, masked, cap, False)
+            weights, _, total = softmax(scores, masked, scoring.cap, False)
             block = torch.bmm(weights.to(value.dtype), value[:, :high])
             # The softmax's division comes last: over [rows, D], not over [rows, keys].
             out[:, rows] = block.div_(total)
         ctx.save_for_backward(query, key, value, out)
-        ctx.scale, ctx.factor, ctx.cap, ctx.compiled = scale, factor, cap, compiled
+        ctx.scoring, ctx.compiled = scoring, compiled
         return out
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, out = ctx.saved_tensors
+        scoring: Scoring = ctx.scoring
+        factor = _factor(scoring)
         repeat = query.shape[1] // key.shape[1]
         grad_query = torch.empty_like(query)
         softmax = kernel(weights_of, ctx.compiled)
@@ -124,8 +131,8 @@ class _BlockedAttention(torch.autograd.Function):
         for low, high, masked in _blocks(key.shape[1], repeat, query.device):
             rows = slice(low * repeat, high * repeat)
             keys, values, grad = key[:, :high], value[:, :high], grad_out[:, rows]
-            scores = _product(query[:, rows], keys.transpose(1, 2), ctx.factor)
-            weights, capped, total = softmax(scores, masked, ctx.cap, True)
+            scores = _product(query[:, rows], keys.transpose(1, 2), factor)
+            weights, capped, total = softmax(scores, masked, scoring.cap, True)
             grad = grad.float() / total
             # The softmax's gradient needs sum(weight * its gradient) per row, which is grad . out.
             row_dot = (grad * out[:, rows].float()).sum(-1, keepdim=True)
@@ -133,9 +140,11 @@ class _BlockedAttention(torch.autograd.Function):
             grad_value[:, :high] += torch.bmm(weights.to(grad.dtype).transpose(1, 2), grad)
             grad_scores = torch.bmm(grad, values.transpose(1, 2))
             grad_scores = gradients(grad_scores, row_dot, weights, capped)
-            grad_query[:, rows] = _product(grad_scores, keys, ctx.scale)
-            grad_key[:, :high] += _product(grad_scores.transpose(1, 2), query[:, rows], ctx.scale)
-        return grad_query, grad_key.to(key.dtype), grad_value.to(value.dtype), None, None, None
+            grad_query[:, rows] = _product(grad_scores, keys, scoring.scale)
+            grad_key[:, :high] += _product(
+                grad_scores.transpose(1, 2), query[:, rows], scoring.scale
+            )
+        return grad_query, grad_key.to(key.dtype), grad_value.to(value.dtype), None, None
 
 
 def _blocks(length: int, repeat: int, device: torch.device) -> Iterator[tuple[int, int, Tensor]]:
@@ -153,8 +162,7 @@ def causal_attention(
     query_SBND: Tensor,
     key_SBGD: Tensor,
     value_SBGD: Tensor,
-    scale: float,
-    cap: float | None,
+    scoring: Scoring,
     compiled: bool = False,
 ) -> Tensor:
     """Causal attention [S, B, N*D]; query head n reads group n // (N / G)."""
@@ -164,26 +172,6 @@ def causal_attention(
     query = query.permute(1, 2, 0, 3, 4).reshape(batch * groups, -1, size)
     key = key_SBGD.permute(1, 2, 0, 3).reshape(batch * groups, length, size)
     value = value_SBGD.permute(1, 2, 0, 3).reshape(batch * groups, length, size)
-    out: Tensor = _BlockedAttention.apply(query, key, value, scale, cap, compiled)
+    out: Tensor = _BlockedAttention.apply(query, key, value, scoring, compiled)
     out = out.view(batch, groups, length, heads // groups, size).permute(2, 0, 1, 3, 4)
     return out.reshape(length, batch, heads * size)
-
-
-def masked_attention(
-    query_SBND: Tensor,
-    key_SBGD: Tensor,
-    value_SBGD: Tensor,
-    masked_B1SS: Tensor,
-    scale: float,
-    cap: float | None,
-) -> Tensor:
-    """Attention [S, B, N*D] with any mask (True: may not look), by full score matrices."""
-    repeat = query_SBND.shape[2] // key_SBGD.shape[2]
-    key = key_SBGD.repeat_interleave(repeat, dim=2)
-    value = value_SBGD.repeat_interleave(repeat, dim=2)
-    scores = torch.einsum("sbnd,tbnd->bnst", query_SBND, key).float() * scale
-    if cap is not None:
-        scores = cap * torch.tanh(scores / cap)
-    scores = scores.masked_fill(masked_B1SS, torch.finfo(torch.float32).min)
-    weights = torch.softmax(scores, dim=-1).to(value.dtype)
-    return torch.einsum("bnst,tbnd->sbnd", weights, value).flatten(2)

@@ -1,0 +1,1 @@
+"""Causal grouped-query attention: the scoring rule, the reference formula and the faster forms."""

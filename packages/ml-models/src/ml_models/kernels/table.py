@@ -1,0 +1,67 @@
+"""The operations of the layers with their forms, what a user may ask of them, and the choices.
+
+This module does not import torch.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from ml_models.config import ModelConfig
+from ml_models.kernels.attention.forms import ATTENTION
+from ml_models.kernels.selection import (
+    ANY_DEVICE,
+    AUTO,
+    Choice,
+    Form,
+    Operation,
+    Situation,
+    choose,
+)
+
+
+def _single(name: str, form: str, text: str) -> Operation:
+    """An operation with a form alone."""
+    return Operation(name=name, forms=(Form(name=form, text=text),), order={ANY_DEVICE: (form,)})
+
+
+OPERATIONS: Mapping[str, Operation] = MappingProxyType(
+    {
+        operation.name: operation
+        for operation in (
+            ATTENTION,
+            _single("experts", "loop", "two matrix products per expert"),
+            _single("norm", "torch", "torch operations in fp32"),
+            _single("gated_activation", "torch", "torch operations in fp32"),
+            _single("rotary", "torch", "torch operations in fp32"),
+            _single("permutation", "core", "megatron-core's index_select and scatter_add"),
+        )
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelSettings:
+    """What the user asks for, per operation: auto, or a key of the operation's requests."""
+
+    attention: str = AUTO
+    experts: str = AUTO
+    norm: str = AUTO
+    gated_activation: str = AUTO
+    rotary: str = AUTO
+    permutation: str = AUTO
+
+
+def situation_of(model: ModelConfig, *, device: str, dtype: str) -> Situation:
+    """What `model` means for the choices; `device` is a type of torch's, such as cuda."""
+    return Situation(
+        device=device, dtype=dtype, scoring=model.attention_scoring, head_size=model.kv_channels
+    )
+
+
+def choices(settings: KernelSettings, situation: Situation) -> tuple[Choice, ...]:
+    """The form of every operation. ConfigError where a request cannot be met."""
+    return tuple(
+        choose(operation, situation, getattr(settings, operation.name))
+        for operation in OPERATIONS.values()
+    )

@@ -1,0 +1,48 @@
+"""Which form of each operation the modules of a model use: chosen once, when the model is built."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from megatron.core.transformer import TransformerConfig
+
+from ml_models.config import ModelConfig
+from ml_models.kernels.execution import Execution, set_execution
+from ml_models.kernels.selection import Situation, choose
+from ml_models.kernels.table import OPERATIONS, KernelSettings, situation_of
+from ml_models.layers.device import device_of
+
+
+def equip(
+    built: torch.nn.Module,
+    model: ModelConfig,
+    config: TransformerConfig,
+    *,
+    kernels: KernelSettings | None,
+    execution: Execution,
+) -> None:
+    """Give the modules of a built model their forms, eager or compiled. ConfigError."""
+    situation = situation_of(
+        model,
+        device=device_of(config).type,
+        dtype=str(config.params_dtype).removeprefix("torch."),
+    )
+    set_forms(built, kernels or KernelSettings(), situation)
+    set_execution(built, execution)
+
+
+def set_forms(model: torch.nn.Module, settings: KernelSettings, situation: Situation) -> None:
+    """Choose the form of every operation that a module names in its `kernel_forms`.
+
+    A module's own `scoring` wins over that of `situation`. ConfigError where a request of
+    `settings` cannot be met.
+    """
+    for module in model.modules():
+        used: Mapping[str, str] | None = getattr(module, "kernel_forms", None)
+        if used is None:
+            continue
+        here = replace(situation, scoring=getattr(module, "scoring", situation.scoring))
+        chosen = {
+            name: choose(OPERATIONS[name], here, getattr(settings, name)).form for name in used
+        }
+        setattr(module, "kernel_forms", chosen)  # noqa: B010 - no Tensor
