@@ -29,8 +29,6 @@ ETP=${ETP:-1}
 
 MODEL=${MODEL:-grok1-tiny}
 DEVICE=${DEVICE:-cpu}
-# One thread a process: 8 processes on few cores only slow each other down otherwise.
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
 exec ml-train-launch --nproc-per-node "$GPUS_PER_NODE" --nnodes "$NNODES" --node-rank "$NODE_RANK" \
     "${MEETING_ARGS[@]}" \

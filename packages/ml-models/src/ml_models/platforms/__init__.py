@@ -21,6 +21,7 @@ __all__ = [
     "device_type",
     "get_platform",
     "make_core_importable",
+    "platform_class",
     "platform_names",
     "register",
 ]
@@ -65,6 +66,18 @@ def make_core_importable() -> None:
     requirements.require_core()
     stand_ins.install(stand_ins.STAND_INS, lines.installed_line())
     deferred_compile.install()
+
+
+def platform_class(name: str) -> "type[Platform]":
+    """The class of the platform called `name`, whether its device is there or not.
+
+    auto: the first whose device is there, the CPU last. torch must be installed. Raises
+    UnknownPlatformError, and PlatformError where a plug-in cannot be imported.
+    """
+    check_platform_name(name)
+    if name == "auto":
+        name = next(candidate for candidate in _auto_order() if _load(candidate).available())
+    return _load(name)
 
 
 def get_platform(name: str = "auto") -> "Platform":

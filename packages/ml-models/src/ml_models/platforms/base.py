@@ -5,6 +5,8 @@ from typing import Protocol
 
 import torch
 
+from ml_models.platforms.variables import Variable
+
 
 class Platform(Protocol):
     """One kind of device. Constructing it changes nothing; `apply` and `context` are explicit."""
@@ -15,6 +17,11 @@ class Platform(Protocol):
     """Backend of torch.distributed: gloo, nccl, hccl."""
     needs_gloo_groups: bool
     """Whether megatron-core makes a gloo group beside each group, for tensors on the host."""
+
+    variables: tuple[Variable, ...]
+    """The environment that a launcher gives the processes of a run on such devices."""
+    keeps_logs: bool
+    """Whether a launcher keeps what every process says in files, since nobody watches them all."""
 
     @property
     def device(self) -> torch.device:

@@ -12,7 +12,7 @@ import torch
 
 from ml_models.errors import PlatformError
 from ml_models.megatron_core import lines
-from ml_models.platforms import patch
+from ml_models.platforms import patch, variables
 from ml_models.platforms.cpu_core import CORE
 from ml_models.platforms.cpu_device import CPU, TORCH_CUDA, DeviceArguments
 
@@ -23,6 +23,8 @@ class CpuPlatform:
     name = "cpu"
     backend = "gloo"
     needs_gloo_groups = True
+    variables = variables.CPU
+    keeps_logs = False
 
     @property
     def device(self) -> torch.device:

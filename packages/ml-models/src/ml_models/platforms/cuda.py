@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 
 from ml_models.megatron_core import lines, requirements
-from ml_models.platforms import patch
+from ml_models.platforms import patch, variables
 from ml_models.platforms.cpu_core import WITHOUT_TRANSFORMER_ENGINE
 from ml_models.platforms.devices import reported_device
 
@@ -17,6 +17,8 @@ class CudaPlatform:
     name = "cuda"
     backend = "nccl"
     needs_gloo_groups = False
+    variables = variables.CUDA
+    keeps_logs = True
 
     def __init__(self) -> None:
         self._index = 0

@@ -17,7 +17,7 @@ import torch
 
 from ml_models.errors import PlatformError
 from ml_models.megatron_core import lines
-from ml_models.platforms import patch
+from ml_models.platforms import patch, variables
 from ml_models.platforms.cpu_core import WITHOUT_TRANSFORMER_ENGINE
 from ml_models.platforms.devices import reported_device
 
@@ -30,6 +30,8 @@ class NpuPlatform:
     name = "npu"
     backend = "hccl"
     needs_gloo_groups = False
+    variables = variables.NPU
+    keeps_logs = True
 
     def __init__(self) -> None:
         self._index = 0

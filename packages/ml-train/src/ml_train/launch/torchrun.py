@@ -10,7 +10,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.elastic.rendezvous.api import RendezvousError
 
 from ml_train.errors import BAD_USAGE, DONE, INTERRUPTED, ConfigError, StartError
-from ml_train.launch import meeting_point
+from ml_train.launch import environment, meeting_point
 from ml_train.launch.launcher_watch import LAUNCHER
 from ml_train.launch.signals import PassedOn
 
@@ -21,6 +21,7 @@ def run(arguments: list[str], signals: PassedOn, say: Callable[[str], None]) -> 
     _quiet_torchrun()
     try:
         flags = torch_run.parse_args(arguments)
+        environment.prepare(flags, say)
         meeting_point.check(flags, say)
         with meeting_point.patience(flags, say):
             torch_run.run(flags)
