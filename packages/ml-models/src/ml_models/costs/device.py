@@ -1,0 +1,91 @@
+"""Seconds of a kernel on a stated device, and the highest share of its peak that a step can reach.
+
+A kernel takes the longest of three times: the least that any kernel takes, its bytes at the
+device's bandwidth, and its FLOPs at the rate of its kind. The step is the sum over its kernels:
+kernels wait for each other, and collectives for all of them. A real step is slower, never faster,
+as long as the figures of the device hold.
+
+The rate of a matrix product falls for small ones. A device computes a product in tiles, a tile per
+multiprocessor at a time; the last round of tiles leaves multiprocessors idle, and each tile has a
+start and an end during which nothing is multiplied:
+
+    rate = large_product_rate * tiles / (multiprocessors * rounds) * inner / (inner + tile_overhead)
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import ceil
+
+import torch
+
+from ml_models.costs.operations import Shape
+from ml_models.costs.recorder import Kernel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """Figures of a device. FLOP rates are per second."""
+
+    name: str
+    peak_flops: float
+    """Dense bf16 peak of the data sheet."""
+    large_product_rate: float
+    """Reached in large bf16 matrix products."""
+    float32_rate: float
+    """Reached in fp32 matrix products without TF32."""
+    attention_rate: dict[str, float]
+    """Of a fused attention kernel by its name and "backward", causal half counted once."""
+    bytes_per_second: float
+    """Read and written, as a large copy does."""
+    link_bytes_per_second: float
+    """Of a collective, per device and direction."""
+    seconds_per_kernel: float
+    """The least that a kernel takes, its launch included."""
+    multiprocessors: int
+    tile_rows: int = 128
+    tile_columns: int = 256
+    tile_overhead: int = 128
+    """Terms of a sum that could be added while a tile starts and ends."""
+
+    def product_rate(self, shape: Shape) -> float:
+        """FLOPs per second of a matrix product."""
+        if shape.dtype == torch.float32:
+            return self.float32_rate
+        tiles = shape.batch * ceil(shape.rows / self.tile_rows)
+        tiles *= ceil(shape.columns / self.tile_columns)
+        full = tiles / (ceil(tiles / self.multiprocessors) * self.multiprocessors)
+        return self.large_product_rate * full * shape.inner / (shape.inner + self.tile_overhead)
+
+    def seconds(self, kernel: Kernel) -> float:
+        """The least time of a kernel."""
+        if kernel.kind == "communication":
+            return max(kernel.moved_bytes / self.link_bytes_per_second, self.seconds_per_kernel)
+        moving = kernel.moved_bytes / self.bytes_per_second
+        computing = 0.0
+        if kernel.kind == "attention":
+            computing = kernel.flops / self.attention_rate[kernel.name]
+        elif kernel.shape is not None:
+            computing = kernel.flops / self.product_rate(kernel.shape)
+        return max(moving, computing, self.seconds_per_kernel)
+
+    def bound(self, kernels: Iterable[Kernel], needed_flops: float) -> float:
+        """The largest share of peak_flops at which `needed_flops` are computed by these kernels."""
+        return needed_flops / (self.peak_flops * sum(map(self.seconds, kernels)))
+
+
+H100 = Device(
+    name="H100 SXM as measured with torch 2.11",
+    peak_flops=989e12,
+    large_product_rate=790e12,
+    # Data sheet: 67 TFLOP/s without tensor cores, of which products reach about two thirds.
+    float32_rate=45e12,
+    attention_rate={},
+    bytes_per_second=3.0e12,
+    # NVLink carries 450 GB/s each way by the data sheet; large collectives reach about 350.
+    link_bytes_per_second=350e9,
+    seconds_per_kernel=3e-6,
+    multiprocessors=132,
+)
+
+DEVICES: dict[str, Device] = {"h100": H100}
+"""By the name that a command line gives."""
