@@ -120,8 +120,9 @@ def _graph_for_gpu(
         return tuple(t for t in tree_leaves(function(*given)) if isinstance(t, Tensor))
 
     graph = aot_export_joint_simple(
-        results, inputs, trace_joint=False, decompositions=select_decomp_table()
+        results, tuple(inputs), trace_joint=False, decompositions=select_decomp_table()
     )
+    assert isinstance(graph, torch.fx.GraphModule)
     for node in graph.graph.nodes:
         if "device" in node.kwargs:
             node.kwargs = {**node.kwargs, "device": GPU}

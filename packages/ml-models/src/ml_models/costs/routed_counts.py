@@ -6,6 +6,7 @@ and what is made from their counts by sums, gathers and reshapes follows from th
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -82,8 +83,10 @@ class FakeStepRecorder(Recorder):
                     copies = self._values[own].repeat(gathered.numel() // own.numel())
                 self._values[gathered] = copies
             return
-        small = isinstance(result, Tensor) and result.numel() <= SMALL
-        if not small or result.dtype not in _INTEGERS or name.startswith(("empty", "new_empty")):
+        if not isinstance(result, Tensor) or result.numel() > SMALL:
+            return
+        # Memory that is only allocated has no values yet.
+        if result.dtype not in _INTEGERS or name.startswith(("empty", "new_empty")):
             return
         if name == "sum" and given[0].dtype == torch.bool and given[0].dim() == 2:
             tokens, experts = given[0].shape
@@ -115,7 +118,6 @@ class HostRanges(TorchFunctionMode):
         kwargs: Mapping[str, object] | None = None,
     ) -> object:
         kwargs = kwargs or {}
-        if func is torch.arange and str(kwargs.get("device")) == "cpu":
-            with unset_fake_temporarily():
-                return func(*args, **kwargs)
-        return func(*args, **kwargs)
+        made_on_host = func == torch.arange and str(kwargs.get("device")) == "cpu"
+        with unset_fake_temporarily() if made_on_host else nullcontext():
+            return func(*args, **kwargs)
