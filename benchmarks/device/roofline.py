@@ -19,7 +19,7 @@ from ml_models import registry
 from ml_models.costs.device import DEVICES, Device
 from ml_models.costs.recorder import Kernel
 from ml_models.errors import MlModelsError
-from ml_models.layers.kernels import Execution
+from ml_models.kernels.execution import Execution
 from ml_models.platforms import make_core_importable
 from ml_train.training.flops import forward_flops_per_token
 

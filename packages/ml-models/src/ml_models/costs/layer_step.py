@@ -29,7 +29,7 @@ from ml_models.config import ModelConfig
 from ml_models.costs.compiled import fused_kernels
 from ml_models.costs.recorder import Kernel, Recorder
 from ml_models.costs.routed_counts import FakeStepRecorder, HostRanges
-from ml_models.layers.kernels import Execution
+from ml_models.kernels.execution import Execution
 from ml_models.platforms import get_platform
 from ml_models.platforms.patch import Patch, temporarily
 
@@ -181,7 +181,7 @@ def _stand_ins(recorder: FakeStepRecorder) -> tuple[Patch, ...]:
 
     return (
         Patch(
-            target="ml_models.layers.kernels:_compiled",
+            target="ml_models.kernels.execution:_compiled",
             make=count_compiled,
             reason="code that torch.compile writes cannot run without memory",
         ),
