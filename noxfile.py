@@ -38,8 +38,11 @@ SHORT_SUITES = {
     "ml-train": ("checkpoint", "invariance"),
 }  # fmt: skip
 
+# A device that is compiled here; the session `devices` runs them.
+DEVICE_TESTS = "packages/ml-train/tests/devices"
+
 nox.options.sessions = [
-    "lint", "docs", "types", "tests_data",
+    "lint", "docs", "types", "tests_data", "devices",
     *(f"tests_core(core='{core}')" for core in LINES_OF_EVERY_RUN),
     "isolation", "e2e",
 ]  # fmt: skip
@@ -96,6 +99,7 @@ def tests_core(session: nox.Session, core: str) -> None:
         if chosen:
             tests = [path for path in chosen if path.startswith(f"{PATHS[package]}/")]
         options = [argument for argument in posargs(session) if argument not in chosen]
+        options += ["--ignore", DEVICE_TESTS] if not chosen else []
         try:
             # Exit code 5: a selection that leaves nothing of one package is no failure.
             if tests:
@@ -104,6 +108,13 @@ def tests_core(session: nox.Session, core: str) -> None:
             failed.append(package)
     if failed:
         session.error(f"failed: {', '.join(failed)}")
+
+
+@nox.session(venv_backend="none")
+def devices(session: nox.Session) -> None:
+    """ml-train on a simulated NPU, on one megatron-core line; skipped without a C++ compiler."""
+    folder = environments.layer(session, DRIVER, DEFAULT)
+    run_in(session, folder, *PYTEST, DEVICE_TESTS, *session.posargs)
 
 
 @nox.session

@@ -10,7 +10,7 @@ PACKAGES = Path(__file__).parents[2] / "packages"
 SUBJECTS = {
     "ml-data": {"bytes", "exit_codes"},
     "ml-models": {"add_a_model", "add_a_platform", "readme"},
-    "ml-train": {"invariance", "core_uses"},
+    "ml-train": {"devices", "invariance", "core_uses"},
 }
 """Tests of a whole package, which no module mirrors: flat files, or a folder of them."""
 

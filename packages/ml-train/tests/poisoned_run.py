@@ -91,7 +91,8 @@ def serve() -> None:
             child(*arguments)
 
         forks._child = poisoned
-        print(forks.run(order["words"], order["ranks"], order["log"]), flush=True)
+        words = ["pretrain", *order["words"]]
+        print(forks.run(words, order["ranks"], order["log"]), flush=True)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from megatron.core.transformer import TransformerConfig
 from ml_models import registry
 from ml_models.build import build_model, make_transformer_config
 from ml_models.errors import ConfigError
-from ml_models.layers.device import parameter_device
+from ml_models.layers.device import parameter_device, place
 from ml_models.layers.experts import Weight
 from ml_models.layers.norm import RMSNorm
 
@@ -67,3 +67,24 @@ def test_a_configuration_without_a_device_is_refused() -> None:
 def test_the_device_is_no_setting_of_megatron_core() -> None:
     with pytest.raises(ConfigError, match="no field 'parameter_device'"):
         make_transformer_config(MODEL, parameter_device="cpu")
+
+
+def test_what_megatron_core_makes_on_the_host_is_moved_with_its_marks(alone: None) -> None:
+    config = make_transformer_config(MODEL, device="meta", perform_initialization=False)
+    built = build_model(MODEL, config, padded_vocab_size=64, pre_process=True, post_process=True)
+    assert {parameter.device.type for parameter in built.parameters()} == {"meta"}
+    # megatron-core sums the gradients of marked parameters over the tensor-parallel ranks.
+    assert hasattr(built.decoder.layers[0].mlp.router.weight, "sequence_parallel")
+
+
+def test_a_shared_weight_stays_shared_when_it_is_moved() -> None:
+    pair = torch.nn.ModuleList([torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)])
+    pair[1].weight = pair[0].weight
+    pair[0].weight.allreduce = False
+    pair[0].bias.requires_grad_(False)
+    pair.register_buffer("counts", torch.zeros(2))
+    place(pair, torch.device("meta"))
+    assert pair[1].weight is pair[0].weight
+    assert pair[0].weight.allreduce is False
+    assert not pair[0].bias.requires_grad
+    assert {tensor.device.type for tensor in pair.state_dict().values()} == {"meta"}

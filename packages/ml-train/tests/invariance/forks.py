@@ -70,11 +70,11 @@ def serve() -> None:
     _import_everything()
     for line in sys.stdin:
         order = json.loads(line)
-        print(run(order["words"], order["ranks"], order["log"]), flush=True)
+        print(run(["pretrain", *order["words"]], order["ranks"], order["log"]), flush=True)
 
 
 def run(words: list[str], ranks: int, log: str) -> int:
-    """The first exit code that is not 0, after which the other ranks are ended."""
+    """Run the command `words`: the first exit code that is not 0, which ends the other ranks."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -116,7 +116,7 @@ def _child(words: list[str], rank: int, ranks: int, port: int, log: str) -> None
             os.dup2(stream.fileno(), 2)
         from ml_train import cli
 
-        code = cli.main(["pretrain", *words])
+        code = cli.main(words)
     except BaseException:  # noqa: BLE001 - into the log, whatever it is
         import traceback
 

@@ -84,7 +84,7 @@ def modules(config: RunConfig, model: Any, layout: Any, platform: Any) -> dict[s
     for name, kind in (("product", TrainModule), ("core", CoreModule)):
         transformer = transformer_config(config, model, layout, platform.device)
         transformer.calculate_per_token_loss = name == "core"
-        chunks = model_chunks(config, model, layout, transformer, platform.device)
+        chunks = model_chunks(config, model, layout, transformer)
         optimizer = make_optimizer(config, chunks, platform)
         schedule = make_schedule(optimizer, config.optimizer, config.training.train_iters)
         parts = Parts(

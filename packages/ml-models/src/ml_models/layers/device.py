@@ -45,3 +45,30 @@ def device_of(config: TransformerConfig) -> torch.device:
     if isinstance(config, PlacedTransformerConfig):
         return config.parameter_device
     return parameter_device(config)
+
+
+def place(module: torch.nn.Module, device: torch.device) -> None:
+    """Move the parameters and buffers of `module` that are not on `device`, each with its marks.
+
+    megatron-core makes a router's weight on the host. `Module.to` keeps the parameter object only
+    between devices that torch knows by name. On an npu it makes a new parameter, which has lost
+    `sequence_parallel`, and the gradients of the ranks of a tensor-parallel group then stay apart.
+    """
+    moved: dict[int, torch.nn.Parameter] = {}
+    for owner in module.modules():
+        for name, parameter in owner.named_parameters(recurse=False, remove_duplicate=False):
+            if parameter.device != device:
+                # A weight that two modules share is moved once and stays shared.
+                if id(parameter) not in moved:
+                    moved[id(parameter)] = _on(device, parameter)
+                setattr(owner, name, moved[id(parameter)])
+        for name, buffer in owner.named_buffers(recurse=False):
+            if buffer.device != device:
+                setattr(owner, name, buffer.to(device))
+
+
+def _on(device: torch.device, parameter: torch.nn.Parameter) -> torch.nn.Parameter:
+    values = parameter.detach().to(device)
+    placed = torch.nn.Parameter(values, requires_grad=parameter.requires_grad)
+    placed.__dict__.update(parameter.__dict__)
+    return placed

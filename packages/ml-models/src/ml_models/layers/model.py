@@ -9,6 +9,8 @@ from megatron.core import parallel_state
 from megatron.core.models.gpt import GPTModel
 from torch import Tensor
 
+from ml_models.layers.device import device_of, place
+
 
 class ScaledGPTModel(GPTModel):
     """logits = output_multiplier * (final hidden state @ output weight^T).
@@ -26,6 +28,8 @@ class ScaledGPTModel(GPTModel):
         **kwargs: object,
     ) -> None:
         super().__init__(*args, **kwargs)
+        # megatron-core makes some parameters on the host, whatever its settings say.
+        place(self, device_of(self.config))
         self.unpadded_vocab_size = unpadded_vocab_size
         self.embedding_multiplier = embedding_multiplier
         self.output_multiplier = output_multiplier

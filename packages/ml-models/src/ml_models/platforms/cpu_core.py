@@ -168,5 +168,9 @@ CORE: tuple[Patch, ...] = (
 # What does not depend on the device: TransformerEngine and numpy 1 are no requirement on cuda and
 # npu either.
 WITHOUT_TRANSFORMER_ENGINE = tuple(
-    row for row in CORE if row.target.endswith(("te_general_gemm", "validation:np"))
+    row
+    for row in CORE
+    if row.target.endswith(("te_general_gemm", "quantize_param_shard", "validation:np"))
 )
+# torch_npu names the types of its tensors torch.npu.FloatTensor and so on.
+TYPE_NAMES = tuple(row for row in CORE if row.make is with_type_names)

@@ -48,9 +48,10 @@ class DeviceArguments(TorchFunctionMode):
 
 
 class TypeNames(TorchFunctionMode):
-    """Tensor.type() answers torch.cuda.FloatTensor for torch.FloatTensor, and so on.
+    """Tensor.type() answers torch.cuda.FloatTensor on every device.
 
-    Entered around the few functions of megatron-core's optimizer that compare the name.
+    It is torch.FloatTensor on a CPU and torch.npu.FloatTensor on an NPU. The mode is entered around
+    the few functions of megatron-core's optimizer that compare the name.
     """
 
     def __torch_function__(
@@ -62,7 +63,7 @@ class TypeNames(TorchFunctionMode):
     ) -> object:
         result = func(*args, **(kwargs or {}))
         if func is torch.Tensor.type and len(args) == 1 and not kwargs:
-            return str(result).replace("torch.", "torch.cuda.", 1)
+            return f"torch.cuda.{str(result).rpartition('.')[2]}"
         return result
 
 

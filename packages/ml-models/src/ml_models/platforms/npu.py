@@ -2,8 +2,10 @@
 
 Each step of `apply` is explicit and happens once, in the order that the libraries need: torch_npu;
 transfer_to_npu, which turns torch.cuda into torch.npu; MindSpeed's adaptor, before megatron-core is
-imported; apex's fused Adam. No NPU was available to this project: the order and the conditions are
-tested with stand-in modules, the libraries themselves are not.
+imported; the rows of megatron-core that an NPU needs. Ascend's apex is left alone: its
+NpuFusedAdamW works under apex's own mixed precision only, and MindSpeed brings an AdamW. No NPU was
+available to this project. ml-train's tests train on a simulated one; the order and the conditions
+are tested with stand-in modules, and MindSpeed itself is not.
 """
 
 import contextlib
@@ -18,7 +20,7 @@ import torch
 from ml_models.errors import PlatformError
 from ml_models.megatron_core import lines
 from ml_models.platforms import patch, variables
-from ml_models.platforms.cpu_core import WITHOUT_TRANSFORMER_ENGINE
+from ml_models.platforms.cpu_core import TYPE_NAMES, WITHOUT_TRANSFORMER_ENGINE
 from ml_models.platforms.devices import reported_device
 
 MINDSPEED_LINE = "0.12"
@@ -93,8 +95,7 @@ class NpuPlatform:
                 )
             importlib.import_module("mindspeed.megatron_adaptor")
             done.append("mindspeed.megatron_adaptor")
-        done += patch.apply(WITHOUT_TRANSFORMER_ENGINE, line)
-        done += patch.apply(_fused_adam(), line)
+        done += patch.apply((*WITHOUT_TRANSFORMER_ENGINE, *TYPE_NAMES), line)
         self._applied = done
         return list(done)
 
@@ -149,21 +150,3 @@ def _require_torch_npu() -> None:
             f"The npu platform needs torch_npu and Ascend's CANN libraries: {error}. Install both, "
             "source CANN's set_env.sh, or choose --device cpu."
         ) from error
-
-
-def _fused_adam() -> tuple[patch.Patch, ...]:
-    """The Adam of Ascend's apex. Another distribution called apex, a web toolkit, has none."""
-    try:
-        optimizers = importlib.import_module("apex.optimizers")
-    except ImportError:
-        return ()
-    fused = getattr(optimizers, "NpuFusedAdamW", None)
-    if fused is None:
-        return ()
-    return (
-        patch.Patch(
-            target="megatron.core.optimizer:Adam",
-            make=lambda _: fused,
-            reason="apex's fused AdamW for NPUs updates all parameters in one kernel",
-        ),
-    )

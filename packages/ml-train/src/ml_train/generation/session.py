@@ -90,7 +90,7 @@ def open_model(load: str, platform: "Platform", *, bf16: bool = False) -> Iterat
             bf16=bf16,
             params_dtype=torch.bfloat16 if bf16 else torch.float32,
         ) as module:
-            module.to(platform.device).eval()
+            module.eval()
             _load_weights(module, model, folder, platform)
             yield OpenModel(
                 module=module, model_config=model, device=platform.device, folder=folder

@@ -62,7 +62,6 @@ def model_chunks(
     model: "ModelConfig",
     layout: Layout,
     transformer: "TransformerConfig",
-    device: torch.device,
 ) -> list[DistributedDataParallel]:
     """This rank's virtual stages, wrapped for mixed precision and data parallelism."""
     padded = pad_vocab_size(model.vocab_size, config.model.make_vocab_size_divisible_by, layout.tp)
@@ -82,7 +81,7 @@ def model_chunks(
             seed=config.training.seed,
             execution=config.model.execution,
             kernels=config.kernels.settings(),
-        ).to(device)
+        )
         chunks.append(Float16Module(transformer, chunk) if config.training.bf16 else chunk)
     return _data_parallel(config, layout, transformer, chunks)
 

@@ -142,7 +142,7 @@ class TrainModule:
     ) -> "TrainModule":
         """Build all pieces. Needs the platform's context and the process groups."""
         transformer = transformer_config(config, model, layout, platform.device)
-        chunks = model_chunks(config, model, layout, transformer, platform.device)
+        chunks = model_chunks(config, model, layout, transformer)
         optimizer = make_optimizer(config, chunks, platform)
         schedule = make_schedule(optimizer, config.optimizer, config.training.train_iters)
         parts = Parts(
