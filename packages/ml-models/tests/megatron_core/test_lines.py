@@ -46,6 +46,22 @@ def test_a_source_tree_on_the_path_goes_before_the_installed_wheel(tmp_path: Pat
     assert done.stdout.strip() == "0.14.7", done.stderr
 
 
+def test_a_source_tree_is_not_held_to_the_python_of_the_wheel(tmp_path: Path) -> None:
+    # The wheel of 0.17 wants Python 3.12; Ascend's stacks use the source tree on 3.10.
+    folder = tmp_path / "megatron" / "core"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text("", encoding="ascii")
+    facts = "MAJOR = 0\nMINOR = 17\nPATCH = 1\nPRE_RELEASE = ''\n"
+    (folder / "package_info.py").write_text(facts, encoding="ascii")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.version_info = (3, 10, 4); "
+    code += "from ml_models.megatron_core import lines; lines.require_supported(); "
+    code += "print(lines.installed_version(), lines.is_source_tree())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout.strip() == "0.17.1 True", done.stderr
+
+
 @pytest.mark.parametrize("version", ["0.11.0", "0.14.0", "0.9.2"])
 def test_other_lines_are_refused_with_the_command(
     version: str, monkeypatch: pytest.MonkeyPatch

@@ -9,6 +9,7 @@ import torch
 from ml_models.errors import PlatformError
 from ml_models.megatron_core import lines
 from ml_models.platforms import get_platform, patch
+from ml_models.platforms.ascend_adaptors import MINDSPEED
 from ml_models.platforms.cpu_core import TYPE_NAMES, WITHOUT_TRANSFORMER_ENGINE
 from ml_models.platforms.npu import NpuPlatform
 
@@ -23,6 +24,7 @@ def ascend(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         "torch_npu.contrib.transfer_to_npu": ModuleType("transfer_to_npu"),
         "mindspeed": ModuleType("mindspeed"),
         "mindspeed.megatron_adaptor": ModuleType("megatron_adaptor"),
+        **{name: ModuleType(name) for name in MINDSPEED.needs},
         "apex": ModuleType("apex"),
         "apex.optimizers": ModuleType("apex.optimizers"),
     }
@@ -68,8 +70,10 @@ def test_npu_loads_its_adapters_in_order_once(
 def test_npu_refuses_mindspeed_on_another_line(
     ascend: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lines, "installed_line", lambda: "0.16")
-    with pytest.raises(PlatformError, match=r"megatron-core 0\.16 is\. Install megatron-core 0.12"):
+    monkeypatch.setattr(lines, "installed_line", lambda: "0.19")
+    with pytest.raises(
+        PlatformError, match=r"megatron-core is 0\.19\. Install a megatron-core that"
+    ):
         NpuPlatform().apply()
 
 

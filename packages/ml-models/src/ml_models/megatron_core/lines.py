@@ -78,6 +78,25 @@ def installed_version() -> str:
         ) from None
 
 
+def is_source_tree() -> bool:
+    """Whether an import takes Megatron-LM's source tree, which pip has not installed.
+
+    A wheel's lower bound of Python is not checked there. The code of 0.17 and 0.18 runs on 3.10,
+    and Ascend's stacks use it so.
+    """
+    spec = find_spec("megatron.core") if find_spec("megatron") else None
+    folders = [
+        Path(folder).resolve() for folder in (spec and spec.submodule_search_locations) or ()
+    ]
+    try:
+        installed = Path(
+            str(metadata.distribution("megatron-core").locate_file("megatron/core"))
+        ).resolve()
+    except metadata.PackageNotFoundError:
+        return bool(folders)
+    return bool(folders) and installed not in folders
+
+
 def installed_line() -> str:
     """Major and minor version of the installed megatron-core."""
     return ".".join(installed_version().split(".")[:2])
@@ -117,7 +136,7 @@ def require_supported() -> None:
             f"Run: {install_command()}"
         )
     first_python = (tested or SUPPORTED[0]).first_python
-    if sys.version_info[:2] < first_python:
+    if sys.version_info[:2] < first_python and not is_source_tree():
         raise RequirementError(
             f"megatron-core {version} needs Python {first_python[0]}.{first_python[1]} or newer; "
             f"this is Python {platform.python_version()}. Run: {install_command()}"

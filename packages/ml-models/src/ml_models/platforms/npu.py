@@ -1,17 +1,17 @@
-"""Ascend devices with HCCL, through torch_npu and, on megatron-core 0.12.1, MindSpeed.
+"""Ascend devices with HCCL, through torch_npu and, where one is installed, an adaptor of Ascend.
 
 Each step of `apply` is explicit and happens once, in the order that the libraries need: torch_npu;
-transfer_to_npu, which turns torch.cuda into torch.npu; MindSpeed's adaptor, before megatron-core is
-imported; the rows of megatron-core that an NPU needs. Ascend's apex is left alone: its
-NpuFusedAdamW works under apex's own mixed precision only, and MindSpeed brings an AdamW. No NPU was
-available to this project. ml-train's tests train on a simulated one; the order and the conditions
-are tested with stand-in modules, and MindSpeed itself is not.
+transfer_to_npu, which turns torch.cuda into torch.npu; MindSpeed's adaptor or MegatronAdaptor
+(ascend_adaptors.py), before megatron-core is imported; the rows of megatron-core that an NPU needs.
+Ascend's apex is left alone: its NpuFusedAdamW works under apex's own mixed precision only, and
+MindSpeed brings an AdamW. No NPU was available to this project. ml-train's tests train on a
+simulated one; the order and the conditions are tested with stand-in modules, and the adaptors
+themselves are not.
 """
 
 import contextlib
 import importlib
 import importlib.util
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,11 +19,9 @@ import torch
 
 from ml_models.errors import PlatformError
 from ml_models.megatron_core import lines
-from ml_models.platforms import patch, variables
+from ml_models.platforms import ascend_adaptors, patch, variables
 from ml_models.platforms.cpu_core import TYPE_NAMES, WITHOUT_TRANSFORMER_ENGINE
 from ml_models.platforms.devices import reported_device
-
-MINDSPEED_LINE = "0.12"
 
 
 class NpuPlatform:
@@ -81,20 +79,7 @@ class NpuPlatform:
         importlib.import_module("torch_npu.contrib.transfer_to_npu")
         done = ["torch_npu", "torch_npu.contrib.transfer_to_npu: torch.cuda means torch.npu"]
         line = lines.installed_line()
-        if importlib.util.find_spec("mindspeed") is not None:
-            if line != MINDSPEED_LINE:
-                raise PlatformError(
-                    f"MindSpeed is installed, whose adaptor is made for megatron-core "
-                    f"{MINDSPEED_LINE}.1, but megatron-core {line} is. Install megatron-core "
-                    "0.12.1 (constraints/core-0.12.1.txt), or uninstall mindspeed."
-                )
-            if "megatron.core" in sys.modules and "mindspeed.megatron_adaptor" not in sys.modules:
-                raise PlatformError(
-                    "megatron-core was imported before the npu platform was applied; MindSpeed's "
-                    "adaptor must come first. Call get_platform('npu').apply() at the start."
-                )
-            importlib.import_module("mindspeed.megatron_adaptor")
-            done.append("mindspeed.megatron_adaptor")
+        done += ascend_adaptors.load(line)
         done += patch.apply((*WITHOUT_TRANSFORMER_ENGINE, *TYPE_NAMES), line)
         self._applied = done
         return list(done)
