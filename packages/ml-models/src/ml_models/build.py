@@ -147,6 +147,8 @@ def check_layout(model: ModelConfig, *, tp: int, pp: int, ep: int, etp: int | No
         ("tensor_model_parallel_size", tp, "num_attention_heads", model.num_attention_heads),
         ("expert_model_parallel_size", ep, "num_experts", model.num_experts),
         ("expert_tensor_parallel_size", etp, "ffn_hidden_size", model.ffn_hidden_size),
+        # 0, of a model without such an MLP, is divided by every size.
+        ("tensor_model_parallel_size", tp, "dense_ffn_hidden_size", model.dense_mlp_width),
     )
     for name, size, divided, total in rules:
         if size < 1 or total % size:

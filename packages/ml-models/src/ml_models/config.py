@@ -109,6 +109,11 @@ class ModelConfig:
         """What attention does with q.k before the softmax; kernels are chosen by it."""
         return Scoring(scale=self.kv_channels**-0.5)
 
+    @property
+    def dense_mlp_width(self) -> int:
+        """Inner width of an MLP that every token passes beside its experts; 0 for none."""
+        return 0
+
     def _check_value(self, name: str, hint: object) -> None:
         """Check a field against its type; a whole number is a size and must be 1 or more."""
         value = getattr(self, name)
@@ -131,6 +136,8 @@ class ModelConfig:
                 self._require(number and math.isfinite(value), name, f"a finite number{none}")
                 good = value > 0 or name not in self.positive
                 self._require(good, name, f"greater than 0{none}")
+                # JSON and flags write 50 for 50.0, and torch takes an int for another dtype.
+                object.__setattr__(self, name, float(value))
 
     def _require(self, holds: bool, name: str, rule: str) -> None:
         if not holds:

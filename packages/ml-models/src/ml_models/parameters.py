@@ -61,7 +61,7 @@ def count_parameters(model: ModelConfig) -> ParameterCounts:
         output=vocabulary if untied else 0,
         attention=layers * heads * model.kv_channels * hidden,
         router=layers * model.num_experts * hidden if model.has_router else 0,
-        dense_mlp=layers * 3 * hidden * getattr(model, "dense_ffn_hidden_size", 0),
+        dense_mlp=layers * 3 * hidden * model.dense_mlp_width,
         experts=layers * model.num_experts * expert,
         active_experts=layers * model.moe_router_topk * expert,
         norms=(layers * norms + 1) * hidden,

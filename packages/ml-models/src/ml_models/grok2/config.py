@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 
 from ml_models.architecture import Architecture
 from ml_models.config import ModelConfig
+from ml_models.scoring import Scoring
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +80,11 @@ class Grok2Config(ModelConfig):
         )
 
     @property
+    def dense_mlp_width(self) -> int:
+        """`dense_ffn_hidden_size`."""
+        return self.dense_ffn_hidden_size
+
+    @property
     def activation(self) -> str:
         """`gelu` by the name that layers/activation.py gives it."""
         return {"tanh": "gelu_tanh", "exact": "gelu_erf"}[self.gelu]
@@ -97,6 +103,15 @@ class Grok2Config(ModelConfig):
     def has_router(self) -> bool:
         """Always: the weights have a router also where there is a single expert."""
         return True
+
+    @property
+    def attention_scoring(self) -> Scoring:
+        """What attention does with q.k: the scale, the cap, the temperature."""
+        return Scoring(
+            scale=self.attention_scale,
+            cap=self.attention_logit_cap,
+            temperature_length=self.attention_temperature_length,
+        )
 
     @property
     def gates_sum_to_one(self) -> bool:

@@ -45,7 +45,7 @@ HUGGINGFACE_OUTPUT = Row("output_layer.weight", "lm_head.weight")
 
 def shapes(model: Grok2Config) -> dict[str, Shape]:
     """Grok-2's parameters."""
-    return parameter_shapes(model, post_norms=True, dense_mlp_width=model.dense_ffn_hidden_size)
+    return parameter_shapes(model, post_norms=True, dense_mlp_width=model.dense_mlp_width)
 
 
 def huggingface_rows(model: Grok2Config) -> Sequence[Row]:

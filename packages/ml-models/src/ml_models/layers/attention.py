@@ -40,19 +40,18 @@ class CoreAttention(torch.nn.Module):
 
 
 class CappedSelfAttention(SelfAttention):
-    """Grouped-query attention: q.k * attention_scale, soft cap, mask, softmax (Grok-1, Mixtral)."""
+    """Grouped-query attention whose scores follow `scoring`."""
 
     use_compiled = False
 
     def __init__(
         self,
         *args: object,
-        attention_scale: float,
-        attention_logit_cap: float | None,
+        scoring: Scoring,
         **kwargs: object,
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.core_attention.scoring = Scoring(attention_scale, attention_logit_cap)
+        self.core_attention.scoring = scoring
 
     def forward(
         self,

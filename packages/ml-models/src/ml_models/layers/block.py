@@ -25,6 +25,7 @@ from ml_models.layers.mlp import gated_mlp
 from ml_models.layers.norm import RMSNorm
 from ml_models.layers.router import FusedRouter
 from ml_models.megatron_core import differences
+from ml_models.scoring import Scoring
 
 
 class ExpertTransformerLayer(TransformerLayer):
@@ -68,8 +69,13 @@ class ExpertTransformerLayer(TransformerLayer):
             packed_seq_params=packed_seq_params,
         )
         hidden_states = hidden_states + self.post_attention_layernorm(attended)
-        routed, _ = self.mlp(self.pre_mlp_layernorm(hidden_states))
-        return hidden_states + self.post_mlp_layernorm(routed), context
+        mixed = self.feed_forward(self.pre_mlp_layernorm(hidden_states))
+        return hidden_states + self.post_mlp_layernorm(mixed), context
+
+    def feed_forward(self, normed: Tensor) -> Tensor:
+        """What follows attention, [S, B, H] -> the same: the experts, or the MLP."""
+        output: Tensor = self.mlp(normed)[0]
+        return output
 
 
 def block_spec(
@@ -83,31 +89,45 @@ def block_spec(
     dense: bool = False,
 ) -> TransformerBlockSubmodules:
     """The layers of this pipeline stage and the final norm; `dense`: an MLP in place of experts."""
-    experts = ModuleSpec(module=GatedExperts, params={"activation": activation})
-    mlp = gated_mlp(activation) if dense else differences.moe_layer_spec(experts, FusedRouter)
-    attention = ModuleSpec(
+    return stage_spec(
+        config,
+        ModuleSpec(
+            module=ExpertTransformerLayer,
+            params={"post_norms": post_norms},
+            submodules=TransformerLayerSubmodules(
+                input_layernorm=RMSNorm,
+                self_attention=attention_spec(Scoring(attention_scale, attention_logit_cap)),
+                pre_mlp_layernorm=RMSNorm,
+                mlp=gated_mlp(activation) if dense else experts_spec(activation),
+            ),
+        ),
+        vp_stage,
+    )
+
+
+def attention_spec(scoring: Scoring) -> ModuleSpec:
+    """Causal self-attention whose scores follow `scoring`."""
+    return ModuleSpec(
         module=CappedSelfAttention,
-        params={
-            "attn_mask_type": AttnMaskType.causal,
-            "attention_scale": attention_scale,
-            "attention_logit_cap": attention_logit_cap,
-        },
+        params={"attn_mask_type": AttnMaskType.causal, "scoring": scoring},
         submodules=SelfAttentionSubmodules(
             linear_qkv=ColumnParallelLinear,
             core_attention=CoreAttention,
             linear_proj=RowParallelLinear,
         ),
     )
-    layer = ModuleSpec(
-        module=ExpertTransformerLayer,
-        params={"post_norms": post_norms},
-        submodules=TransformerLayerSubmodules(
-            input_layernorm=RMSNorm,
-            self_attention=attention,
-            pre_mlp_layernorm=RMSNorm,
-            mlp=mlp,
-        ),
-    )
+
+
+def experts_spec(activation: str, router: type[FusedRouter] = FusedRouter) -> ModuleSpec:
+    """megatron-core's mixture of experts with this package's router and experts."""
+    experts = ModuleSpec(module=GatedExperts, params={"activation": activation})
+    return differences.moe_layer_spec(experts, router)
+
+
+def stage_spec(
+    config: TransformerConfig, layer: ModuleSpec, vp_stage: int | None
+) -> TransformerBlockSubmodules:
+    """As many of `layer` as this pipeline stage has, and the final norm."""
     return TransformerBlockSubmodules(
         layer_specs=[layer] * differences.num_layers_here(config, vp_stage), layer_norm=RMSNorm
     )

@@ -4,6 +4,9 @@ Grok-1 keeps the probabilities of a softmax over all experts, so that the chosen
 than 1 (xAI's model.py:238-298; config.moe_router_pre_softmax). Renormalised gates (Mixtral, the
 guide) are a softmax over the chosen logits, which is the same as dividing by their sum.
 
+Grok-2's logits pass cap * tanh(logit / cap) before the softmax (capped_router). Losses see the
+capped logits, observers the plain ones.
+
 Load-balancing loss (Switch Transformer, arXiv 2101.03961): E * sum_e f_e * P_e, f_e the share of
 the sequence's assignments, P_e the mean probability; each rank of a sequence-parallel group
 contributes its tokens' part, so that the gradient does not depend on TP. It is computed only where
@@ -46,6 +49,9 @@ class _GateFunction(torch.autograd.Function):
 class FusedRouter(TopKRouter):
     """Parameter weight [E, H]. Settings are megatron-core's moe_router_* and moe_*_loss_coeff."""
 
+    logit_cap: float | None = None
+    """Logits become cap * tanh(logit / cap) before the softmax; None: they stay as they are."""
+
     token_counts: Tensor | None = None
     """Tokens that each expert got in training since it was last set to None, fp32 [E]."""
 
@@ -67,6 +73,8 @@ class FusedRouter(TopKRouter):
         logits = self.gating(self.apply_input_jitter(tokens))
         for observe in self.observers:
             observe(logits.detach())
+        if self.logit_cap is not None:
+            logits = self.logit_cap * torch.tanh(logits / self.logit_cap)
         learning = self.training and torch.is_grad_enabled()
         if learning and self.config.moe_z_loss_coeff:
             logits = self._attach_z_loss(logits)
@@ -122,3 +130,8 @@ class FusedRouter(TopKRouter):
             loss = loss * activation.shape[0]
         result: Tensor = MoEAuxLossAutoScaler.apply(activation, loss)
         return result
+
+
+def capped_router(logit_cap: float | None) -> type[FusedRouter]:
+    """FusedRouter with a soft cap on its logits; megatron-core makes routers without arguments."""
+    return type("FusedRouter", (FusedRouter,), {"logit_cap": logit_cap})

@@ -8,21 +8,24 @@ recomputes scores from queries and keys, so that a layer keeps its inputs, its o
 number per query and head: 4 MiB instead of 200 MiB per saved matrix for 12 heads at 2048 tokens.
 Every row of scores is complete, so there is no running rescaling and the result is exact.
 
-With a cap c no score exceeds c, so exp(score) needs no shift while c <= 40: the sum over 2^20 keys
-stays below 3e23, and a gradient divided by it is far from fp32's smallest number. Factors go to
-the small side of a product (queries, gradients of [rows, D]), never over [rows, keys].
+With a cap c and a temperature up to t no score exceeds b = c * t, so exp(score) needs no shift
+while b <= 40: the sum over 2^20 keys stays below 3e23, and a gradient divided by it is far from
+fp32's smallest number. Factors go to the small side of a product (queries, gradients of [rows, D]),
+never over [rows, keys].
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from ml_models.kernels.attention.temperature import largest_temperature, temperatures
 from ml_models.kernels.execution import kernel
 from ml_models.scoring import Scoring
 
-MAX_UNSHIFTED_CAP = 40.0
+MAX_UNSHIFTED = 40.0
+"""Of a score, so that its exp needs no shift."""
 BLOCK_SCORES = 1 << 20
 """Scores per block and group: rows are chosen so that a block of them stays in the cache."""
 
@@ -50,8 +53,30 @@ def _factor(scoring: Scoring) -> float:
     return scoring.scale if scoring.cap is None else scoring.scale / scoring.cap
 
 
+class BlockRule(NamedTuple):
+    """What a block of queries does with its scores."""
+
+    cap: float | None
+    temperature: Tensor | None
+    """fp32 [rows, 1]; None where every factor is 1."""
+    shifted: bool
+    """Whether the rows' largest score is subtracted before exp."""
+
+
+def block_rule(
+    scoring: Scoring, low: int, high: int, repeat: int, device: torch.device
+) -> BlockRule:
+    """The rule of the queries from `low` to `high`, whose rows repeat per head."""
+    length, temperature, largest = scoring.temperature_length, None, 1.0
+    if length is not None and high - 1 > length:
+        temperature = temperatures(low, high, length, device).repeat_interleave(repeat)[:, None]
+        largest = largest_temperature(high, length)
+    shifted = scoring.cap is None or scoring.cap * largest > MAX_UNSHIFTED
+    return BlockRule(scoring.cap, temperature, shifted)
+
+
 def weights_of(
-    scores: Tensor, masked: Tensor, cap: float | None, keep: bool
+    scores: Tensor, masked: Tensor, rule: BlockRule, keep: bool
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """Unnormalised probabilities [G', rows, keys], tanh(score / cap), and row sums; all in place.
 
@@ -59,17 +84,20 @@ def weights_of(
     where a query may not look, over the last keys. Without `keep` the second result is None.
     """
     diagonal = scores.shape[-1] - masked.shape[-1]
-    if cap is None:
-        scores[..., diagonal:].masked_fill_(masked, float("-inf"))
-        scores.sub_(scores.amax(-1, keepdim=True)).exp_()
-        return scores, None, scores.sum(-1, keepdim=True)
-    capped = scores.tanh_()
-    weights = capped * cap if keep else capped.mul_(cap)
-    if cap > MAX_UNSHIFTED_CAP:
-        # No score exceeds the cap, so the cap is as good a shift as the row's largest score.
-        weights.sub_(cap)
-    weights.exp_()[..., diagonal:].masked_fill_(masked, 0.0)
-    return weights, capped if keep else None, weights.sum(-1, keepdim=True)
+    capped, weights = None, scores
+    if rule.cap is not None:
+        # The cap and the temperature in a single factor: one pass over the scores.
+        factor = rule.cap if rule.temperature is None else rule.cap * rule.temperature
+        tanh = scores.tanh_()
+        capped, weights = (tanh, tanh * factor) if keep else (None, tanh.mul_(factor))
+    elif rule.temperature is not None:
+        weights = scores.mul_(rule.temperature)
+    if rule.shifted:
+        weights[..., diagonal:].masked_fill_(masked, float("-inf"))
+        weights.sub_(weights.amax(-1, keepdim=True)).exp_()
+    else:
+        weights.exp_()[..., diagonal:].masked_fill_(masked, 0.0)
+    return weights, capped, weights.sum(-1, keepdim=True)
 
 
 def score_gradients(
@@ -108,7 +136,8 @@ class _BlockedAttention(torch.autograd.Function):
             # Keys behind the block's last query are never looked at: their scores are not computed.
             rows = slice(low * repeat, high * repeat)
             scores = _product(query[:, rows], key[:, :high].transpose(1, 2), factor)
-            weights, _, total = softmax(scores, masked, scoring.cap, False)
+            rule = block_rule(scoring, low, high, repeat, query.device)
+            weights, _, total = softmax(scores, masked, rule, False)
             block = torch.bmm(weights.to(value.dtype), value[:, :high])
             # The softmax's division comes last: over [rows, D], not over [rows, keys].
             out[:, rows] = block.div_(total)
@@ -132,12 +161,16 @@ class _BlockedAttention(torch.autograd.Function):
             rows = slice(low * repeat, high * repeat)
             keys, values, grad = key[:, :high], value[:, :high], grad_out[:, rows]
             scores = _product(query[:, rows], keys.transpose(1, 2), factor)
-            weights, capped, total = softmax(scores, masked, scoring.cap, True)
+            rule = block_rule(scoring, low, high, repeat, query.device)
+            weights, capped, total = softmax(scores, masked, rule, True)
             grad = grad.float() / total
             # The softmax's gradient needs sum(weight * its gradient) per row, which is grad . out.
             row_dot = (grad * out[:, rows].float()).sum(-1, keepdim=True)
             grad = grad.to(query.dtype)
             grad_value[:, :high] += torch.bmm(weights.to(grad.dtype).transpose(1, 2), grad)
+            if rule.temperature is not None:
+                # It is a factor of every score of the row, hence of the scores' gradients.
+                grad, row_dot = grad * rule.temperature.to(grad.dtype), row_dot * rule.temperature
             grad_scores = torch.bmm(grad, values.transpose(1, 2))
             grad_scores = gradients(grad_scores, row_dot, weights, capped)
             grad_query[:, rows] = _product(grad_scores, keys, scoring.scale)

@@ -7,6 +7,7 @@ mask use it; training uses it with --attention-backend unfused alone.
 import torch
 from torch import Tensor
 
+from ml_models.kernels.attention.temperature import temperatures
 from ml_models.scoring import Scoring
 
 
@@ -17,13 +18,20 @@ def masked_attention(
     masked_B1ST: Tensor,
     scoring: Scoring,
 ) -> Tensor:
-    """Attention [S, B, N*D] with any mask (True: may not look) over T keys."""
+    """Attention [S, B, N*D] with any mask (True: may not look) over T keys.
+
+    The queries are the last S of the T positions, which a temperature counts.
+    """
     repeat = query_SBND.shape[2] // key_TBGD.shape[2]
     key = key_TBGD.repeat_interleave(repeat, dim=2)
     value = value_TBGD.repeat_interleave(repeat, dim=2)
     scores = torch.einsum("sbnd,tbnd->bnst", query_SBND, key).float() * scoring.scale
     if scoring.cap is not None:
         scores = scoring.cap * torch.tanh(scores / scoring.cap)
+    if scoring.temperature_length is not None:
+        keys, queries = key.shape[0], query_SBND.shape[0]
+        factors = temperatures(keys - queries, keys, scoring.temperature_length, scores.device)
+        scores = scores * factors[:, None]
     scores = scores.masked_fill(masked_B1ST, torch.finfo(torch.float32).min)
     weights = torch.softmax(scores, dim=-1).to(value.dtype)
     return torch.einsum("bnst,tbnd->sbnd", weights, value).flatten(2)
