@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import struct
+import sys
+from types import FrameType
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from ml_data.tokenizers import model_facts
 from ml_data.tokenizers.model_facts import read_facts
 
 # A field that SentencePiece does not know, in front: the quick reading stops before it begins.
@@ -44,3 +47,34 @@ def test_the_quick_reading_is_the_walk_over_the_fields(pieces: list) -> None:
     assert quick.pieces == walked.pieces == [text for text, _, _ in pieces]
     assert quick.types == walked.types == [kind or 1 for _, kind, _ in pieces]
     assert quick.is_bpe
+
+
+def passes_over_the_spans(raw: bytes) -> int:
+    """How many lines of the search for the chain of pieces run: its loop makes a pass per turn."""
+    count = 0
+
+    def trace(frame: FrameType, event: str, _: object) -> object:
+        nonlocal count
+        if frame.f_code is not model_facts._chained.__code__:
+            return None
+        count += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        model_facts._read_usual_pieces(raw, [], [])
+    finally:
+        sys.settrace(before)
+    return count
+
+
+@given(st.integers(0, 3000), st.booleans())
+@example(0, True)
+@settings(max_examples=10)
+def test_an_unusual_piece_costs_no_pass_per_piece(where: int, has_unusual: bool) -> None:
+    """--parse-special-tokens changes the type of the first pieces of Grok-1's 131,072."""
+    pieces = [piece(b"%d" % number, None) for number in range(3000)]
+    if has_unusual:
+        pieces.insert(where, piece(b"[EOS]", 4, reverse=True))
+    assert 0 < passes_over_the_spans(b"".join(pieces) + b"\x1a\x00" * 200) < 100

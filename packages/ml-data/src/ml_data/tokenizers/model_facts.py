@@ -128,20 +128,22 @@ def _chained(
     starts: NDArray[np.intp], ends: NDArray[np.intp], usual: NDArray[np.bool_]
 ) -> NDArray[np.intp]:
     """Rows of the spans that follow each other from byte 0 on without a gap."""
-    # Spans that begin where no span ends are dropped, until none is left: then only chains remain,
-    # and the first of them begins at byte 0.
     rows = np.flatnonzero(usual)
-    while len(rows):
-        is_end = np.zeros(int(max(starts[-1], ends.max())) + 1, bool)
-        is_end[0] = True
-        is_end[ends[rows]] = True
-        follows = is_end[starts[rows]]
-        if follows.all():
-            break
-        rows = rows[follows]
-    breaks = np.flatnonzero(starts[rows][1:] != ends[rows][:-1])
-    rows = rows[: breaks[0] + 1] if len(breaks) else rows
-    return rows if len(rows) and starts[rows[0]] == 0 else rows[:0]
+    if not len(rows) or starts[rows[0]] != 0:
+        return rows[:0]
+    # successor[i] is the span that begins where span i ends; `stop` stands for none.
+    stop = len(rows)
+    row_at = np.full(int(max(starts[-1], ends[rows].max())) + 1, stop)
+    row_at[starts[rows]] = np.arange(stop)
+    successor = np.append(row_at[ends[rows]], stop)
+    # `successor` skips 1 span, then 2, 4, 8 and so on, and every span reached so far takes the hop.
+    # A chain of n spans therefore takes log2(n) passes.
+    reached = np.zeros(stop + 1, bool)
+    reached[0] = True
+    while not reached[stop]:
+        reached[successor[reached]] = True
+        successor = successor[successor]
+    return rows[reached[:stop]]
 
 
 def _read_piece(body: bytes) -> tuple[bytes, int]:
