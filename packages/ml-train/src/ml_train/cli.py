@@ -27,6 +27,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "report": "a run's metrics as one HTML page",
         "show-config": "every setting of a run and where it came from",
         "index": "build a run's sample indexes ahead of time",
+        "doctor": "what this installation and its device lack",
         "verify-layouts": "show that layouts give the same numbers",
         "verify-resume": "show that a resumed run equals an uninterrupted one",
         "verify-upgrade": "show that a run goes on under another environment",
@@ -36,7 +37,7 @@ _USAGE = "usage: ml-train COMMAND [flags]\n\ncommands:\n" + "".join(
     f"  {name:<16}{text}\n" for name, text in COMMANDS.items()
 )
 
-_WITHOUT_CORE = frozenset({"report", "show-config"})
+_WITHOUT_CORE = frozenset({"doctor", "report", "show-config"})
 """Commands that need neither torch nor megatron-core."""
 
 _RANK_0_SPEAKS_FIRST_SECONDS = 3
