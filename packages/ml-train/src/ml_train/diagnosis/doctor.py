@@ -4,6 +4,7 @@ A check gives findings. A fault would end a run or hang it, and its text says th
 worth knowing. Checks that need torch come after those that tell why it cannot be imported.
 """
 
+import importlib
 import os
 import re
 import sys
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from ml_models import platforms
 from ml_models.errors import MlModelsError
 from ml_models.megatron_core import lines, requirements
+from ml_models.platforms import ascend_adaptors
 from ml_models.platforms.devices import reported_device
 from ml_models.platforms.variables import Run, for_run
 from ml_models.platforms.versions import differences, nearest
@@ -104,9 +106,6 @@ def _versions(platform: str) -> Iterator[Finding]:
 
 
 def _adaptor() -> Iterator[Finding]:
-    # Imported here: the other platforms have no use for it.
-    from ml_models.platforms import ascend_adaptors
-
     try:
         adaptor = ascend_adaptors.choose(lines.installed_line())
     except MlModelsError as error:
@@ -147,8 +146,8 @@ def _contradictions(environment: Mapping[str, str]) -> Iterator[Finding]:
 
 
 def _device(name: str) -> Iterator[Finding]:
-    import torch
-
+    # By name: at the top of the file a broken torch would end the command before its report.
+    torch = importlib.import_module("torch")
     try:
         platform = platforms.get_platform(name)
         platform.set_device(0)
