@@ -6,6 +6,7 @@ which part of which document a batch has. Faults:
     {"loss": {"TOKEN": FACTOR}}      the loss of a micro batch with that token is multiplied
     {"after": COUNT}                 every loss is NaN after that many micro batches
     {"gradient": [TOKEN]}            a gradient on one rank becomes Inf after such a batch
+    {"adam": KIND}                   megatron-core takes an Adam of group_step_adam.py
     {"move": [STEP, SAMPLES]}        a run that resumes after STEP goes on at this data position
 """
 
@@ -18,6 +19,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent / "invariance"))
 import forks
+import group_step_adam
 
 import ml_train.checkpoint.load
 
@@ -88,6 +90,8 @@ def serve() -> None:
 
         def poisoned(*arguments: Any, faults: Any = order["faults"]) -> None:
             inject(faults)
+            if "adam" in faults:
+                group_step_adam.use(faults["adam"])
             child(*arguments)
 
         forks._child = poisoned

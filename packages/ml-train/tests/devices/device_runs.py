@@ -13,7 +13,6 @@ import pytest
 from tiny_runs import Run
 
 HERE = Path(__file__).parent
-# The server of forks ends a run after 240 s; a hang of the server itself must end the test.
 MODEL = (
     *("--model", "grok1-tiny", "--seq-length", "8", "--model-override", "vocab_size=1024"),
     *("num_layers=4", "hidden_size=16", "ffn_hidden_size=32", "num_experts=4", "kv_channels=8"),
@@ -70,9 +69,15 @@ def run(log: Path, *words: object, device: str, processes: int = 1, **observed: 
 
 
 def train(
-    folder: Path, prefix: str, *more: object, device: str, processes: int = 1, **observed: Any
+    folder: Path,
+    prefix: str,
+    *more: object,
+    device: str,
+    processes: int = 1,
+    model: tuple[str, ...] = MODEL,
+    **observed: Any,
 ) -> Run:
-    """A run of MODEL over STEPS that saves into `folder`; words in `more` win over those."""
-    words = ("pretrain", *MODEL, *STEPS, "--data-path", prefix, "--save", folder, *more)
+    """A run over STEPS that saves into `folder`."""
+    words = ("pretrain", *model, *STEPS, "--data-path", prefix, "--save", folder, *more)
     log = folder.with_name(f"{folder.name}.log")
     return run(log, *words, device=device, processes=processes, **observed)

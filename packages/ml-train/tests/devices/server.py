@@ -3,7 +3,7 @@
 `python server.py npu` reads one JSON object per line and answers each with the exit code of the
 command. {"words", "ranks", "log"} are the command line, the number of processes and the file of
 their output. {"waits": FILE} counts what the host of rank 0 waits for, see waits.py. {"stuck":
-[RANK, STEP]} makes that rank stop in that step, so that the collectives of the others never end.
+[RANK, STEP, PHASE, FOLDER]} stops a rank and leaves the others waiting, see stuck.py.
 """
 
 import json

@@ -8,6 +8,7 @@ import torch
 from ml_models.megatron_core import lines, requirements
 from ml_models.platforms import patch, variables
 from ml_models.platforms.cpu_core import WITHOUT_TRANSFORMER_ENGINE
+from ml_models.platforms.device_core import ON_DEVICE
 from ml_models.platforms.devices import reported_device
 
 
@@ -47,7 +48,7 @@ class CudaPlatform:
 
     def apply(self) -> list[str]:
         """Put in place what megatron-core lacks without TransformerEngine and with numpy 2."""
-        return patch.apply(WITHOUT_TRANSFORMER_ENGINE, lines.installed_line())
+        return patch.apply((*WITHOUT_TRANSFORMER_ENGINE, *ON_DEVICE), lines.installed_line())
 
     @contextlib.contextmanager
     def context(self) -> Iterator[None]:

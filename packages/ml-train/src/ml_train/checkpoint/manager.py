@@ -26,7 +26,7 @@ from ml_train.checkpoint.ownership.save_ownership import SaveOwnership
 from ml_train.checkpoint.ownership.start import Start
 from ml_train.checkpoint.run_state import RunState
 from ml_train.checkpoint.save import Documents, SaveJob, SaveOutcome
-from ml_train.checkpoint.tensors import sharded_state, torch_dist
+from ml_train.checkpoint.tensors import adam, sharded_state, torch_dist
 from ml_train.checkpoint.tensors.sharded_state import TrainedModel
 from ml_train.config.sections.checkpoint import CheckpointSection
 from ml_train.config.sections.parallel import DEFAULT_TIMEOUT
@@ -331,7 +331,7 @@ def _documents(
     with_optimizer: bool,
 ) -> Documents:
     scheduler = train_module.opt_param_scheduler
-    adam_step = sharded_state.adam_step(train_module.optimizer) if with_optimizer else None
+    adam_step = adam.adam_step(train_module.optimizer) if with_optimizer else None
     return Documents(
         model_config=train_module.model_config.to_dict(),
         run_state={

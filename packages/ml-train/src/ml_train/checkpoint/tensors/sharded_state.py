@@ -26,6 +26,12 @@ from megatron.core.dist_checkpointing.mapping import (
 
 from ml_models.megatron_core import differences
 from ml_train.checkpoint.tensors import torch_dist
+from ml_train.checkpoint.tensors.adam import (
+    initialise_adam,
+    leaves,
+    set_adam_step,
+    steps_as_numbers,
+)
 from ml_train.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -94,9 +100,10 @@ def optimizer_state(
     model: what model_state() gave; the optimizer reads the keys of its parameters there.
     """
     initialise_adam(optimizer)
-    state = optimizer.sharded_state_dict(
-        model, is_loading=is_loading, **differences.sharded_optimizer_arguments()
-    )
+    with steps_as_numbers(optimizer):
+        state = optimizer.sharded_state_dict(
+            model, is_loading=is_loading, **differences.sharded_optimizer_arguments()
+        )
     torch_dist.rename_optimizer_keys(state)
     return state
 
@@ -138,9 +145,9 @@ def load_optimizer(train_module: TrainedModel, folder: Path, available: Shapes, 
         if tensor.key.startswith(PARAM) and tensor.key not in available:
             tensor.key = tensor.key[len(PARAM) :]
     loaded = torch_dist.load_tensors(state, folder)
-    leaves = _leaves(optimizer)
-    for number, leaf in enumerate(leaves):
-        _load_leaf(leaf, loaded if len(leaves) == 1 else loaded[number])
+    parts = leaves(optimizer)
+    for number, leaf in enumerate(parts):
+        _load_leaf(leaf, loaded if len(parts) == 1 else loaded[number])
     set_adam_step(optimizer, step)
 
 
@@ -173,56 +180,12 @@ def faults_of_keys(state: ShardedStateDict, available: Shapes) -> str | None:
     return None
 
 
-def adam_step(optimizer: "MegatronOptimizer") -> int:
-    """Updates that Adam has made; fewer than the iterations where updates were skipped."""
-    for inner in _torch_optimizers(optimizer):
-        for state in inner.state.values():
-            if "step" in state:
-                return int(state["step"])
-        for group in inner.param_groups:
-            if "step" in group:
-                return int(group["step"])
-    return 0
-
-
-def set_adam_step(optimizer: "MegatronOptimizer", step: int) -> None:
-    """Give every parameter a step of its own.
-
-    The core's distributed optimizer hands one tensor to all parameters, and torch's Adam adds to
-    it in place: the step would grow by the number of parameters at each update.
-    """
-    for inner in _torch_optimizers(optimizer):
-        for state in inner.state.values():
-            if "step" in state or isinstance(inner, (torch.optim.Adam, torch.optim.AdamW)):
-                state["step"] = torch.tensor(float(step), dtype=torch.float32)
-        for group in inner.param_groups:
-            if "step" in group:
-                group["step"] = step
-
-
-def initialise_adam(optimizer: "MegatronOptimizer") -> None:
-    """Moments of zero for parameters that have had no update yet.
-
-    The core's distributed optimizer reads the step from existing state and fails without any.
-    """
-    for inner in _torch_optimizers(optimizer):
-        if not isinstance(inner, (torch.optim.Adam, torch.optim.AdamW)):
-            continue
-        for group in inner.param_groups:
-            for parameter in group["params"]:
-                state = inner.state[parameter]
-                state.setdefault("step", torch.tensor(0.0, dtype=torch.float32))
-                for name in ("exp_avg", "exp_avg_sq"):
-                    if name not in state:
-                        state[name] = torch.zeros_like(parameter.data)
-
-
 def gathered_prefix(optimizer: "MegatronOptimizer") -> str | None:
     """Prefix of the keys whose tensors are copies that were gathered for the save.
 
     No update changes them, so a save need not copy them once more. None where there are none.
     """
-    gathered = all(_is_distributed(leaf) for leaf in _leaves(optimizer))
+    gathered = all(_is_distributed(leaf) for leaf in leaves(optimizer))
     return "optimizer.state." if gathered and differences.gathers_distributed_state() else None
 
 
@@ -232,19 +195,8 @@ def set_schedule(scheduler: "OptimizerParamScheduler", num_steps: int) -> None:
     scheduler.step(increment=num_steps)
 
 
-def _leaves(optimizer: "MegatronOptimizer") -> list["MegatronOptimizer"]:
-    """The optimizers of a ChainedOptimizer, such as those of dense and of expert parameters."""
-    return getattr(optimizer, "chained_optimizers", None) or [optimizer]
-
-
 def _is_distributed(leaf: "MegatronOptimizer") -> bool:
     return type(leaf).__name__ == "DistributedOptimizer"
-
-
-def _torch_optimizers(optimizer: "MegatronOptimizer") -> Iterator[torch.optim.Optimizer]:
-    for leaf in _leaves(optimizer):
-        if getattr(leaf, "optimizer", None) is not None:
-            yield leaf.optimizer
 
 
 def _sharded_tensors(state: ShardedStateDict) -> Iterator[ShardedTensor]:

@@ -2,13 +2,16 @@
 
 Another thread reads this from the thread's Python frames, which costs training nothing and works
 for every backend. The innermost frame of a thread that waits for other ranks is in
-torch.distributed, or at a line with .wait().
+torch.distributed, at a line with .wait(), or at a line that waits for the device, where the
+collectives are queued (device_waits.py). Autograd runs the backward pass of a device in threads of
+its own, for which the main thread waits: then the position is theirs.
 """
 
 import contextlib
 import linecache
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,13 +20,17 @@ from typing import TypeGuard
 
 import torch.distributed as dist
 
+from ml_train.health.hangs.device_waits import runs_backward, waits_for_device
+
 _TORCH = os.path.join("torch", "distributed", "distributed_c10d.py")
 _WRAPPERS = (
     os.path.join("torch", "distributed", "c10d_logger.py"),
+    os.path.join("torch", "utils", "_device.py"),
+    os.path.join("torch_npu", "contrib", "transfer_to_npu.py"),
     os.path.join("ml_models", "platforms", "cpu_device.py"),
     "contextlib.py",
 )
-"""Files whose frames may stand inside a collective of _TORCH: they wrap its functions."""
+"""Files that wrap functions of torch: a frame of theirs may stand in place of its caller's."""
 _READABLE_NAMES = {"_coalescing_manager": "coalesced collectives"}
 _ROOTS = ("site-packages" + os.sep, os.sep + "src" + os.sep)
 
@@ -43,18 +50,41 @@ class Position:
     """How many collectives the group had before this one, where the backend counts."""
     identity: tuple[int, ...] = ()
     """Equal as long as the thread is in the same call. Means nothing to another process."""
+    for_device: bool = False
+    """It waits for the device, whose queue holds the collectives of other ranks."""
 
 
 def position_of(thread: int) -> Position:
-    """Of the thread with this identifier."""
-    frame = sys._current_frames().get(thread)
-    if frame is None:
+    """Of the thread with this identifier, or of the backward pass that it waits for."""
+    innermost = sys._current_frames().get(thread)
+    if innermost is None:
         return Position(text="ended", waits=False)
-    frames = []
+    # An autograd thread that runs no Python function has no frame: then the main thread's counts.
+    if runs_backward(innermost) and (stacks := _autograd_stacks()):
+        positions = [position_of_frames(frames) for frames in stacks]
+        return next((position for position in positions if position.waits), positions[0])
+    return position_of_frames(_frames_of(innermost))
+
+
+def _frames_of(innermost: FrameType) -> list[FrameType]:
+    frames: list[FrameType] = []
+    frame: FrameType | None = innermost
     while frame is not None:
         frames.append(frame)
         frame = frame.f_back
-    return position_of_frames(frames)
+    return frames
+
+
+def _autograd_stacks() -> list[list[FrameType]]:
+    """Of the threads that Python did not start, which are autograd's."""
+    # A thread of C++ that asked for its name is known to Python by a dummy.
+    known = {
+        thread.ident
+        for thread in threading.enumerate()
+        if not isinstance(thread, threading._DummyThread)
+    }
+    frames = sys._current_frames().items()
+    return [_frames_of(frame) for thread, frame in frames if thread not in known]
 
 
 def position_of_error(error: BaseException) -> Position:
@@ -65,7 +95,8 @@ def position_of_error(error: BaseException) -> Position:
 def position_of_frames(frames: Sequence[FrameType]) -> Position:
     """Of a stack of frames, the innermost first."""
     call, caller = _collective(frames)
-    frame = frames[0]
+    inner = (frame for frame in frames if not frame.f_code.co_filename.endswith(_WRAPPERS))
+    frame = next(inner, frames[0])
     if call is not None:
         name, ranks, number = _facts(_group_argument(call))
         at = f", called at {_where(caller)}" if caller is not None else ""
@@ -83,16 +114,19 @@ def position_of_frames(frames: Sequence[FrameType]) -> Position:
         )
     # No collective: a line such as request.wait() still waits for other ranks, for a message.
     line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
-    waits = ".wait(" in line
+    for_device = waits_for_device(frame)
+    waits = for_device or ".wait(" in line
     groups = filter(_is_group, frame.f_locals.values()) if waits else iter(())
     group = next(groups, None)
     facts = None if group is None else _facts(group)
+    text = f"{_where(frame)}: {line}" if line else _where(frame)
     return Position(
-        text=f"{_where(frame)}: {line}" if line else _where(frame),
+        text=f"{text} (for its device)" if for_device else text,
         waits=waits,
         group=facts[0] if facts else None,
         ranks=facts[1] if facts else (),
         identity=(id(frame), frame.f_lasti),
+        for_device=for_device,
     )
 
 

@@ -6,7 +6,8 @@
                    timeout, or whose collective failed, reports the last sign of every rank, and
                    the ranks whose signs have stopped. The report goes to stderr and a file.
     bound          The process is ended if its main thread waits for longer than the timeout of its
-                   collective and LEAVE_SECONDS, or cannot leave within LEAVE_SECONDS of an error.
+                   collective and LEAVE_SECONDS, for its device twice as long, or cannot leave
+                   within LEAVE_SECONDS of an error.
 
 A single process is not watched. Each clock is compared with itself only, never with another host's.
 """
@@ -150,7 +151,10 @@ class Watch:
                 threading.Thread(target=self._report, args=(reason,), daemon=True).start()
             # Where the backend numbers the collective, the timeout applies to it. The margin leaves
             # the backend the time to raise its own error, which says more.
-            if position.number is not None and waited > 1.1 * self._timeout + LEAVE_SECONDS:
+            # A device's own timeout begins later, when its queue comes to the collective.
+            factor = 2 if position.for_device else 1.1
+            is_bounded = position.number is not None or position.for_device
+            if is_bounded and waited > factor * self._timeout + LEAVE_SECONDS:
                 self._end(f"it still waits after {waited:.0f} s in {position.text}")
 
     def _leave(self) -> None:
