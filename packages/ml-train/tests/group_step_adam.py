@@ -70,6 +70,8 @@ KINDS = {"apex": FusedAdam, "mindspeed": DeviceStepAdam}
 def use(kind: str) -> None:
     """Make it the Adam that megatron-core takes."""
     import megatron.core.optimizer
+    import megatron.core.optimizer.distrib_optimizer
 
-    megatron.core.optimizer.Adam = KINDS[kind]
+    for module in (megatron.core.optimizer, megatron.core.optimizer.distrib_optimizer):
+        module.Adam = KINDS[kind]
     megatron.core.optimizer.USING_PYTORCH_OPTIMIZER = False

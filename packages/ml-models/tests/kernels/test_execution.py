@@ -40,3 +40,16 @@ def test_no_compiler_is_said(alone: None, monkeypatch: pytest.MonkeyPatch) -> No
         run("hf_b", "compiled")
     with pytest.raises(ConfigError, match="must be eager or compiled"):
         run("hf_b", "fast")
+
+
+def test_a_torch_compile_that_compiles_nothing_is_said(
+    alone: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compile_nothing(function: object, **_: object) -> object:
+        return function
+
+    # As MindSpeed's adaptor does it.
+    compile_nothing.__module__ = "mindspeed.patch_utils"
+    monkeypatch.setattr(torch, "compile", compile_nothing)
+    with pytest.raises(ConfigError, match=r"mindspeed\.patch_utils has replaced torch\.compile"):
+        run("hf_b", "compiled")

@@ -8,6 +8,7 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ml_models.platforms.determinism import make_deterministic
 from ml_train import terminal
 from ml_train.checkpoint.manager import CheckpointManager
 from ml_train.checkpoint.run_state import RunState
@@ -37,6 +38,9 @@ def run(loaded: LoadedConfig, layout: Layout, world: World, platform: "Platform"
     """Train to the last step; None where none is left. Collective."""
     config, model = loaded.config, loaded.model
     timeout = config.parallel.timeout
+    if config.training.deterministic_mode:
+        # Libraries read their switches when they make their first handle or group.
+        make_deterministic(platform.name, getattr(platform, "deterministic_switches", None))
     with contextlib.ExitStack() as stack:
         stack.enter_context(platform.context())
         groups = process_groups(

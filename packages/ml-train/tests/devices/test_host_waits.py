@@ -19,13 +19,14 @@ FIRST, LAST = (2, 4), (4, 8)
 
 def waits(folder: Path, prefix: str, num_layers: int, num_experts: int) -> dict[str, int]:
     """Of rank 0 in the last step: {"KIND at FILE:LINE": COUNT}."""
-    sizes = {"num_layers=4": f"num_layers={num_layers}", "num_experts=4": f"num_experts={num_experts}"}
+    sizes = {
+        "num_layers=4": f"num_layers={num_layers}",
+        "num_experts=4": f"num_experts={num_experts}",
+    }
     model = tuple(sizes.get(word, word) for word in MODEL)
     counts = folder.with_name(f"{folder.name}.waits")
     words = (*LAYOUT, "--no-save-optim")
-    done(
-        train(folder, prefix, *words, model=model, device="npu", processes=4, waits=str(counts))
-    )
+    done(train(folder, prefix, *words, model=model, device="npu", processes=4, waits=str(counts)))
     steps = counts.read_text(encoding="utf-8").splitlines()
     assert len(steps) == 4
     return dict(json.loads(steps[-1]))

@@ -46,3 +46,16 @@ def test_losses_are_those_of_the_cpu(tmp_path: Path, case: str) -> None:
     # The same kernels in the same order; only gathers of unequal pieces go another way.
     for ours, wanted in zip(losses["npu"], losses["cpu"], strict=True):
         assert ours == pytest.approx(wanted, rel=1e-6)
+
+
+def test_deterministic_runs_are_equal_to_the_bit(tmp_path: Path) -> None:
+    prefix, layout = tokens(tmp_path), CASES["tp2 pp2 ep2"]
+    # Scripts that were written for transfer_to_npu say nccl.
+    words = (*layout, "--deterministic-mode", "--distributed-backend", "nccl")
+    runs = []
+    for name in ("first", "second"):
+        done(train(tmp_path / name, prefix, *words, device="npu", processes=4))
+        steps = records(tmp_path / name, "report")
+        runs.append([(step["loss"], step["grad_norm"]) for step in steps])
+    assert len(runs[0]) == 4
+    assert runs[0] == runs[1]

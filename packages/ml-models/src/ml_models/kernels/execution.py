@@ -31,14 +31,25 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def set_execution(model: torch.nn.Module, execution: Execution) -> None:
-    """Make every layer of `model` eager or compiled; ConfigError where no compiler is found."""
+    """Make every layer of `model` eager or compiled; ConfigError where nothing can compile."""
     if execution not in get_args(Execution):
         raise ConfigError(f"execution is {execution!r}; it must be eager or compiled.")
     if execution == "compiled":
+        _require_torch_compile()
         _require_compiler(next(model.parameters()).device)
     for module in model.modules():
         if hasattr(module, "use_compiled"):
             setattr(module, "use_compiled", execution == "compiled")  # noqa: B010 - no Tensor
+
+
+def _require_torch_compile() -> None:
+    # MindSpeed's adaptor puts a function that compiles nothing in place of torch.compile.
+    owner = getattr(torch.compile, "__module__", None)
+    if owner != "torch":
+        raise ConfigError(
+            f"execution is compiled, but {owner} has replaced torch.compile in this process, as "
+            "MindSpeed's adaptor does, and every function would run eagerly; choose eager."
+        )
 
 
 def _require_compiler(device: torch.device) -> None:

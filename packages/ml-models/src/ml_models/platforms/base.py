@@ -5,6 +5,7 @@ from typing import Protocol
 
 import torch
 
+from ml_models.platforms.determinism import Switch
 from ml_models.platforms.variables import Variable
 
 
@@ -15,11 +16,15 @@ class Platform(Protocol):
     """cpu, cuda, npu, or what a plug-in calls itself."""
     backend: str
     """Backend of torch.distributed: gloo, nccl, hccl."""
+    backend_aliases: tuple[str, ...]
+    """Other names for `backend` in a user's scripts; a plug-in may lack this attribute."""
     needs_gloo_groups: bool
     """Whether megatron-core makes a gloo group beside each group, for tensors on the host."""
 
     variables: tuple[Variable, ...]
     """The environment that a launcher gives the processes of a run on such devices."""
+    deterministic_switches: tuple[Switch, ...]
+    """What --deterministic-mode sets; a plug-in that lacks this attribute refuses the flag."""
     keeps_logs: bool
     """Whether a launcher keeps what every process says in files, since nobody watches them all."""
 

@@ -12,7 +12,7 @@ import torch
 
 from ml_models.errors import PlatformError
 from ml_models.megatron_core import lines
-from ml_models.platforms import patch, variables
+from ml_models.platforms import determinism, patch, variables
 from ml_models.platforms.cpu_core import CORE
 from ml_models.platforms.cpu_device import CPU, TORCH_CUDA, DeviceArguments
 
@@ -22,8 +22,10 @@ class CpuPlatform:
 
     name = "cpu"
     backend = "gloo"
+    backend_aliases = ()
     needs_gloo_groups = True
     variables = variables.CPU
+    deterministic_switches = determinism.CPU
     keeps_logs = False
 
     @property

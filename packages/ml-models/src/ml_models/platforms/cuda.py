@@ -6,10 +6,11 @@ from collections.abc import Iterator
 import torch
 
 from ml_models.megatron_core import lines, requirements
-from ml_models.platforms import patch, variables
+from ml_models.platforms import determinism, patch, variables
 from ml_models.platforms.cpu_core import WITHOUT_TRANSFORMER_ENGINE
 from ml_models.platforms.device_core import ON_DEVICE
 from ml_models.platforms.devices import reported_device
+from ml_models.platforms.transferred import TRANSFER, cuda_means_npu
 
 
 class CudaPlatform:
@@ -17,8 +18,10 @@ class CudaPlatform:
 
     name = "cuda"
     backend = "nccl"
+    backend_aliases = ()
     needs_gloo_groups = False
     variables = variables.CUDA
+    deterministic_switches = determinism.CUDA
     keeps_logs = True
 
     def __init__(self) -> None:
@@ -32,11 +35,13 @@ class CudaPlatform:
     @classmethod
     def available(cls) -> bool:
         """Whether torch sees a GPU."""
-        return torch.cuda.is_available()
+        return torch.cuda.is_available() and not cuda_means_npu()
 
     @classmethod
     def why_unavailable(cls) -> str:
-        """A build without CUDA, or no driver."""
+        """torch.cuda is an NPU in this process, a build without CUDA, or no driver."""
+        if cuda_means_npu():
+            return f"{TRANSFER} has made torch.cuda mean the NPU in this process"
         if torch.version.cuda is None and torch.version.hip is None:
             return requirements.reason_of_cpu_build()
         return "torch finds no GPU or no driver of it; nvidia-smi shows what there is"

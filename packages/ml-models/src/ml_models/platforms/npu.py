@@ -19,9 +19,11 @@ import torch
 
 from ml_models.errors import PlatformError
 from ml_models.megatron_core import lines
-from ml_models.platforms import ascend_adaptors, patch, variables
+from ml_models.platforms import ascend_adaptors, determinism, patch, variables
 from ml_models.platforms.cpu_core import TYPE_NAMES, WITHOUT_TRANSFORMER_ENGINE
+from ml_models.platforms.device_core import ON_DEVICE
 from ml_models.platforms.devices import reported_device
+from ml_models.platforms.transferred import TORCH_CUDA_ON_NPU, TRANSFER
 
 
 class NpuPlatform:
@@ -29,8 +31,10 @@ class NpuPlatform:
 
     name = "npu"
     backend = "hccl"
+    backend_aliases = ("nccl",)  # transfer_to_npu makes hccl of it
     needs_gloo_groups = False
     variables = variables.NPU
+    deterministic_switches = determinism.NPU
     keeps_logs = True
 
     def __init__(self) -> None:
@@ -76,11 +80,12 @@ class NpuPlatform:
         if self._applied:
             return list(self._applied)
         _require_torch_npu()
-        importlib.import_module("torch_npu.contrib.transfer_to_npu")
-        done = ["torch_npu", "torch_npu.contrib.transfer_to_npu: torch.cuda means torch.npu"]
+        importlib.import_module(TRANSFER)
+        done = ["torch_npu", f"{TRANSFER}: torch.cuda means torch.npu"]
         line = lines.installed_line()
         done += ascend_adaptors.load(line)
-        done += patch.apply((*WITHOUT_TRANSFORMER_ENGINE, *TYPE_NAMES), line)
+        rows = (*TORCH_CUDA_ON_NPU, *WITHOUT_TRANSFORMER_ENGINE, *TYPE_NAMES, *ON_DEVICE)
+        done += patch.apply(rows, line)
         self._applied = done
         return list(done)
 

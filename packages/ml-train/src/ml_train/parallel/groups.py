@@ -48,7 +48,9 @@ def process_groups(
     Gives the name of this start of the job, the same on all ranks and never used before.
     Raises ConfigError and StartError.
     """
-    if parallel.distributed_backend not in (None, platform.backend):
+    # A plug-in may be older than the attribute.
+    names = (platform.backend, *getattr(platform, "backend_aliases", ()))
+    if parallel.distributed_backend not in (None, *names):
         raise ConfigError(
             f"--distributed-backend is {parallel.distributed_backend}, but the platform "
             f"{platform.name} communicates through {platform.backend}. Drop the flag."

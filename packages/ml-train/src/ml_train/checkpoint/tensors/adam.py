@@ -4,8 +4,8 @@
     apex's and TransformerEngine's   an int in the parameter group; capturable: a device tensor
     MindSpeed's AdamW                an int64 tensor on the device, in the parameter group
 
-Those of the last two rows make the count at their first update. Adam divides by 1 - beta^step, so a
-run that resumes without the count has other losses.
+The last two make the count at their first update. Adam divides by 1 - beta^step, so that a run that
+resumes without the count has other losses.
 """
 
 import contextlib
@@ -35,9 +35,8 @@ def adam_step(optimizer: "MegatronOptimizer") -> int:
 def set_adam_step(optimizer: "MegatronOptimizer", step: int) -> None:
     """Set the count of updates of every parameter.
 
-    With torch's Adam each parameter gets a tensor of its own. The core's distributed optimizer
-    hands one tensor to all parameters, and torch's Adam adds to it in place: the step would grow by
-    the number of parameters at each update.
+    The core's distributed optimizer hands one tensor to all parameters, and torch's Adam adds to it
+    in place: the step would grow by the number of parameters at each update. So each gets its own.
     """
     for inner in _inner_optimizers(optimizer):
         has_torch_state = isinstance(inner, TORCH_ADAM)

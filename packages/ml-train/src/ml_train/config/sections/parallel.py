@@ -51,7 +51,7 @@ class ParallelSection(Section):
 
     # Not a Literal: a platform of a plug-in may have a backend of its own.
     distributed_backend: str | None = None
-    """nccl, gloo or hccl. The platform decides it; given, it must agree with the platform."""
+    """nccl, gloo or hccl. The platform decides it; given, it must agree. npu takes nccl too."""
 
     distributed_timeout_minutes: Annotated[float, _TIMEOUT_MINUTES] = 10.0
     """How long any collective of any group waits before the job fails; 0.5 is half a minute."""

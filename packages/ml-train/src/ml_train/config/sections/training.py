@@ -54,7 +54,7 @@ class TrainingSection(Section):
     """Layers per recomputed unit (uniform) or recomputed layers per stage (block)."""
 
     deterministic_mode: bool = False
-    """Choose only operations whose result does not depend on timing."""
+    """Equal runs to the bit: torch's deterministic algorithms and the libraries' switches."""
 
     # Not a Literal: plug-ins add platforms. config/load.py checks the name.
     device: str = "auto"
