@@ -75,3 +75,5 @@ def use(kind: str) -> None:
     for module in (megatron.core.optimizer, megatron.core.optimizer.distrib_optimizer):
         module.Adam = KINDS[kind]
     megatron.core.optimizer.USING_PYTORCH_OPTIMIZER = False
+    # MindSpeed answers for apex where megatron-core imports it.
+    megatron.core.optimizer.distrib_optimizer.HAVE_APEX_OR_TE = True
