@@ -41,6 +41,9 @@ def initialize_weights(
     for shard in model.sharded_state_dict(metadata={"non_homogeneous_layers": True}).values():
         if not isinstance(shard, ShardedTensor) or shard.data is None:
             continue
+        # A tensor on torch's meta device has a shape and no values: planning builds such models.
+        if shard.data.is_meta:
+            continue
         if len(shard.global_shape) == 1:
             shard.data.fill_(1.0)
             continue

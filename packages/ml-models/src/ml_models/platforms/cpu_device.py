@@ -28,7 +28,11 @@ def names_cuda(value: object) -> bool:
 
 
 class DeviceArguments(TorchFunctionMode):
-    """Reads every CUDA device in arguments as the CPU."""
+    """Reads every CUDA device in arguments as the CPU, or as another device."""
+
+    def __init__(self, device: torch.device = CPU) -> None:
+        super().__init__()
+        self.device = device
 
     def __torch_function__(
         self,
@@ -41,9 +45,9 @@ class DeviceArguments(TorchFunctionMode):
         if func is torch.Tensor.cuda:
             return args[0]
         if names_cuda(kwargs.get("device")):
-            kwargs = {**kwargs, "device": CPU}
+            kwargs = {**kwargs, "device": self.device}
         if func is torch.Tensor.to:
-            args = tuple(CPU if names_cuda(item) else item for item in args)
+            args = tuple(self.device if names_cuda(item) else item for item in args)
         return func(*args, **kwargs)
 
 
@@ -165,8 +169,16 @@ def _row(name: str, replacement: object, reason: str) -> Patch:
 _RAISES = "raises without a CUDA device"
 _RNG = "megatron-core keeps its random states in the device's generator"
 
+
+def current_device(device: torch.device) -> Patch:
+    """The row by which torch.cuda.current_device() names `device`."""
+    return _row(
+        "current_device", lambda: device, f"device argument of most buffers; {_RAISES}"
+    )
+
+
 TORCH_CUDA: tuple[Patch, ...] = (
-    _row("current_device", lambda: CPU, f"device argument of most buffers; {_RAISES}"),
+    current_device(CPU),
     _row("set_device", _nothing(), _RAISES),
     _row("synchronize", _nothing(), f"timers, pipeline and checkpoints wait; {_RAISES}"),
     _row("Stream", Stream, f"the token dispatcher and the gradient buffers make one; {_RAISES}"),

@@ -66,17 +66,7 @@ def process_groups(
         store=PrefixStore(start, store),
     )
     try:
-        parallel_state.initialize_model_parallel(
-            tensor_model_parallel_size=layout.tp,
-            pipeline_model_parallel_size=layout.pp,
-            virtual_pipeline_model_parallel_size=layout.vp if layout.vp > 1 else None,
-            expert_model_parallel_size=layout.ep,
-            expert_tensor_parallel_size=layout.etp,
-            # The annotation is int; megatron-core makes a timedelta of it, which takes a float.
-            distributed_timeout_minutes=parallel.distributed_timeout_minutes,  # type: ignore[arg-type,unused-ignore]
-            order="tp-cp-ep-dp-pp",
-            create_gloo_process_groups=platform.needs_gloo_groups,
-        )
+        model_parallel_groups(layout, platform, parallel.distributed_timeout_minutes)
         _same_timeout_everywhere(parallel.timeout)
         # The same seed on all ranks; megatron-core adds the TP and EP rank for its own regions.
         random.seed(seed)
@@ -88,6 +78,23 @@ def process_groups(
         parallel_state.destroy_model_parallel()
         with contextlib.suppress(RuntimeError):
             dist.destroy_process_group()
+
+
+def model_parallel_groups(
+    layout: Layout, platform: "Platform", timeout_minutes: float = 30.0
+) -> None:
+    """megatron-core's groups of `layout`, over torch's process group of all ranks. Collective."""
+    parallel_state.initialize_model_parallel(
+        tensor_model_parallel_size=layout.tp,
+        pipeline_model_parallel_size=layout.pp,
+        virtual_pipeline_model_parallel_size=layout.vp if layout.vp > 1 else None,
+        expert_model_parallel_size=layout.ep,
+        expert_tensor_parallel_size=layout.etp,
+        # The annotation is int; megatron-core makes a timedelta of it, which takes a float.
+        distributed_timeout_minutes=timeout_minutes,  # type: ignore[arg-type,unused-ignore]
+        order="tp-cp-ep-dp-pp",
+        create_gloo_process_groups=platform.needs_gloo_groups,
+    )
 
 
 def _meet(world: World, timeout: timedelta) -> Store:

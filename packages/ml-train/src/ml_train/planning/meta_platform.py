@@ -1,0 +1,118 @@
+"""The platform of a plan: megatron-core as on a CPU, but on torch's meta device, without peers.
+
+The process groups are torch's fake ones. They have the size and the ranks of real groups, and
+their collectives return at once. A rank of a job of 1,024 processes is built in a single process.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import torch
+import torch.distributed as dist
+from torch.overrides import TorchFunctionMode
+
+from ml_models.platforms import patch
+from ml_models.platforms.cpu import CpuPlatform
+from ml_models.platforms.cpu_device import DeviceArguments, current_device
+from ml_models.platforms.patch import Patch
+from ml_train.parallel.groups import model_parallel_groups
+from ml_train.planning.meta_values import MetaValues
+
+if TYPE_CHECKING:
+    from megatron.core import parallel_state
+    from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    from ml_train.parallel.layout import Layout
+
+META = torch.device("meta")
+
+Gather = Callable[..., torch.Tensor]
+
+
+def _gather(original: Gather) -> Gather:
+    def gather_along_first_dim(
+        input_: torch.Tensor, group: dist.ProcessGroup, *rest: object, **options: object
+    ) -> torch.Tensor:
+        if input_.is_meta:
+            return original(input_, group, *rest, **options)
+        return torch.cat([input_] * group.size())
+
+    return gather_along_first_dim
+
+
+_ROWS = (
+    current_device(META),
+    Patch(
+        target="megatron.core.tensor_parallel.mappings:_gather_along_first_dim",
+        make=_gather,
+        reason="tokens per expert have values here, and its result would be made on the device; "
+        "all ranks are given the counts of this rank",
+    ),
+)
+
+
+class _TypeNames(TorchFunctionMode):
+    """Tensor.type() answers for a meta tensor what it answers for one on the CPU.
+
+    megatron-core's optimizers compare this name.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: Iterable[type],
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        result = func(*args, **(kwargs or {}))
+        if func is torch.Tensor.type and isinstance(result, str):
+            return result.replace("torch.meta.", "torch.", 1)
+        return result
+
+
+class MetaPlatform(CpuPlatform):
+    """Builds and runs a rank without its memory, its device and its peers."""
+
+    name = "meta"
+    # Tokens per expert are CPU tensors, and they are sent through the same groups.
+    backend = "cpu:fake,meta:fake"
+    needs_gloo_groups = False
+
+    @property
+    def device(self) -> torch.device:
+        """torch's meta device."""
+        return META
+
+    @contextlib.contextmanager
+    def context(self) -> Iterator[None]:
+        """As on the CPU, with every tensor that would be on a device on the meta device."""
+        with (
+            super().context(),
+            patch.temporarily(_ROWS),
+            _TypeNames(),
+            DeviceArguments(META),
+            MetaValues(),
+        ):
+            yield
+
+
+@contextlib.contextmanager
+def rank_of(layout: "Layout", rank: int, platform: MetaPlatform) -> Iterator[None]:
+    """The process groups of a rank of `layout`, inside the platform's context."""
+    # These imports are heavy, and the first brings megatron-core: see ml_models.bring_up.
+    from megatron.core import parallel_state
+    from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    dist.init_process_group(
+        platform.backend, rank=rank, world_size=layout.world, store=FakeStore()
+    )
+    try:
+        model_parallel_groups(layout, platform)
+        model_parallel_cuda_manual_seed(0)
+        yield
+    finally:
+        parallel_state.destroy_model_parallel()
+        dist.destroy_process_group()

@@ -1,0 +1,150 @@
+"""Counts what a rank holds and sends while it runs: live bytes, their peak, and its collectives.
+
+A storage counts from the operator that made it until Python and autograd let go of it, as an
+allocator without rounding and fragmentation would see it.
+"""
+
+import weakref
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+# Payload of a collective: the argument, of those that torch's operator takes, that is the whole
+# message. The other side of a gather or a scatter is this rank's part of it.
+_WHOLE_MESSAGE = {
+    "allreduce_": 0,
+    "allreduce_coalesced_": 0,
+    "broadcast_": 0,
+    "reduce_": 0,
+    "allgather_": 0,
+    "_allgather_base_": 0,
+    "allgather_into_tensor_coalesced_": 0,
+    "_reduce_scatter_base_": 1,
+    "reduce_scatter_": 1,
+    "reduce_scatter_tensor_coalesced_": 1,
+    "alltoall_base_": 1,
+    "alltoall_": 1,
+    "send": 0,
+    "recv_": 0,
+}
+
+KINDS = {
+    "allreduce_": "all-reduce",
+    "allreduce_coalesced_": "all-reduce",
+    "broadcast_": "broadcast",
+    "reduce_": "reduce",
+    "allgather_": "all-gather",
+    "_allgather_base_": "all-gather",
+    "allgather_into_tensor_coalesced_": "all-gather",
+    "_reduce_scatter_base_": "reduce-scatter",
+    "reduce_scatter_": "reduce-scatter",
+    "reduce_scatter_tensor_coalesced_": "reduce-scatter",
+    "alltoall_base_": "all-to-all",
+    "alltoall_": "all-to-all",
+    "send": "send",
+    "recv_": "receive",
+}
+"""torch's operator -> the field's name of the collective."""
+
+
+@dataclass(frozen=True)
+class Collective:
+    """A call of torch.distributed by this rank."""
+
+    kind: str
+    """A value of KINDS."""
+    num_bytes: int
+    """Of the whole message, over all ranks of the group: the gathered, reduced or dealt tensor."""
+    ranks: tuple[int, ...]
+    """Global ranks of the group."""
+
+    @property
+    def sent_bytes(self) -> float:
+        """What this rank sends in a ring algorithm, as NCCL counts bus bandwidth.
+
+        Source: NCCL's performance page (nccl-tests, doc/PERFORMANCE.md).
+        """
+        size = len(self.ranks)
+        if self.kind in ("send", "broadcast", "reduce"):
+            return float(self.num_bytes)
+        if self.kind == "receive":
+            return 0.0
+        share = (size - 1) / size
+        return self.num_bytes * share * (2 if self.kind == "all-reduce" else 1)
+
+
+class Meter(TorchDispatchMode):
+    """Enter it around the building and the running of a rank, inside the platform's context."""
+
+    def __init__(self, device_type: str = "meta") -> None:
+        super().__init__()
+        self.live_bytes = 0
+        self.peak_bytes = 0
+        self.num_kernels = 0
+        """Operators that were run, views and allocations left out."""
+        self.collectives: list[Collective] = []
+        self._device_type = device_type
+        self._seen: weakref.WeakKeyDictionary[torch.UntypedStorage, int] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    def start_peak(self) -> None:
+        """Let the peak start again from what is live."""
+        self.peak_bytes = self.live_bytes
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> object:
+        kwargs = {} if kwargs is None else kwargs
+        name = func._schema.name.partition("::")[2]
+        if func.namespace == "c10d":
+            if name in KINDS:
+                self.collectives.append(_collective(name, args))
+            return func(*args, **kwargs)
+        result = func(*args, **kwargs)
+        made = False
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor) and leaf.device.type == self._device_type:
+                made |= self._count(leaf.untyped_storage())
+        self.num_kernels += made or func._schema.is_mutable
+        return result
+
+    def _count(self, storage: torch.UntypedStorage) -> bool:
+        """Count a storage once; whether it was new."""
+        if storage in self._seen:
+            return False
+        num_bytes = storage.nbytes()
+        self._seen[storage] = num_bytes
+        self.live_bytes += num_bytes
+        self.peak_bytes = max(self.peak_bytes, self.live_bytes)
+        weakref.finalize(storage, self._release, num_bytes)
+        return True
+
+    def _release(self, num_bytes: int) -> None:
+        self.live_bytes -= num_bytes
+
+
+def _collective(name: str, args: tuple[Any, ...]) -> Collective:
+    message = tree_leaves(args[_WHOLE_MESSAGE[name]])
+    group = next(argument for argument in args if isinstance(argument, torch.ScriptObject))
+    ranks = dist.get_process_group_ranks(dist.ProcessGroup.unbox(group))
+    return Collective(
+        kind=KINDS[name],
+        num_bytes=sum(bytes_of(tensor) for tensor in message if isinstance(tensor, Tensor)),
+        ranks=tuple(ranks),
+    )
+
+
+def bytes_of(tensor: Tensor) -> int:
+    """Bytes of the tensor's elements."""
+    return tensor.numel() * tensor.element_size()
