@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "pretrain": "train a model (under torchrun)",
         "generate": "sample text from a checkpoint",
         "evaluate": "loss and perplexity of a checkpoint on a dataset",
+        "plan": "memory and traffic of every rank, without a device",
         "report": "a run's metrics as one HTML page",
         "show-config": "every setting of a run and where it came from",
         "index": "build a run's sample indexes ahead of time",

@@ -172,9 +172,7 @@ _RNG = "megatron-core keeps its random states in the device's generator"
 
 def current_device(device: torch.device) -> Patch:
     """The row by which torch.cuda.current_device() names `device`."""
-    return _row(
-        "current_device", lambda: device, f"device argument of most buffers; {_RAISES}"
-    )
+    return _row("current_device", lambda: device, f"device argument of most buffers; {_RAISES}")
 
 
 TORCH_CUDA: tuple[Patch, ...] = (

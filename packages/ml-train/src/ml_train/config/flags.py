@@ -8,7 +8,7 @@ nearest known flag. All refused flags come in one message, so that a script need
 import argparse
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -79,8 +79,11 @@ class FlagParser(argparse.ArgumentParser):
         return parsed
 
 
-def add_config_flags(parser: argparse.ArgumentParser) -> None:
-    """Add --recipe, --config, every flag of RunConfig, and Megatron's other flags."""
+def add_config_flags(parser: argparse.ArgumentParser, *, without: Collection[str] = ()) -> None:
+    """Add --recipe, --config, every flag of RunConfig, and Megatron's other flags.
+
+    without: fields whose flags a command gives another meaning.
+    """
     parser.add_argument(
         "--recipe",
         default=None,
@@ -89,6 +92,8 @@ def add_config_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", default=None, help="A TOML file with the same settings.")
     groups: dict[str, argparse._ArgumentGroup] = {}
     for setting in settings().values():
+        if setting.name in without:
+            continue
         if setting.section not in groups:
             groups[setting.section] = parser.add_argument_group(setting.section)
         _add(groups[setting.section], setting)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.distributed as dist
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
 
 from ml_models.platforms import patch
 from ml_models.platforms.cpu import CpuPlatform
@@ -20,10 +21,6 @@ from ml_train.parallel.groups import model_parallel_groups
 from ml_train.planning.meta_values import MetaValues
 
 if TYPE_CHECKING:
-    from megatron.core import parallel_state
-    from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
-    from torch.testing._internal.distributed.fake_pg import FakeStore
-
     from ml_train.parallel.layout import Layout
 
 META = torch.device("meta")
@@ -53,10 +50,11 @@ _ROWS = (
 )
 
 
-class _TypeNames(TorchFunctionMode):
-    """Tensor.type() answers for a meta tensor what it answers for one on the CPU.
+class _Functions(TorchFunctionMode):
+    """What torch's functions answer where no operator is called that MetaValues would see.
 
-    megatron-core's optimizers compare this name.
+    Tensor.type() answers for a meta tensor what it answers for one on the CPU: megatron-core's
+    optimizers compare the name. torch.tensor() of a list of norms reads their values.
     """
 
     def __torch_function__(
@@ -66,10 +64,16 @@ class _TypeNames(TorchFunctionMode):
         args: tuple[object, ...] = (),
         kwargs: Mapping[str, object] | None = None,
     ) -> object:
+        if func is torch.tensor and isinstance(args[0], list):
+            args = (tree_map(_without_meta, args[0]), *args[1:])
         result = func(*args, **(kwargs or {}))
         if func is torch.Tensor.type and isinstance(result, str):
             return result.replace("torch.meta.", "torch.", 1)
         return result
+
+
+def _without_meta(item: object) -> object:
+    return 0.0 if isinstance(item, torch.Tensor) and item.is_meta else item
 
 
 class MetaPlatform(CpuPlatform):
@@ -91,7 +95,7 @@ class MetaPlatform(CpuPlatform):
         with (
             super().context(),
             patch.temporarily(_ROWS),
-            _TypeNames(),
+            _Functions(),
             DeviceArguments(META),
             MetaValues(),
         ):
@@ -106,9 +110,7 @@ def rank_of(layout: "Layout", rank: int, platform: MetaPlatform) -> Iterator[Non
     from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
     from torch.testing._internal.distributed.fake_pg import FakeStore
 
-    dist.init_process_group(
-        platform.backend, rank=rank, world_size=layout.world, store=FakeStore()
-    )
+    dist.init_process_group(platform.backend, rank=rank, world_size=layout.world, store=FakeStore())
     try:
         model_parallel_groups(layout, platform)
         model_parallel_cuda_manual_seed(0)

@@ -26,9 +26,6 @@ _COPIES = (aten.copy_.default, aten._to_copy.default)
 class MetaValues(TorchDispatchMode):
     """Runs operators on meta tensors, and on meta tensors together with CPU tensors."""
 
-    host_reads = 0
-    """How often the host read a value of a meta tensor."""
-
     def __torch_dispatch__(
         self,
         func: Any,
@@ -43,13 +40,10 @@ class MetaValues(TorchDispatchMode):
         if func.namespace == "c10d":
             return _communicate(func, args, kwargs)
         if func is aten._local_scalar_dense.default:
-            self.host_reads += 1
             return True if args[0].dtype == torch.bool else 0
         if func is aten._to_copy.default and _names_the_cpu(kwargs.get("device")):
-            self.host_reads += 1
             return torch.zeros(args[0].shape, dtype=kwargs.get("dtype") or args[0].dtype)
         if func is aten.copy_.default and not args[0].is_meta:
-            self.host_reads += 1
             return args[0]
         if func is aten.masked_select.default and not args[1].is_meta:
             return args[0].new_empty(int(args[1].sum()))

@@ -61,6 +61,8 @@ class Collective:
     """A value of KINDS."""
     num_bytes: int
     """Of the whole message, over all ranks of the group: the gathered, reduced or dealt tensor."""
+    group: str
+    """torch's name of the process group. Two groups may have the same ranks."""
     ranks: tuple[int, ...]
     """Global ranks of the group."""
 
@@ -85,18 +87,15 @@ class Meter(TorchDispatchMode):
     def __init__(self, device_type: str = "meta") -> None:
         super().__init__()
         self.live_bytes = 0
-        self.peak_bytes = 0
-        self.num_kernels = 0
-        """Operators that were run, views and allocations left out."""
+        self.peaks: dict[str, int] = {}
+        """Phase -> most live bytes in it."""
+        self.phase = ""
+        """Whoever runs the rank says here what it does, see rank_plan.py."""
         self.collectives: list[Collective] = []
         self._device_type = device_type
         self._seen: weakref.WeakKeyDictionary[torch.UntypedStorage, int] = (
             weakref.WeakKeyDictionary()
         )
-
-    def start_peak(self) -> None:
-        """Let the peak start again from what is live."""
-        self.peak_bytes = self.live_bytes
 
     def __torch_dispatch__(
         self,
@@ -112,23 +111,19 @@ class Meter(TorchDispatchMode):
                 self.collectives.append(_collective(name, args))
             return func(*args, **kwargs)
         result = func(*args, **kwargs)
-        made = False
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor) and leaf.device.type == self._device_type:
-                made |= self._count(leaf.untyped_storage())
-        self.num_kernels += made or func._schema.is_mutable
+                self._count(leaf.untyped_storage())
         return result
 
-    def _count(self, storage: torch.UntypedStorage) -> bool:
-        """Count a storage once; whether it was new."""
+    def _count(self, storage: torch.UntypedStorage) -> None:
         if storage in self._seen:
-            return False
+            return
         num_bytes = storage.nbytes()
         self._seen[storage] = num_bytes
         self.live_bytes += num_bytes
-        self.peak_bytes = max(self.peak_bytes, self.live_bytes)
+        self.peaks[self.phase] = max(self.peaks.get(self.phase, 0), self.live_bytes)
         weakref.finalize(storage, self._release, num_bytes)
-        return True
 
     def _release(self, num_bytes: int) -> None:
         self.live_bytes -= num_bytes
@@ -136,12 +131,13 @@ class Meter(TorchDispatchMode):
 
 def _collective(name: str, args: tuple[Any, ...]) -> Collective:
     message = tree_leaves(args[_WHOLE_MESSAGE[name]])
-    group = next(argument for argument in args if isinstance(argument, torch.ScriptObject))
-    ranks = dist.get_process_group_ranks(dist.ProcessGroup.unbox(group))
+    boxed = next(argument for argument in args if isinstance(argument, torch.ScriptObject))
+    group = dist.ProcessGroup.unbox(boxed)
     return Collective(
         kind=KINDS[name],
         num_bytes=sum(bytes_of(tensor) for tensor in message if isinstance(tensor, Tensor)),
-        ranks=tuple(ranks),
+        group=group.group_name,
+        ranks=tuple(dist.get_process_group_ranks(group)),
     )
 
 

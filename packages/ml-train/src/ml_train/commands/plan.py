@@ -1,0 +1,92 @@
+"""ml-train plan: what a run needs of every device, without any."""
+
+import argparse
+import json
+
+from ml_models.platforms.devices import devices
+from ml_train import terminal
+from ml_train.bring_up import start_platform
+from ml_train.config.flags import add_config_flags, given_flags
+from ml_train.config.load import LoadedConfig, load_config
+from ml_train.config.sections.rules import COUNT, check_number
+from ml_train.errors import LayoutError
+from ml_train.parallel.layout import Layout
+from ml_train.planning import legality
+from ml_train.planning.target import target_device
+
+DESCRIPTION = (
+    "Plan a run: build the ranks that differ on torch's meta device, do a training step with them, "
+    "and print the memory and the traffic of a rank. Takes a recipe and every flag of ml-train "
+    "pretrain, needs no device and a few seconds, also for 1,024 devices. Exit code 1 where the "
+    "run does not fit."
+)
+EXAMPLE = (
+    "example: ml-train plan --recipe grok1-40b --device ascend-910b --nnodes 2 --nproc-per-node 8"
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The run's own flags, the devices, and the form of the answer."""
+    parser.epilog = EXAMPLE
+    names = ", ".join(devices())
+    parser.add_argument(
+        "--device",
+        required=True,
+        help=f"The device: {names}, ascend-910b, or a FILE.toml with such figures.",
+    )
+    parser.add_argument("--nnodes", type=int, default=1, help="Nodes of the job (default: 1).")
+    parser.add_argument(
+        "--nproc-per-node",
+        type=int,
+        default=None,
+        help="Devices that a node gives to the job. Default: those of the device's node.",
+    )
+    parser.add_argument("--json", action="store_true", help="Print JSON instead of tables.")
+    add_config_flags(parser, without=("device",))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the plan; 1 where a rank needs more memory than the device has."""
+    device = target_device(args.device)
+    del args.device  # In every other command the flag names a platform of this machine.
+    per_node = device.devices_per_node if args.nproc_per_node is None else args.nproc_per_node
+    check_number("--nnodes", args.nnodes, COUNT)
+    check_number("--nproc-per-node", per_node, COUNT)
+    loaded = load_config(given_flags(args))
+    layout = _layout(loaded, args.nnodes * per_node)
+    start_platform("cpu")
+
+    # These bring megatron-core, which comes after the platform.
+    from ml_models.bring_up import import_model_code
+    from ml_train.planning import report
+    from ml_train.planning.plan import plan_run
+
+    import_model_code(loaded.model)
+    plan = plan_run(loaded, layout, device, per_node, progress=terminal.detail)
+    if args.json:
+        terminal.result(json.dumps(report.document(plan), indent=2))
+    else:
+        terminal.result(report.headline(plan))
+        terminal.table(report.memory_table(plan), width=120)
+        terminal.table(report.traffic_table(plan), width=120)
+        for item in plan.advice:
+            terminal.result(f"{item.flags} saves {report.gigabytes(item.saved_bytes)}")
+        terminal.result(f"A checkpoint takes {report.gigabytes(plan.checkpoint_bytes)}.")
+        for note in plan.notes:
+            terminal.result(f"- {note}")
+    return 1 if plan.margin < 0 else 0
+
+
+def _layout(loaded: LoadedConfig, world_size: int) -> Layout:
+    """The layout, or a LayoutError that names the nearest legal ones."""
+    try:
+        return legality.layout_of(loaded.config, loaded.model, world_size)
+    except LayoutError as error:
+        nearest = legality.nearest_layouts(loaded.config, loaded.model, world_size)
+        if nearest:
+            hint = "Nearest legal layouts: " + "; ".join(map(legality.words, nearest)) + "."
+        else:
+            worlds = legality.nearest_worlds(loaded.config, loaded.model, world_size)
+            numbers = " or ".join(map(str, worlds)) or "other numbers of"
+            hint = f"No layout of {world_size} processes is legal; {numbers} processes have some."
+        raise LayoutError(f"{error} {hint}") from error

@@ -1,0 +1,158 @@
+"""Builds a rank on the meta device, does a training step with it, and gives what was counted.
+
+The step runs megatron-core's own schedule, with as many micro batches as the rank ever holds at a
+time. What a micro batch costs is the same for all of them, so that more of them add no more to the
+peak, and their traffic is multiplied.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from megatron.core import parallel_state
+
+from ml_train.planning.held import HeldBytes, held_bytes
+from ml_train.planning.meta_platform import MetaPlatform, rank_of
+from ml_train.planning.meter import Meter
+from ml_train.planning.routing import choose_in
+from ml_train.planning.traffic import Traffic, traffic_of_step
+from ml_train.training.timing import phase_of
+from ml_train.training.train_module import Batch, TrainModule
+
+if TYPE_CHECKING:
+    from ml_models.config import ModelConfig
+    from ml_models.platforms.base import Platform
+    from ml_train.config.run import RunConfig
+    from ml_train.parallel.layout import Layout
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankPlan:
+    """What a rank holds and sends."""
+
+    rank: int
+    stage: int
+    """Pipeline stage."""
+    held: HeldBytes
+    activations: int
+    """Most bytes beyond `held` in the forward and backward passes."""
+    update: int
+    """Most bytes beyond `held` in the reduction of gradients and the optimizer's step."""
+    traffic: tuple[Traffic, ...]
+
+    @property
+    def peak(self) -> int:
+        """Most bytes at any time."""
+        return self.held.total + max(self.activations, self.update)
+
+
+class _Phases:
+    """The timers of a TrainModule: tell the meter where the schedule is."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+
+    def __call__(self, name: str, **_: object) -> "_Phase":
+        return _Phase(self._meter, phase_of(name))
+
+
+class _Phase:
+    def __init__(self, meter: Meter, name: str | None) -> None:
+        self._meter, self._name = meter, name
+
+    def start(self, **_: object) -> None:
+        """megatron-core enters a phase."""
+        if self._name is not None:
+            self._meter.phase = self._name
+
+    def stop(self, **_: object) -> None:
+        """megatron-core leaves it."""
+        if self._name is not None:
+            self._meter.phase = ""
+
+
+def plan_rank(
+    config: "RunConfig",
+    model: "ModelConfig",
+    layout: "Layout",
+    rank: int,
+    *,
+    platform: MetaPlatform,
+    tokens_per_expert: Sequence[float] | None = None,
+) -> RankPlan:
+    """Build `rank` and run a step of it, inside the platform's context.
+
+    tokens_per_expert: shares of the experts in every layer; None for balanced routing.
+    """
+    with rank_of(layout, rank, platform):
+        return run_rank(
+            config,
+            model,
+            layout,
+            platform,
+            num_microbatches=_microbatches_to_run(layout),
+            tokens_per_expert=tokens_per_expert,
+        )
+
+
+def run_rank(
+    config: "RunConfig",
+    model: "ModelConfig",
+    layout: "Layout",
+    platform: "Platform",
+    *,
+    num_microbatches: int,
+    tokens_per_expert: Sequence[float] | None = None,
+) -> RankPlan:
+    """Build this process's rank, run a step of `num_microbatches`, and count. Collective.
+
+    Inside the platform's context and the process groups, of planned or of real ranks: the tests
+    hold a plan to the numbers that real processes give here.
+    """
+    meter = Meter(platform.device.type)
+    with meter:
+        module = TrainModule.build(config, model, layout, platform, timers=_Phases(meter))
+        held = held_bytes(module)
+        choose_in(module.model_chunks, tokens_per_expert)
+        at_rest = meter.live_bytes
+        # Building is over: what follows is the step's.
+        meter.collectives.clear()
+        meter.peaks.clear()
+        module.train_step(_batches(module, num_microbatches))
+    passes = max(meter.peaks.get(name, 0) for name in ("forward", "backward"))
+    update = max(meter.peaks.get(name, 0) for name in ("", "communication", "optimizer"))
+    return RankPlan(
+        rank=torch.distributed.get_rank(),
+        stage=parallel_state.get_pipeline_model_parallel_rank(),
+        held=held,
+        activations=max(0, passes - at_rest),
+        update=max(0, update - at_rest),
+        traffic=traffic_of_step(
+            meter.collectives, repeats=layout.num_microbatches / num_microbatches
+        ),
+    )
+
+
+def _microbatches_to_run(layout: "Layout") -> int:
+    """Enough for the most micro batches that are in flight on any stage, see Megatron's schedules.
+
+    Without virtual stages stage p has at most pp - p of them in flight. With virtual stages the
+    first stage has some more than pp of them, and their number is a multiple of pp.
+    """
+    enough = 2 * layout.pp if layout.vp > 1 else layout.pp
+    return min(layout.num_microbatches, enough)
+
+
+def _batches(module: TrainModule, number: int) -> list[Batch | None]:
+    if not module.needs_data:
+        return [None] * number
+    length = module.model_config.seq_length
+    shape = (module.micro_batch_size, length)
+    batch = {
+        "tokens": torch.zeros(shape, dtype=torch.int64, device="cpu"),
+        "labels": torch.zeros(shape, dtype=torch.int64, device="cpu"),
+        "position_ids": torch.arange(length, device="cpu").expand(shape).contiguous(),
+        "loss_mask": torch.ones(shape, device="cpu"),
+    }
+    return [batch] * number

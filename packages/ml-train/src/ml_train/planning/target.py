@@ -1,0 +1,67 @@
+"""The device that a run is planned for: a row of ml_models' table, or a file of the user's."""
+
+import dataclasses
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from ml_models.nearest import did_you_mean
+from ml_models.platforms.devices import FIGURES, Device, device
+from ml_train.errors import ConfigError
+from ml_train.text_files import read_text
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+OPTIONAL = ("inter_node_bytes_per_second",)
+
+
+def target_device(name: str) -> Device:
+    """The row called `name`, or the figures of a file that ends in .toml.
+
+    Raises UnknownDeviceError for a name and ConfigError for a file.
+    """
+    return _from_file(Path(name)) if name.endswith(".toml") else device(name)
+
+
+def _from_file(path: Path) -> Device:
+    try:
+        figures = tomllib.loads(read_text(path, "--device"))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not TOML: {error}.") from error
+    missing = [name for name in FIGURES if name not in figures and name not in OPTIONAL]
+    if missing:
+        raise ConfigError(
+            f"{path} lacks {', '.join(missing)}; rule: a device has {', '.join(FIGURES)}, in "
+            "bytes, bytes per second, and TFLOP/s by dtype, for example "
+            "tflops = { bfloat16 = 989.0 }."
+        )
+    known = [field.name for field in dataclasses.fields(Device) if field.name != "name"]
+    for name, value in figures.items():
+        if name not in known:
+            raise ConfigError(f"{path}: {name} is unknown.{did_you_mean(name, known)}")
+        _check(path, name, value)
+    texts = {"title": path.stem, "names": (), "source": str(path), **figures}
+    return Device(name=path.stem, **texts)
+
+
+def _check(path: Path, name: str, value: object) -> None:
+    if name not in FIGURES:
+        return
+    values = value if isinstance(value, Mapping) else {"": value}
+    if isinstance(value, Mapping) != (name == "tflops") or not values:
+        raise ConfigError(f"{path}: {name} is {value!r}; rule: {_rule(name)}.")
+    for number in values.values():
+        whole = name != "devices_per_node" or isinstance(number, int)
+        is_number = isinstance(number, int | float) and not isinstance(number, bool)
+        if not is_number or not whole or not 0 < float(number) < math.inf:
+            raise ConfigError(f"{path}: {name} is {value!r}; rule: {_rule(name)}.")
+
+
+def _rule(name: str) -> str:
+    if name == "tflops":
+        return "a table of dtypes with a number above 0, such as { bfloat16 = 989.0 }"
+    return "a whole number above 0" if name == "devices_per_node" else "a number above 0"

@@ -1,0 +1,87 @@
+"""What a rank sends in a training step, by kind of parallelism."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from megatron.core import parallel_state
+from torch.distributed import ProcessGroup
+
+from ml_train.planning.meter import Collective
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traffic:
+    """All collectives of a kind over one group of ranks in a training step."""
+
+    kind: str
+    """all-reduce, all-gather, reduce-scatter, all-to-all, send, receive, broadcast."""
+    parallelism: str
+    """A value of GROUPS, or "step" for the numbers that ranks agree on in a step."""
+    ranks: tuple[int, ...]
+    """Global ranks of the group."""
+    calls: float
+    message_bytes: float
+    """Whole messages, added up."""
+    sent_bytes: float
+    """By this rank in a ring algorithm."""
+
+
+GROUPS: tuple[tuple[str, Callable[[], ProcessGroup]], ...] = (
+    ("tp", parallel_state.get_tensor_model_parallel_group),
+    ("tp", parallel_state.get_tensor_and_context_parallel_group),
+    ("pp", parallel_state.get_pipeline_model_parallel_group),
+    ("ep", parallel_state.get_expert_model_parallel_group),
+    ("etp", parallel_state.get_expert_tensor_parallel_group),
+    ("etp", parallel_state.get_expert_tensor_and_model_parallel_group),
+    ("dp", parallel_state.get_data_parallel_group),
+    ("dp", partial(parallel_state.get_data_parallel_group, with_context_parallel=True)),
+    ("edp", parallel_state.get_expert_data_parallel_group),
+    ("embedding", parallel_state.get_embedding_group),
+)
+"""Kinds of parallelism, and where megatron-core keeps their groups. A rank may lack a group."""
+
+OF_MICRO_BATCHES = frozenset({"tp", "pp", "ep", "etp"})
+"""Parallelism whose traffic grows with the number of micro batches. The others' is per step."""
+
+
+def traffic_of_step(collectives: Sequence[Collective], *, repeats: float) -> tuple[Traffic, ...]:
+    """Sums per kind and group. Needs the process groups.
+
+    repeats: micro batches of a step over those that were recorded.
+    """
+    names = _group_names()
+    sums: dict[tuple[str, str], Traffic] = {}
+    for call in collectives:
+        if len(call.ranks) == 1:
+            continue
+        parallelism = names.get(call.group, "step")
+        factor = repeats if parallelism in OF_MICRO_BATCHES else 1
+        key = (call.kind, call.group)
+        before = sums.get(key) or Traffic(
+            kind=call.kind,
+            parallelism=parallelism,
+            ranks=call.ranks,
+            calls=0,
+            message_bytes=0,
+            sent_bytes=0,
+        )
+        sums[key] = replace(
+            before,
+            calls=before.calls + factor,
+            message_bytes=before.message_bytes + factor * call.num_bytes,
+            sent_bytes=before.sent_bytes + factor * call.sent_bytes,
+        )
+    return tuple(sums.values())
+
+
+def _group_names() -> dict[str, str]:
+    """torch's name of a group -> its kind of parallelism; the first of GROUPS that has it."""
+    names: dict[str, str] = {}
+    for parallelism, group_of in GROUPS:
+        try:
+            group = group_of()
+        except AssertionError:  # megatron-core's answer where this rank is in no such group
+            continue
+        names.setdefault(group.group_name, parallelism)
+    return names
