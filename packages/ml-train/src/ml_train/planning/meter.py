@@ -65,6 +65,8 @@ class Collective:
     """torch's name of the process group. Two groups may have the same ranks."""
     ranks: tuple[int, ...]
     """Global ranks of the group."""
+    phase: str
+    """What the rank did meanwhile, as Meter.phase said."""
 
     @property
     def sent_bytes(self) -> float:
@@ -108,7 +110,7 @@ class Meter(TorchDispatchMode):
         name = func._schema.name.partition("::")[2]
         if func.namespace == "c10d":
             if name in KINDS:
-                self.collectives.append(_collective(name, args))
+                self.collectives.append(_collective(name, args, self.phase))
             return func(*args, **kwargs)
         result = func(*args, **kwargs)
         for leaf in tree_leaves(result):
@@ -129,7 +131,7 @@ class Meter(TorchDispatchMode):
         self.live_bytes -= num_bytes
 
 
-def _collective(name: str, args: tuple[Any, ...]) -> Collective:
+def _collective(name: str, args: tuple[Any, ...], phase: str) -> Collective:
     message = tree_leaves(args[_WHOLE_MESSAGE[name]])
     boxed = next(argument for argument in args if isinstance(argument, torch.ScriptObject))
     group = dist.ProcessGroup.unbox(boxed)
@@ -138,6 +140,7 @@ def _collective(name: str, args: tuple[Any, ...]) -> Collective:
         num_bytes=sum(bytes_of(tensor) for tensor in message if isinstance(tensor, Tensor)),
         group=group.group_name,
         ranks=tuple(dist.get_process_group_ranks(group)),
+        phase=phase,
     )
 
 

@@ -112,7 +112,10 @@ def run_rank(
     """
     meter = Meter(platform.device.type)
     with meter:
-        module = TrainModule.build(config, model, layout, platform, timers=_Phases(meter))
+        # megatron-core makes some parameters without naming a device and moves them later. A move
+        # to the meta device would make a new parameter, without the attributes of the first.
+        with platform.device:
+            module = TrainModule.build(config, model, layout, platform, timers=_Phases(meter))
         held = held_bytes(module)
         choose_in(module.model_chunks, tokens_per_expert)
         at_rest = meter.live_bytes

@@ -41,8 +41,9 @@ GROUPS: tuple[tuple[str, Callable[[], ProcessGroup]], ...] = (
 )
 """Kinds of parallelism, and where megatron-core keeps their groups. A rank may lack a group."""
 
-OF_MICRO_BATCHES = frozenset({"tp", "pp", "ep", "etp"})
-"""Parallelism whose traffic grows with the number of micro batches. The others' is per step."""
+OF_LAYERS = frozenset({"tp", "ep", "etp"})
+"""Parallelism inside a layer. Its traffic in the passes is that of micro batches; what it sends
+outside of them, such as the gradients of norms, is sent once a step."""
 
 
 def traffic_of_step(collectives: Sequence[Collective], *, repeats: float) -> tuple[Traffic, ...]:
@@ -56,7 +57,8 @@ def traffic_of_step(collectives: Sequence[Collective], *, repeats: float) -> tup
         if len(call.ranks) == 1:
             continue
         parallelism = names.get(call.group, "step")
-        factor = repeats if parallelism in OF_MICRO_BATCHES else 1
+        in_a_layer = parallelism in OF_LAYERS and call.phase in ("forward", "backward")
+        factor = repeats if in_a_layer or parallelism == "pp" else 1
         key = (call.kind, call.group)
         before = sums.get(key) or Traffic(
             kind=call.kind,
