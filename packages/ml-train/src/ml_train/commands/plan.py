@@ -3,6 +3,7 @@
 import argparse
 import json
 
+from ml_models.bring_up import import_model_code
 from ml_models.platforms.devices import devices
 from ml_train import terminal
 from ml_train.bring_up import start_platform
@@ -11,7 +12,7 @@ from ml_train.config.load import LoadedConfig, load_config
 from ml_train.config.sections.rules import COUNT, check_number
 from ml_train.errors import LayoutError
 from ml_train.parallel.layout import Layout
-from ml_train.planning import legality
+from ml_train.planning import legality, report
 from ml_train.planning.target import target_device
 
 DESCRIPTION = (
@@ -56,12 +57,11 @@ def run(args: argparse.Namespace) -> int:
     layout = _layout(loaded, args.nnodes * per_node)
     start_platform("cpu")
 
-    # These bring megatron-core, which comes after the platform.
-    from ml_models.bring_up import import_model_code
-    from ml_train.planning import report
+    import_model_code(loaded.model)
+
+    # This import brings megatron-core, which comes after the platform.
     from ml_train.planning.plan import plan_run
 
-    import_model_code(loaded.model)
     plan = plan_run(loaded, layout, device, per_node, progress=terminal.detail)
     if args.json:
         terminal.result(json.dumps(report.document(plan), indent=2))

@@ -27,16 +27,15 @@ def run(args: argparse.Namespace) -> int:
     records = read_run(Path(args.run))
 
     # Imported once the run is read: the figures import numpy, half a second.
-    from ml_train.report.figures import save_loss_curve
-    from ml_train.report.page import render_page
+    from ml_train.report import figures, page
 
     output = Path(args.output) if args.output else records.path.with_name("report.html")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        write_durably(output, render_page(records))
+        write_durably(output, page.render_page(records))
         terminal.result(f"wrote {output}")
         if args.loss_curve:
-            save_loss_curve(records, Path(args.loss_curve))
+            figures.save_loss_curve(records, Path(args.loss_curve))
             terminal.result(f"wrote {args.loss_curve}")
     except (OSError, ValueError) as error:
         raise ReportError(f"The report cannot be written: {error}.") from error

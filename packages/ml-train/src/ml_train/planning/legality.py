@@ -13,14 +13,6 @@ from ml_train.parallel.layout import Layout, make_layout
 if TYPE_CHECKING:
     from ml_models.config import ModelConfig
 
-SIZES = (
-    "tensor_model_parallel_size",
-    "pipeline_model_parallel_size",
-    "expert_model_parallel_size",
-    "expert_tensor_parallel_size",
-)
-"""Settings that a layout is searched over."""
-
 
 def layout_of(config: RunConfig, model: "ModelConfig", world_size: int) -> Layout:
     """The layout of a configuration. Raises LayoutError."""
@@ -45,8 +37,13 @@ def legal_layouts(
             for ep in _divisors(model.num_experts or 1):
                 # Other sizes of ETP are legal as well. These two are what Megatron's users choose.
                 for etp in sorted({1, tp}):
-                    sizes = dict(zip(SIZES, (tp, pp, ep, etp), strict=True))
-                    parallel = dataclasses.replace(config.parallel, **sizes)
+                    parallel = dataclasses.replace(
+                        config.parallel,
+                        tensor_model_parallel_size=tp,
+                        pipeline_model_parallel_size=pp,
+                        expert_model_parallel_size=ep,
+                        expert_tensor_parallel_size=etp,
+                    )
                     changed = dataclasses.replace(config, parallel=parallel)
                     try:
                         yield parallel, layout_of(changed, model, world_size)
@@ -59,8 +56,13 @@ def nearest_layouts(
 ) -> list[Layout]:
     """The legal layouts whose sizes differ least from those asked for, in factors of two."""
     parallel = config.parallel
-    asked = [getattr(parallel, name) for name in SIZES]
-    asked[3] = asked[3] or asked[0]
+    tp = parallel.tensor_model_parallel_size
+    asked = (
+        tp,
+        parallel.pipeline_model_parallel_size,
+        parallel.expert_model_parallel_size,
+        parallel.expert_tensor_parallel_size or tp,
+    )
 
     def distance(layout: Layout) -> float:
         sizes = (layout.tp, layout.pp, layout.ep, layout.etp)

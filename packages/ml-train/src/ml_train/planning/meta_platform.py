@@ -7,7 +7,6 @@ A rank of a job of 1,024 processes is built in a single process.
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
@@ -18,11 +17,7 @@ from ml_models.platforms import patch
 from ml_models.platforms.cpu import CpuPlatform
 from ml_models.platforms.cpu_device import DeviceArguments, current_device
 from ml_models.platforms.patch import Patch
-from ml_train.parallel.groups import model_parallel_groups
 from ml_train.planning.meta_values import MetaValues
-
-if TYPE_CHECKING:
-    from ml_train.parallel.layout import Layout
 
 META = torch.device("meta")
 
@@ -102,22 +97,3 @@ class MetaPlatform(CpuPlatform):
             MetaValues(),
         ):
             yield
-
-
-@contextlib.contextmanager
-def rank_of(layout: "Layout", rank: int, platform: MetaPlatform) -> Iterator[None]:
-    """The process groups of a rank of `layout`, inside the platform's context."""
-    # These imports are heavy, and the first brings megatron-core: see ml_models.bring_up.
-    from megatron.core import parallel_state
-    from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
-    from torch.testing._internal.distributed.fake_pg import FakeStore
-
-    # torch notes on stderr that groups of two devices have no hooks; nothing here wants hooks.
-    dist.init_process_group(platform.backend, rank=rank, world_size=layout.world, store=FakeStore())
-    try:
-        model_parallel_groups(layout, platform)
-        model_parallel_cuda_manual_seed(0)
-        yield
-    finally:
-        parallel_state.destroy_model_parallel()
-        dist.destroy_process_group()

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import torch
 from megatron.core import parallel_state
 
+from ml_train.planning.fake_groups import rank_of
 from ml_train.planning.held import HeldBytes, held_bytes
-from ml_train.planning.meta_platform import MetaPlatform, rank_of
+from ml_train.planning.meta_platform import MetaPlatform
 from ml_train.planning.meter import Meter
 from ml_train.planning.routing import choose_in
 from ml_train.planning.traffic import Traffic, traffic_of_step

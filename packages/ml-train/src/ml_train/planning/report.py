@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 from ml_train import tables
 from ml_train.planning.legality import words
-from ml_train.planning.plan import RunPlan
-from ml_train.planning.traffic import Traffic
 from ml_train.tables import Column
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from ml_train.planning.plan import RunPlan
+    from ml_train.planning.traffic import Traffic
+
 SCHEMA = 1
 """Version of the JSON document: docs/planning.md describes it."""
 
 
-def headline(plan: RunPlan) -> str:
+def headline(plan: "RunPlan") -> str:
     """The answer in two sentences."""
     layout = plan.layout
     verdict = (
@@ -34,7 +35,7 @@ def headline(plan: RunPlan) -> str:
     )
 
 
-def memory_table(plan: RunPlan) -> "Table":
+def memory_table(plan: "RunPlan") -> "Table":
     """A line per class of ranks."""
     columns = [
         Column(heading="ranks", is_text=True),
@@ -68,7 +69,7 @@ def memory_table(plan: RunPlan) -> "Table":
     return tables.make_table(columns, rows, title="Memory of a rank")
 
 
-def traffic_table(plan: RunPlan) -> "Table":
+def traffic_table(plan: "RunPlan") -> "Table":
     """A line per kind of parallelism, of the class that sends most."""
     columns = [
         Column(heading="parallelism", is_text=True),
@@ -100,7 +101,7 @@ def link(ranks: Sequence[int], devices_per_node: int) -> str:
     return "in a node" if len(nodes) == 1 else f"over {len(nodes)} nodes"
 
 
-def document(plan: RunPlan) -> dict[str, Any]:
+def document(plan: "RunPlan") -> dict[str, Any]:
     """The JSON document. Sizes are bytes."""
     return {
         "schema": SCHEMA,
@@ -137,8 +138,8 @@ def gigabytes(num_bytes: float) -> str:
 
 
 def _by_parallelism(
-    traffic: Sequence[Traffic],
-) -> dict[tuple[str, tuple[int, ...]], list[Traffic]]:
+    traffic: Sequence["Traffic"],
+) -> dict[tuple[str, tuple[int, ...]], list["Traffic"]]:
     groups: dict[tuple[str, tuple[int, ...]], list[Traffic]] = defaultdict(list)
     for entry in traffic:
         if entry.parallelism != "step":  # numbers that ranks agree on: a few bytes

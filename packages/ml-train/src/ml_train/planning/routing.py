@@ -60,5 +60,6 @@ class _Choice:
     ) -> tuple[Tensor, Tensor]:
         probs, chosen = output
         if chosen.shape not in self.made:
-            self.made[chosen.shape] = choose(*chosen.shape, self.topk, self.counts)
+            tokens, experts = chosen.shape
+            self.made[chosen.shape] = choose(tokens, experts, self.topk, self.counts)
         return probs, self.made[chosen.shape]

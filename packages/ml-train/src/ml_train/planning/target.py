@@ -5,6 +5,7 @@ import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 from ml_models.nearest import did_you_mean
 from ml_models.platforms.devices import FIGURES, Device, device
@@ -55,9 +56,10 @@ def _check(path: Path, name: str, value: object) -> None:
     if isinstance(value, Mapping) != (name == "tflops") or not values:
         raise ConfigError(f"{path}: {name} is {value!r}; rule: {_rule(name)}.")
     for number in values.values():
-        whole = name != "devices_per_node" or isinstance(number, int)
+        # Python counts True as a number.
         is_number = isinstance(number, int | float) and not isinstance(number, bool)
-        if not is_number or not whole or not 0 < float(number) < math.inf:
+        whole = isinstance(number, int) or name != "devices_per_node"
+        if not (is_number and whole and 0 < cast(float, number) < math.inf):
             raise ConfigError(f"{path}: {name} is {value!r}; rule: {_rule(name)}.")
 
 
