@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ml_train.checkpoint.tensors.sharded_state import initialise_adam, torch_optimizers
+from ml_train.checkpoint.tensors.adam import initialise_adam, inner_optimizers
 
 if TYPE_CHECKING:
     from ml_train.training.train_module import TrainModule
@@ -54,7 +54,7 @@ def held_bytes(train_module: "TrainModule") -> HeldBytes:
         return total
 
     chunks = train_module.model_chunks
-    inner = list(torch_optimizers(train_module.optimizer))
+    inner = list(inner_optimizers(train_module.optimizer))
     # The order decides what a storage counts as: in a float32 run the model's parameters are the
     # optimizer's main parameters.
     parameters = count(parameter.data for chunk in chunks for parameter in chunk.parameters())

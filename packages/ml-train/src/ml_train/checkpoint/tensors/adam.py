@@ -22,7 +22,7 @@ TORCH_ADAM = (torch.optim.Adam, torch.optim.AdamW)
 
 def adam_step(optimizer: "MegatronOptimizer") -> int:
     """Updates that Adam has made; fewer than the iterations where updates were skipped."""
-    for inner in _inner_optimizers(optimizer):
+    for inner in inner_optimizers(optimizer):
         for state in inner.state.values():
             if "step" in state:
                 return int(state["step"])
@@ -38,7 +38,7 @@ def set_adam_step(optimizer: "MegatronOptimizer", step: int) -> None:
     The core's distributed optimizer hands one tensor to all parameters, and torch's Adam adds to it
     in place: the step would grow by the number of parameters at each update. So each gets its own.
     """
-    for inner in _inner_optimizers(optimizer):
+    for inner in inner_optimizers(optimizer):
         has_torch_state = isinstance(inner, TORCH_ADAM)
         for state in inner.state.values():
             if "step" in state or has_torch_state:
@@ -55,7 +55,7 @@ def initialise_adam(optimizer: "MegatronOptimizer") -> None:
 
     The core's distributed optimizer reads the step from existing state and fails without any.
     """
-    for inner in _inner_optimizers(optimizer):
+    for inner in inner_optimizers(optimizer):
         if not isinstance(inner, TORCH_ADAM):
             continue
         for group in inner.param_groups:
@@ -76,7 +76,7 @@ def steps_as_numbers(optimizer: "MegatronOptimizer") -> Iterator[None]:
     """
     tensors = [
         (group, group["step"])
-        for inner in _inner_optimizers(optimizer)
+        for inner in inner_optimizers(optimizer)
         for group in inner.param_groups
         if isinstance(group.get("step"), torch.Tensor)
     ]
@@ -94,7 +94,7 @@ def leaves(optimizer: "MegatronOptimizer") -> list["MegatronOptimizer"]:
     return getattr(optimizer, "chained_optimizers", None) or [optimizer]
 
 
-def _inner_optimizers(optimizer: "MegatronOptimizer") -> Iterator[torch.optim.Optimizer]:
+def inner_optimizers(optimizer: "MegatronOptimizer") -> Iterator[torch.optim.Optimizer]:
     """The optimizers that megatron-core's wrap; a rank without parameters has none."""
     for leaf in leaves(optimizer):
         if getattr(leaf, "optimizer", None) is not None:
