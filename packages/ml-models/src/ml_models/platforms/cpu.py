@@ -22,7 +22,7 @@ class CpuPlatform:
 
     name = "cpu"
     backend = "gloo"
-    backend_aliases = ()
+    backend_aliases: tuple[str, ...] = ()
     needs_gloo_groups = True
     variables = variables.CPU
     deterministic_switches = determinism.CPU
