@@ -18,7 +18,7 @@ WITHIN = {"context_parallel_size", "seq_length"}
 # Read through a property of their own section.
 THROUGH = {"tokenizer_name_or_path": "path", "tokenizer_model": "path"}
 THROUGH |= {"model": "resolve", "model_config": "resolve", "model_override": "resolve"}
-THROUGH |= {"attention_backend": "settings"}
+THROUGH |= {"attention_backend": "settings", "use_flash_attn": "settings"}
 
 
 def reads() -> set[tuple[str, str]]:

@@ -224,6 +224,39 @@ def test_show_config_names_the_form_that_a_flag_asks_for(
     assert "# attention         reference  --attention-backend unfused" in capsys.readouterr().out
 
 
+def test_a_form_that_cannot_serve_is_refused_by_name_after_the_settings(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from ml_train.commands import show_config
+
+    parser = flags.FlagParser("ml-train show-config", "")
+    show_config.add_arguments(parser)
+    given = parser.parse_args(["--device", "cpu", "--use-flash-attn", "--model", "grok1-tiny"])
+    with pytest.raises(ConfigError) as refused:
+        show_config.run(given)
+    for words in ("--use-flash-attn", "not flash: flash-attn runs on cuda", "not sdpa: it has no"):
+        assert words in str(refused.value)
+    assert "# attention         refused" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags_given", "asked"),
+    [
+        ("", "auto"),
+        ("--use-flash-attn", "flash"),
+        ("--attention-backend local", "local"),
+        ("--use-flash-attn --attention-backend flash", "flash"),
+    ],
+)
+def test_requests_of_attention(flags_given: str, asked: str) -> None:
+    assert load(*flags_given.split()).config.kernels.settings().attention == asked
+
+
+def test_two_requests_of_attention_contradict() -> None:
+    with pytest.raises(ConfigError, match="--use-flash-attn and --attention-backend local"):
+        load("--use-flash-attn", "--attention-backend", "local")
+
+
 def test_every_field_has_a_text() -> None:
     assert [s.key for s in settings().values() if not s.text.endswith(".")] == []
 

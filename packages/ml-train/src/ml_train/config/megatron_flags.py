@@ -198,8 +198,6 @@ REFUSED: Mapping[str, str] = MappingProxyType(
         "--use-fused-rmsnorm": f"there is no fused RMSNorm kernel here; {_NO_KERNEL}",
         "--use-fused-swiglu": f"there is no fused SwiGLU kernel here; {_NO_KERNEL}",
         "--use-fused-rotary-pos-emb": f"there is no fused rotary kernel here; {_NO_KERNEL}",
-        "--use-flash-attn": "each model chooses its attention; Grok-1 caps its scores with tanh, "
-        "which flash attention cannot do; drop the flag.",
         "--use-mc2": "merging matrix products with communication needs MindSpeed's kernels, which "
         "this project does not call; drop the flag, --sequence-parallel stays.",
         "--tp-comm-overlap": "it needs TransformerEngine, which nothing here calls; drop the flag.",

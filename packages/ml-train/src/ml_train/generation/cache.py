@@ -30,7 +30,10 @@ class RememberingAttention(CoreAttention):
 
     def __init__(self, core: CoreAttention) -> None:
         super().__init__()
-        self.scoring, self.kernel_forms = core.scoring, core.kernel_forms
+        self.scoring = core.scoring
+        # Prompts have all lengths, and a compiled form would be compiled for each of them.
+        compiles = core.kernel_forms["attention"] == "flex"
+        self.kernel_forms = {"attention": "blocked"} if compiles else core.kernel_forms
         self.past: tuple[Tensor, Tensor] | None = None
 
     def forward(

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ml_models.kernels.attention.temperature import largest_temperature, temperatures
 from ml_models.kernels.execution import kernel
+from ml_models.kernels.precision import wide, wide_dtype
 from ml_models.scoring import Scoring
 
 MAX_UNSHIFTED = 40.0
@@ -43,9 +44,9 @@ def block_rows(length: int, heads_per_group: int, device: torch.device) -> int:
 
 
 def _product(first: Tensor, second: Tensor, factor: float) -> Tensor:
-    """factor * first @ second, in fp32."""
+    """factor * first @ second, in the wide dtype."""
     empty = first.new_empty(first.shape[0], first.shape[1], second.shape[2])
-    return torch.baddbmm(empty, first, second, beta=0, alpha=factor).float()
+    return wide(torch.baddbmm(empty, first, second, beta=0, alpha=factor))
 
 
 def _factor(scoring: Scoring) -> float:
@@ -58,18 +59,17 @@ class BlockRule(NamedTuple):
 
     cap: float | None
     temperature: Tensor | None
-    """fp32 [rows, 1]; None where every factor is 1."""
+    """[rows, 1], wide; None where every factor is 1."""
     shifted: bool
     """Whether the rows' largest score is subtracted before exp."""
 
 
-def block_rule(
-    scoring: Scoring, low: int, high: int, repeat: int, device: torch.device
-) -> BlockRule:
+def block_rule(scoring: Scoring, low: int, high: int, repeat: int, query: Tensor) -> BlockRule:
     """The rule of the queries from `low` to `high`, whose rows repeat per head."""
     length, temperature, largest = scoring.temperature_length, None, 1.0
     if length is not None and high - 1 > length:
-        temperature = temperatures(low, high, length, device).repeat_interleave(repeat)[:, None]
+        factors = temperatures(low, high, length, query.device).to(wide_dtype(query.dtype))
+        temperature = factors.repeat_interleave(repeat)[:, None]
         largest = largest_temperature(high, length)
     shifted = scoring.cap is None or scoring.cap * largest > MAX_UNSHIFTED
     return BlockRule(scoring.cap, temperature, shifted)
@@ -80,7 +80,7 @@ def weights_of(
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """Unnormalised probabilities [G', rows, keys], tanh(score / cap), and row sums; all in place.
 
-    `scores` are fp32 and, with a cap, already divided by it. `masked` [rows, diagonal keys] is True
+    `scores` are wide and, with a cap, already divided by it. `masked` [rows, diagonal keys] is True
     where a query may not look, over the last keys. Without `keep` the second result is None.
     """
     diagonal = scores.shape[-1] - masked.shape[-1]
@@ -107,7 +107,7 @@ def score_gradients(
 
     The caller applies the attention scale. row_dot [rows, 1]: see backward.
     """
-    grad_scores = grad.float().sub_(row_dot).mul_(weights)
+    grad_scores = wide(grad).sub_(row_dot).mul_(weights)
     if capped is not None:
         grad_scores = torch.ops.aten.tanh_backward(grad_scores, capped)
     return grad_scores.to(grad.dtype)
@@ -136,7 +136,7 @@ class _BlockedAttention(torch.autograd.Function):
             # Keys behind the block's last query are never looked at: their scores are not computed.
             rows = slice(low * repeat, high * repeat)
             scores = _product(query[:, rows], key[:, :high].transpose(1, 2), factor)
-            rule = block_rule(scoring, low, high, repeat, query.device)
+            rule = block_rule(scoring, low, high, repeat, query)
             weights, _, total = softmax(scores, masked, rule, False)
             block = torch.bmm(weights.to(value.dtype), value[:, :high])
             # The softmax's division comes last: over [rows, D], not over [rows, keys].
@@ -155,23 +155,24 @@ class _BlockedAttention(torch.autograd.Function):
         softmax = kernel(weights_of, ctx.compiled)
         gradients = kernel(score_gradients, ctx.compiled)
         # Every block of queries adds to the keys before it: in bf16 small terms would be lost.
-        grad_key = torch.zeros_like(key, dtype=torch.float32)
-        grad_value = torch.zeros_like(value, dtype=torch.float32)
+        grad_key = torch.zeros_like(key, dtype=wide_dtype(key.dtype))
+        grad_value = torch.zeros_like(value, dtype=wide_dtype(key.dtype))
         for low, high, masked in _blocks(key.shape[1], repeat, query.device):
             rows = slice(low * repeat, high * repeat)
             keys, values, grad = key[:, :high], value[:, :high], grad_out[:, rows]
             scores = _product(query[:, rows], keys.transpose(1, 2), factor)
-            rule = block_rule(scoring, low, high, repeat, query.device)
+            rule = block_rule(scoring, low, high, repeat, query)
             weights, capped, total = softmax(scores, masked, rule, True)
-            grad = grad.float() / total
+            grad = wide(grad) / total
             # The softmax's gradient needs sum(weight * its gradient) per row, which is grad . out.
-            row_dot = (grad * out[:, rows].float()).sum(-1, keepdim=True)
-            grad = grad.to(query.dtype)
-            grad_value[:, :high] += torch.bmm(weights.to(grad.dtype).transpose(1, 2), grad)
+            row_dot = (grad * wide(out[:, rows])).sum(-1, keepdim=True)
+            narrow = grad.to(query.dtype)
+            grad_value[:, :high] += torch.bmm(weights.to(narrow.dtype).transpose(1, 2), narrow)
             if rule.temperature is not None:
                 # It is a factor of every score of the row, hence of the scores' gradients.
-                grad, row_dot = grad * rule.temperature.to(grad.dtype), row_dot * rule.temperature
-            grad_scores = torch.bmm(grad, values.transpose(1, 2))
+                narrow = (grad * rule.temperature).to(query.dtype)
+                row_dot = row_dot * rule.temperature
+            grad_scores = torch.bmm(narrow, values.transpose(1, 2))
             grad_scores = gradients(grad_scores, row_dot, weights, capped)
             grad_query[:, rows] = _product(grad_scores, keys, scoring.scale)
             grad_key[:, :high] += _product(

@@ -5,7 +5,7 @@ from types import MappingProxyType
 
 from torch import Tensor
 
-from ml_models.kernels.attention import blocked, reference
+from ml_models.kernels.attention import blocked, flash, flex, npu_fusion, reference, sdpa
 from ml_models.scoring import Scoring
 
 CausalAttention = Callable[[Tensor, Tensor, Tensor, Scoring, bool], Tensor]
@@ -15,5 +15,9 @@ CAUSAL_ATTENTION: Mapping[str, CausalAttention] = MappingProxyType(
     {
         "reference": reference.causal_attention,
         "blocked": blocked.causal_attention,
+        "sdpa": sdpa.causal_attention,
+        "flex": flex.causal_attention,
+        "flash": flash.causal_attention,
+        "npu_fusion": npu_fusion.causal_attention,
     }
 )

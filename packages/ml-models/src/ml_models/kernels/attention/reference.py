@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ml_models.kernels.attention.temperature import temperatures
+from ml_models.kernels.precision import wide
 from ml_models.scoring import Scoring
 
 
@@ -25,14 +26,14 @@ def masked_attention(
     repeat = query_SBND.shape[2] // key_TBGD.shape[2]
     key = key_TBGD.repeat_interleave(repeat, dim=2)
     value = value_TBGD.repeat_interleave(repeat, dim=2)
-    scores = torch.einsum("sbnd,tbnd->bnst", query_SBND, key).float() * scoring.scale
+    scores = wide(torch.einsum("sbnd,tbnd->bnst", query_SBND, key)) * scoring.scale
     if scoring.cap is not None:
         scores = scoring.cap * torch.tanh(scores / scoring.cap)
     if scoring.temperature_length is not None:
         keys, queries = key.shape[0], query_SBND.shape[0]
         factors = temperatures(keys - queries, keys, scoring.temperature_length, scores.device)
-        scores = scores * factors[:, None]
-    scores = scores.masked_fill(masked_B1ST, torch.finfo(torch.float32).min)
+        scores = scores * factors[:, None].to(scores.dtype)
+    scores = scores.masked_fill(masked_B1ST, torch.finfo(scores.dtype).min)
     weights = torch.softmax(scores, dim=-1).to(value.dtype)
     return torch.einsum("bnst,tbnd->sbnd", weights, value).flatten(2)
 
@@ -42,7 +43,7 @@ def causal_attention(
     key_SBGD: Tensor,
     value_SBGD: Tensor,
     scoring: Scoring,
-    compiled: bool = False,  # noqa: ARG001 - the forms share a signature; nothing here is compiled
+    _: bool = False,
 ) -> Tensor:
     """Causal attention [S, B, N*D]; query head n reads group n // (N / G)."""
     length = query_SBND.shape[0]

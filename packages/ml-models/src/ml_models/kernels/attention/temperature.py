@@ -12,10 +12,10 @@ from torch import Tensor
 
 
 def temperatures(first: int, stop: int, length: int, device: torch.device) -> Tensor:
-    """Factors fp32 [stop - first] of the query positions from `first` on."""
+    """Factors in fp64 [stop - first] of the query positions from `first` on."""
     positions = torch.arange(first, stop, device=device).clamp_(min=length)
-    # In fp64: whole numbers up to 2^53 are exact, and the factor is rounded once.
-    return (positions.double().log2() / math.log2(length)).float()
+    # In fp64 whole numbers up to 2^53 are exact. The caller rounds the factor once.
+    return positions.double().log2() / math.log2(length)
 
 
 def largest_temperature(stop: int, length: int) -> float:
