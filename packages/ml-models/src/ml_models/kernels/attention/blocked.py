@@ -8,109 +8,69 @@ recomputes scores from queries and keys, so that a layer keeps its inputs, its o
 number per query and head: 4 MiB instead of 200 MiB per saved matrix for 12 heads at 2048 tokens.
 Every row of scores is complete, so there is no running rescaling and the result is exact.
 
-With a cap c and a temperature up to t no score exceeds b = c * t, so exp(score) needs no shift
-while b <= 40: the sum over 2^20 keys stays below 3e23, and a gradient divided by it is far from
-fp32's smallest number. Factors go to the small side of a product (queries, gradients of [rows, D]),
-never over [rows, keys].
+Factors go to the small side of a product (queries, gradients of [rows, D]), not over [rows, keys].
+The largest block's scores on a device take 0.5 GiB in bf16; a step of the backward pass holds four
+matrices of that size, and in the eager form as many in fp32.
 """
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ml_models.kernels.attention.temperature import largest_temperature, temperatures
+from ml_models.kernels.attention.block_scores import (
+    block_rule,
+    fused_gradients,
+    fused_weights,
+    score_gradients,
+    weights_of,
+)
 from ml_models.kernels.execution import kernel
 from ml_models.kernels.precision import wide, wide_dtype
 from ml_models.scoring import Scoring
 
-MAX_UNSHIFTED = 40.0
-"""Of a score, so that its exp needs no shift."""
-BLOCK_SCORES = 1 << 20
-"""Scores per block and group: rows are chosen so that a block of them stays in the cache."""
+CACHED_SCORES = 1 << 20
+"""On a CPU, scores per block and group: they stay in the cache."""
+DEVICE_SCORES = 1 << 28
+"""Elsewhere, scores per block over all heads."""
 
 
-def block_rows(length: int, heads_per_group: int, device: torch.device) -> int:
-    """Query positions per block: a power of two from 32 to 128 on a CPU, to 512 elsewhere.
+def block_rows(length: int, heads: int, repeat: int, device: torch.device) -> int:
+    """Query positions per block, a power of two; `heads` over all sequences, `repeat` per group.
 
-    On a CPU small blocks save the half above the diagonal (at 512 positions 128 rows take 42 ms
-    for both passes, 512 rows 63 ms); elsewhere each block costs launches of its kernels.
+    On a CPU small blocks save the half above the diagonal: at 512 positions 128 rows take 42 ms
+    for both passes, 512 rows 63 ms.
     """
-    rows = 128 if device.type == "cpu" else 512
-    while rows > 32 and rows * heads_per_group * length > BLOCK_SCORES:
+    if device.type != "cpu":
+        return device_block_rows(length, heads)
+    rows = 128
+    while rows > 32 and rows * repeat * length > CACHED_SCORES:
         rows //= 2
     return rows
 
 
+def device_block_rows(length: int, heads: int) -> int:
+    """Query positions per block on a device, where each block costs launches of its kernels.
+
+    About 16 blocks: they compute 1/16 more scores than the causal half. At least 128 rows, which
+    fill a tile of a product, and fewer blocks only where their scores fit DEVICE_SCORES.
+    """
+    rows = 128
+    while rows * 16 < length and 2 * rows * heads * length <= DEVICE_SCORES:
+        rows *= 2
+    return rows
+
+
 def _product(first: Tensor, second: Tensor, factor: float) -> Tensor:
-    """factor * first @ second, in the wide dtype."""
+    """factor * first @ second."""
     empty = first.new_empty(first.shape[0], first.shape[1], second.shape[2])
-    return wide(torch.baddbmm(empty, first, second, beta=0, alpha=factor))
+    return torch.baddbmm(empty, first, second, beta=0, alpha=factor)
 
 
 def _factor(scoring: Scoring) -> float:
     """What q.k is multiplied by: with a cap, scores come already divided by it."""
     return scoring.scale if scoring.cap is None else scoring.scale / scoring.cap
-
-
-class BlockRule(NamedTuple):
-    """What a block of queries does with its scores."""
-
-    cap: float | None
-    temperature: Tensor | None
-    """[rows, 1], wide; None where every factor is 1."""
-    shifted: bool
-    """Whether the rows' largest score is subtracted before exp."""
-
-
-def block_rule(scoring: Scoring, low: int, high: int, repeat: int, query: Tensor) -> BlockRule:
-    """The rule of the queries from `low` to `high`, whose rows repeat per head."""
-    length, temperature, largest = scoring.temperature_length, None, 1.0
-    if length is not None and high - 1 > length:
-        factors = temperatures(low, high, length, query.device).to(wide_dtype(query.dtype))
-        temperature = factors.repeat_interleave(repeat)[:, None]
-        largest = largest_temperature(high, length)
-    shifted = scoring.cap is None or scoring.cap * largest > MAX_UNSHIFTED
-    return BlockRule(scoring.cap, temperature, shifted)
-
-
-def weights_of(
-    scores: Tensor, masked: Tensor, rule: BlockRule, keep: bool
-) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Unnormalised probabilities [G', rows, keys], tanh(score / cap), and row sums; all in place.
-
-    `scores` are wide and, with a cap, already divided by it. `masked` [rows, diagonal keys] is True
-    where a query may not look, over the last keys. Without `keep` the second result is None.
-    """
-    diagonal = scores.shape[-1] - masked.shape[-1]
-    capped, weights = None, scores
-    if rule.cap is not None:
-        # The cap and the temperature in a single factor: one pass over the scores.
-        factor = rule.cap if rule.temperature is None else rule.cap * rule.temperature
-        tanh = scores.tanh_()
-        capped, weights = (tanh, tanh * factor) if keep else (None, tanh.mul_(factor))
-    elif rule.temperature is not None:
-        weights = scores.mul_(rule.temperature)
-    if rule.shifted:
-        weights[..., diagonal:].masked_fill_(masked, float("-inf"))
-        weights.sub_(weights.amax(-1, keepdim=True)).exp_()
-    else:
-        weights.exp_()[..., diagonal:].masked_fill_(masked, 0.0)
-    return weights, capped, weights.sum(-1, keepdim=True)
-
-
-def score_gradients(
-    grad: Tensor, row_dot: Tensor, weights: Tensor, capped: Tensor | None
-) -> Tensor:
-    """Gradients of the scores before the cap, from those of the probabilities.
-
-    The caller applies the attention scale. row_dot [rows, 1]: see backward.
-    """
-    grad_scores = wide(grad).sub_(row_dot).mul_(weights)
-    if capped is not None:
-        grad_scores = torch.ops.aten.tanh_backward(grad_scores, capped)
-    return grad_scores.to(grad.dtype)
 
 
 class _BlockedAttention(torch.autograd.Function):
@@ -130,61 +90,69 @@ class _BlockedAttention(torch.autograd.Function):
     ) -> Tensor:
         repeat = query.shape[1] // key.shape[1]
         out = torch.empty_like(query)
+        totals = query.new_empty(*query.shape[:2], 1, dtype=wide_dtype(query.dtype))
         factor = _factor(scoring)
-        softmax = kernel(weights_of, compiled)
-        for low, high, masked in _blocks(key.shape[1], repeat, query.device):
+        for low, high, masked in _blocks(query, key):
             # Keys behind the block's last query are never looked at: their scores are not computed.
             rows = slice(low * repeat, high * repeat)
             scores = _product(query[:, rows], key[:, :high].transpose(1, 2), factor)
             rule = block_rule(scoring, low, high, repeat, query)
-            weights, _, total = softmax(scores, masked, rule, False)
+            if compiled:
+                weights, total, _ = kernel(fused_weights, True)(scores, repeat, rule)
+            else:
+                weights, _ = weights_of(wide(scores), masked, rule, False)
+                total = weights.sum(-1, keepdim=True)
             block = torch.bmm(weights.to(value.dtype), value[:, :high])
             # The softmax's division comes last: over [rows, D], not over [rows, keys].
             out[:, rows] = block.div_(total)
-        ctx.save_for_backward(query, key, value, out)
+            totals[:, rows] = total
+        ctx.save_for_backward(query, key, value, out, totals)
         ctx.scoring, ctx.compiled = scoring, compiled
         return out
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, out = ctx.saved_tensors
+        query, key, value, out, totals = ctx.saved_tensors
         scoring: Scoring = ctx.scoring
         factor = _factor(scoring)
         repeat = query.shape[1] // key.shape[1]
         grad_query = torch.empty_like(query)
-        softmax = kernel(weights_of, ctx.compiled)
-        gradients = kernel(score_gradients, ctx.compiled)
         # Every block of queries adds to the keys before it: in bf16 small terms would be lost.
         grad_key = torch.zeros_like(key, dtype=wide_dtype(key.dtype))
         grad_value = torch.zeros_like(value, dtype=wide_dtype(key.dtype))
-        for low, high, masked in _blocks(key.shape[1], repeat, query.device):
+        for low, high, masked in _blocks(query, key):
             rows = slice(low * repeat, high * repeat)
-            keys, values, grad = key[:, :high], value[:, :high], grad_out[:, rows]
+            keys, values = key[:, :high], value[:, :high]
             scores = _product(query[:, rows], keys.transpose(1, 2), factor)
             rule = block_rule(scoring, low, high, repeat, query)
-            weights, capped, total = softmax(scores, masked, rule, True)
-            grad = wide(grad) / total
+            grad = wide(grad_out[:, rows]) / totals[:, rows]
             # The softmax's gradient needs sum(weight * its gradient) per row, which is grad . out.
             row_dot = (grad * wide(out[:, rows])).sum(-1, keepdim=True)
             narrow = grad.to(query.dtype)
-            grad_value[:, :high] += torch.bmm(weights.to(narrow.dtype).transpose(1, 2), narrow)
             if rule.temperature is not None:
                 # It is a factor of every score of the row, hence of the scores' gradients.
-                narrow = (grad * rule.temperature).to(query.dtype)
-                row_dot = row_dot * rule.temperature
-            grad_scores = torch.bmm(narrow, values.transpose(1, 2))
-            grad_scores = gradients(grad_scores, row_dot, weights, capped)
+                grad, row_dot = grad * rule.temperature, row_dot * rule.temperature
+            grad_scores = torch.bmm(grad.to(query.dtype), values.transpose(1, 2))
+            if ctx.compiled:
+                weights, _, shift = kernel(fused_weights, True)(scores, repeat, rule)
+                gradients = kernel(fused_gradients, True)
+                grad_scores = gradients(grad_scores, scores, row_dot, shift, repeat, rule)
+            else:
+                weights, capped = weights_of(wide(scores), masked, rule, True)
+                grad_scores = score_gradients(grad_scores, row_dot, weights, capped)
+            grad_value[:, :high].add_(torch.bmm(weights.to(value.dtype).transpose(1, 2), narrow))
             grad_query[:, rows] = _product(grad_scores, keys, scoring.scale)
-            grad_key[:, :high] += _product(
-                grad_scores.transpose(1, 2), query[:, rows], scoring.scale
+            grad_key[:, :high].add_(
+                _product(grad_scores.transpose(1, 2), query[:, rows], scoring.scale)
             )
         return grad_query, grad_key.to(key.dtype), grad_value.to(value.dtype), None, None
 
 
-def _blocks(length: int, repeat: int, device: torch.device) -> Iterator[tuple[int, int, Tensor]]:
+def _blocks(query: Tensor, key: Tensor) -> Iterator[tuple[int, int, Tensor]]:
     """Per block: first query, end, and the mask of its diagonal, whose rows repeat per head."""
-    rows = block_rows(length, repeat, device)
-    position = torch.arange(min(rows, length), device=device)
+    length, repeat = key.shape[1], query.shape[1] // key.shape[1]
+    rows = block_rows(length, key.shape[0] * repeat, repeat, query.device)
+    position = torch.arange(min(rows, length), device=query.device)
     above = position[None, :] > position.repeat_interleave(repeat)[:, None]
     for low in range(0, length, rows):
         high = min(low + rows, length)

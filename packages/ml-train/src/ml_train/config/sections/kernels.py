@@ -24,8 +24,8 @@ class KernelsSection(Section):
         super().__post_init__()
         if self.use_flash_attn and self.attention_backend not in ("auto", "flash"):
             raise ConfigError(
-                f"--use-flash-attn and --attention-backend {self.attention_backend} contradict each "
-                "other: the first is --attention-backend flash. Drop one of them."
+                f"--use-flash-attn and --attention-backend {self.attention_backend} contradict "
+                "each other: the first is --attention-backend flash. Drop one of them."
             )
 
     def settings(self) -> KernelSettings:
