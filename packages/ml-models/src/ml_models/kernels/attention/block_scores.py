@@ -83,15 +83,15 @@ def score_gradients(
 
 
 def fused_weights(
-    scores: Tensor, repeat: int, rule: BlockRule
+    scores: Tensor, masked: Tensor, rule: BlockRule
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Unnormalised probabilities [G', rows, keys] in scores' dtype, row sums, and the rows' shift.
 
-    `scores` come as for weights_of, of any dtype; the rows repeat `repeat` times per position, and
-    the last position is the last key's. Sums and shift are wide; the shift is None without one.
+    Arguments as for weights_of, scores of any dtype. Sums and shift are wide; the shift is None
+    where the rule needs none.
     """
     logits, _ = _logits(scores, rule)
-    hidden, shift = _hidden(scores, repeat), None
+    hidden, shift = _hidden(scores, masked), None
     if rule.shifted:
         shift = logits.masked_fill(hidden, float("-inf")).amax(-1, keepdim=True)
         logits = logits - shift
@@ -104,14 +104,14 @@ def fused_gradients(
     scores: Tensor,
     row_dot: Tensor,
     shift: Tensor | None,
-    repeat: int,
+    masked: Tensor,
     rule: BlockRule,
 ) -> Tensor:
     """score_gradients from the scores themselves: probabilities are computed again."""
     logits, tanh = _logits(scores, rule)
     if shift is not None:
         logits = logits - shift
-    weights = logits.exp().masked_fill(_hidden(scores, repeat), 0.0)
+    weights = logits.exp().masked_fill(_hidden(scores, masked), 0.0)
     grad_scores = (wide(grad) - row_dot) * weights
     if tanh is not None:
         grad_scores = grad_scores * (1 - tanh * tanh)
@@ -127,9 +127,6 @@ def _logits(scores: Tensor, rule: BlockRule) -> tuple[Tensor, Tensor | None]:
     return logits if rule.temperature is None else logits * rule.temperature, tanh
 
 
-def _hidden(scores: Tensor, repeat: int) -> Tensor:
-    """[rows, keys], True where a query may not look; a compiled kernel computes it in registers."""
-    rows, keys = scores.shape[-2:]
-    first = keys - rows // repeat
-    positions = first + torch.arange(rows, device=scores.device) // repeat
-    return torch.arange(keys, device=scores.device) > positions[:, None]
+def _hidden(scores: Tensor, masked: Tensor) -> Tensor:
+    """`masked` over all keys; a compiled kernel pads it in registers."""
+    return torch.nn.functional.pad(masked, (scores.shape[-1] - masked.shape[-1], 0))

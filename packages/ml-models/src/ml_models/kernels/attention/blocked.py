@@ -98,7 +98,7 @@ class _BlockedAttention(torch.autograd.Function):
             scores = _product(query[:, rows], key[:, :high].transpose(1, 2), factor)
             rule = block_rule(scoring, low, high, repeat, query)
             if compiled:
-                weights, total, _ = kernel(fused_weights, True)(scores, repeat, rule)
+                weights, total, _ = kernel(fused_weights, True)(scores, masked, rule)
             else:
                 weights, _ = weights_of(wide(scores), masked, rule, False)
                 total = weights.sum(-1, keepdim=True)
@@ -134,9 +134,9 @@ class _BlockedAttention(torch.autograd.Function):
                 grad, row_dot = grad * rule.temperature, row_dot * rule.temperature
             grad_scores = torch.bmm(grad.to(query.dtype), values.transpose(1, 2))
             if ctx.compiled:
-                weights, _, shift = kernel(fused_weights, True)(scores, repeat, rule)
+                weights, _, shift = kernel(fused_weights, True)(scores, masked, rule)
                 gradients = kernel(fused_gradients, True)
-                grad_scores = gradients(grad_scores, scores, row_dot, shift, repeat, rule)
+                grad_scores = gradients(grad_scores, scores, row_dot, shift, masked, rule)
             else:
                 weights, capped = weights_of(wide(scores), masked, rule, True)
                 grad_scores = score_gradients(grad_scores, row_dot, weights, capped)
