@@ -112,7 +112,7 @@ def tests_core(session: nox.Session, core: str) -> None:
 
 @nox.session(venv_backend="none")
 def devices(session: nox.Session) -> None:
-    """ml-train on a simulated NPU, on one megatron-core line; skipped without a C++ compiler."""
+    """ml-train on simulated devices, on one megatron-core line; skipped without a C++ compiler."""
     folder = environments.layer(session, DRIVER, DEFAULT)
     run_in(session, folder, *PYTEST, DEVICE_TESTS, *session.posargs)
 

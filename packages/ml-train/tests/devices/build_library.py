@@ -1,8 +1,8 @@
-"""Compiles the simulated device, once per version of its sources, torch and Python.
+"""Compiles a simulated device, once per version of its sources, torch and Python.
 
-`python build_library.py` prints the folder of the library. The first call takes 25 to 60 s; later
-ones find the library under the repository's .nox, or in the temporary folder where the repository
-cannot be written.
+`python build_library.py npu` prints the folder of the library. The first call takes 25 to 60 s.
+Later ones find the library under the repository's .nox, or in the temporary folder where the
+repository cannot be written.
 """
 
 import fcntl
@@ -18,9 +18,8 @@ from pathlib import Path
 import torch
 from torch.utils import cpp_extension
 
-SOURCES = Path(__file__).parent / "simulated_npu"
+SOURCES = Path(__file__).parent / "simulated_device"
 REPOSITORY = Path(__file__).parents[4]
-NAME = "simulated_npu"
 OLDEST_TORCH = (2, 13)
 """The C++ interface of devices differs between releases of torch, and this one was tested."""
 LIMIT_SECONDS = 400
@@ -31,8 +30,13 @@ class CannotBuildError(Exception):
     """This machine cannot compile the device; the text says why."""
 
 
-def library_folder() -> Path:
-    """The folder that holds the compiled module simulated_npu. Raises CannotBuildError."""
+def library_folder(device: str) -> Path:
+    """The folder that holds the compiled module simulated_npu, or simulated_cuda.
+
+    Raises CannotBuildError.
+    """
+    if device == "cuda" and torch.version.cuda is not None:
+        raise CannotBuildError("torch is a CUDA build, which brings its own CUDA device")
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     if compiler is None:
         raise CannotBuildError("no C++ compiler (g++) is in PATH")
@@ -44,14 +48,15 @@ def library_folder() -> Path:
     headers = Path(sysconfig.get_paths()["include"])
     if not (headers / "Python.h").is_file():
         raise CannotBuildError(f"{headers} has no Python.h: Python's development files are missing")
-    folder = _cache() / _version(compiler)
+    name = f"simulated_{device}"
+    folder = _cache() / _version(compiler) / device
     folder.mkdir(parents=True, exist_ok=True)
-    library = folder / f"{NAME}{sysconfig.get_config_var('EXT_SUFFIX')}"
+    library = folder / f"{name}{sysconfig.get_config_var('EXT_SUFFIX')}"
     # Sessions of tests that run side by side want the same library: the first compiles it.
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not library.is_file():
-            _compile(compiler, library, headers)
+            _compile(compiler, library, headers, name)
     return folder
 
 
@@ -71,13 +76,14 @@ def _version(compiler: str) -> str:
     return content.hexdigest()[:16]
 
 
-def _compile(compiler: str, library: Path, headers: Path) -> None:
+def _compile(compiler: str, library: Path, headers: Path, name: str) -> None:
     unfinished = library.with_suffix(".unfinished")
     libraries = Path(torch.__file__).parent / "lib"
     command = [
         *(compiler, "-shared", "-fPIC", "-std=c++20", "-O1", "-g0", "-fvisibility=hidden"),
         *(
-            f"-DTORCH_EXTENSION_NAME={NAME}",
+            f"-DTORCH_EXTENSION_NAME={name}",
+            f"-D{name.upper()}",
             f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}",
         ),
         *(f"-isystem{path}" for path in (*cpp_extension.include_paths(), headers)),
@@ -93,4 +99,4 @@ def _compile(compiler: str, library: Path, headers: Path) -> None:
 
 
 if __name__ == "__main__":
-    print(library_folder())
+    print(library_folder(sys.argv[1]))

@@ -1,4 +1,4 @@
-"""Starts of ml-train on the simulated npu, and the same on the CPU."""
+"""Starts of ml-train on a simulated npu or cuda, and the same on the CPU."""
 
 import atexit
 import functools
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tiny_runs import Run
 
 HERE = Path(__file__).parent
@@ -25,21 +26,28 @@ STEPS = (
 
 
 @functools.cache
-def simulated_npu() -> dict[str, str]:
-    """The environment of a process that has the device; skips the test where it cannot be built."""
+def _simulated(device: str) -> dict[str, str]:
+    """The variables of a process that has the device; skips the test where it cannot be built."""
     from build_library import CannotBuildError, library_folder
 
     try:
-        folder = library_folder()
+        folder = library_folder(device)
     except CannotBuildError as error:
         pytest.skip(f"the simulated device cannot be compiled: {error}")
-    path = os.pathsep.join(filter(None, [str(HERE / "stand_ins"), os.environ.get("PYTHONPATH")]))
-    return {"PYTHONPATH": path, "SIMULATED_NPU": str(folder)}
+    paths = [str(HERE / "stand_ins"), str(folder), os.environ.get("PYTHONPATH", "")]
+    variables = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "SIMULATED_KIND": device}
+    if device == "cuda":
+        # torch looks for CUDA's hooks once, when it is loaded.
+        (library,) = folder.glob("simulated_cuda.*.so")
+        libraries = str(Path(torch.__file__).parent / "lib")
+        variables |= {"LD_PRELOAD": str(library), "LD_LIBRARY_PATH": libraries}
+    return variables
 
 
 def environment(device: str) -> dict[str, str]:
-    """Of a process on `device`, cpu or npu."""
-    return {**os.environ, "OMP_NUM_THREADS": "1", **(simulated_npu() if device == "npu" else {})}
+    """Of a process on `device`: cpu, npu or cuda."""
+    simulated = {} if device == "cpu" else _simulated(device)
+    return {**os.environ, "OMP_NUM_THREADS": "1", **simulated}
 
 
 @functools.cache

@@ -7,6 +7,7 @@ their output. {"waits": FILE} counts what the host of rank 0 waits for, see wait
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,15 @@ import forks
 
 def serve(device: str) -> None:
     """Answer orders until the input ends."""
+    if device == "cuda":
+        # Processes that this one starts need no device, and other programs no library of torch.
+        os.environ.pop("LD_PRELOAD", None)
+        import simulated_cuda_names  # noqa: F401 - gives torch.cuda its devices
+
+        from ml_models.megatron_core import requirements
+
+        # The name of torch's wheel says that it has no CUDA.
+        requirements.is_cpu_build = lambda: False
     from ml_train.bring_up import start_platform
 
     # Before forks imports megatron-core, as at every entry point.

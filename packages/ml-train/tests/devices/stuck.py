@@ -17,7 +17,7 @@ def stop_rank(rank: int, step: int, phase: str, reports: str, *, is_this_rank: b
     queue is stuck, as a collective in it never completes. Autograd runs the backward pass of a
     device in threads of its own.
     """
-    import simulated_npu
+    from device_names import library
 
     from ml_train.training.train_module import TrainModule
 
@@ -27,15 +27,15 @@ def stop_rank(rank: int, step: int, phase: str, reports: str, *, is_this_rank: b
     def get_stuck(_kind: str) -> None:
         in_backward = threading.current_thread() is not threading.main_thread()
         if in_backward == (phase == "backward"):
-            simulated_npu.listen_to_waits(None)
+            library.listen_to_waits(None)
             if is_this_rank:
                 sleep_until_reported(Path(reports))
-            simulated_npu.hang()
+            library.hang()
 
     def stopped(self: TrainModule, *arguments: Any, **named: Any) -> Any:
         steps.append(None)
         if len(steps) == step:
-            simulated_npu.listen_to_waits(get_stuck)
+            library.listen_to_waits(get_stuck)
         return train_step(self, *arguments, **named)
 
     TrainModule.train_step = stopped  # type: ignore[method-assign]

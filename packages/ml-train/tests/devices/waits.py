@@ -11,7 +11,7 @@ _ROOTS = ("/ml_models/", "/ml_train/", "/megatron/core/")
 
 def count_into(path: Path) -> None:
     """Append a line per step to `path`: {"KIND at FILE:LINE": COUNT, ...}."""
-    import simulated_npu
+    from device_names import library
 
     from ml_train.training.train_module import TrainModule
 
@@ -19,11 +19,11 @@ def count_into(path: Path) -> None:
 
     def counted(self: TrainModule, *arguments: Any, **named: Any) -> Any:
         counts: collections.Counter[str] = collections.Counter()
-        simulated_npu.listen_to_waits(lambda kind: counts.update([f"{kind} at {_caller()}"]))
+        library.listen_to_waits(lambda kind: counts.update([f"{kind} at {_caller()}"]))
         try:
             return train_step(self, *arguments, **named)
         finally:
-            simulated_npu.listen_to_waits(None)
+            library.listen_to_waits(None)
             with path.open("a", encoding="utf-8") as stream:
                 print(json.dumps(counts), file=stream)
 

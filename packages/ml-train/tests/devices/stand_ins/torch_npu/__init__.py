@@ -1,18 +1,13 @@
 """A stand-in of torch_npu: its documented Python surface, on the simulated device.
 
 What ml-models, ml-train and megatron-core use of torch_npu is here under torch_npu's names. Its
-fused operators (torch_npu.npu_...) are absent. SIMULATED_NPU names the folder of the library that
-build_library.py compiles.
+fused operators (torch_npu.npu_...) are absent. The library that build_library.py compiles must be
+importable.
 """
 
-import os
-import sys
-
+import simulated_npu
 import torch
 from torch.distributed import distributed_c10d
-
-sys.path.append(os.environ["SIMULATED_NPU"])
-import simulated_npu
 
 from torch_npu import npu
 

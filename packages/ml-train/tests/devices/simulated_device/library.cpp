@@ -1,19 +1,12 @@
 // A device that is not the CPU, with the CPU's memory and kernels, for tests without a device.
 //
-// torch's PrivateUse1 becomes a device with real dispatch: its tensors have their own type and
+// torch's PrivateUse1, or its CUDA, becomes a device with real dispatch: its tensors have their own type and
 // storage, a call that mixes devices is refused, and what the host waits for is counted. It shows
 // where code confuses devices or waits for them. It shows nothing of kernels, streams, memory sizes
 // or speed.
 #include <torch/extension.h>
 #include "collectives.h"
-
-namespace simulated {
-namespace {
-struct RegisterHooks {
-  RegisterHooks() { at::RegisterPrivateUse1HooksInterface(&hooks); }
-} register_hooks;
-}  // namespace
-}  // namespace simulated
+#include "hooks.h"
 
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, module) {
   using namespace simulated;
@@ -40,6 +33,6 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, module) {
   module.def("hang", [] { queue_is_stuck = true; });
   module.def("process_group", [](const c10::intrusive_ptr<c10d::Backend>& gloo)
                                   -> c10::intrusive_ptr<c10d::Backend> {
-    return c10::make_intrusive<Hccl>(gloo);
+    return c10::make_intrusive<ProcessGroup>(gloo);
   });
 }

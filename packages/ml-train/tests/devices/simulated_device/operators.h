@@ -121,7 +121,7 @@ class Arguments {
                                     name_.rfind("aten::_index_put", 0) == 0;
     TORCH_CHECK(here_.empty() || of_host_.empty() || takes_host_indices,
                 "Expected all tensors to be on the same device: ", name_,
-                " on an npu got tensors of the CPU for", of_host_);
+                " got tensors of the CPU for", of_host_);
     for (const auto& tensor : here_)
       TORCH_CHECK(tensor.device() == here_.front().device(),
                   "Expected all tensors to be on the same device: ", name_, " got ",
@@ -217,6 +217,11 @@ inline at::Tensor copy_from(const at::Tensor& source, const at::Tensor& target,
   return target;
 }
 
+inline at::Tensor& copy_into(at::Tensor& target, const at::Tensor& source, bool non_blocking) {
+  copy_from(source.expand_as(target), target, non_blocking);
+  return target;
+}
+
 inline at::Tensor copy_from_and_resize(const at::Tensor& source, const at::Tensor& target) {
   target.resize_(source.sizes());
   return copy_from(source, target, /*non_blocking=*/false);
@@ -260,7 +265,7 @@ inline const at::Tensor& resize(const at::Tensor& tensor, c10::IntArrayRef size,
                                 std::optional<at::MemoryFormat>) {
   const auto count = c10::multiply_integers(size) + tensor.storage_offset();
   const auto needed = static_cast<size_t>(count) * tensor.dtype().itemsize();
-  if (needed > tensor.storage().nbytes()) hooks.resizePrivateUse1Bytes(tensor.storage(), needed);
+  if (needed > tensor.storage().nbytes()) resize_bytes(tensor.storage(), needed);
   tensor.unsafeGetTensorImpl()->set_sizes_contiguous(size);
   return tensor;
 }
@@ -270,20 +275,24 @@ inline void record_stream(at::Tensor&, c10::Stream) {}
 
 }  // namespace simulated
 
-TORCH_LIBRARY_IMPL(_, PrivateUse1, m) {
+TORCH_LIBRARY_IMPL(_, SIMULATED_KEY, m) {
   m.fallback(torch::CppFunction::makeFromBoxedFunction<&simulated::run_on_cpu>());
 }
 
 // What reads or makes memory cannot go through the fallback.
-TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
+TORCH_LIBRARY_IMPL(aten, SIMULATED_KEY, m) {
   m.impl("empty.memory_format", simulated::empty);
   m.impl("empty_strided", simulated::empty_strided);
   m.impl("as_strided", at::native::as_strided_tensorimpl);
   m.impl("view", at::native::view);
   m.impl("_reshape_alias", at::native::_reshape_alias);
   m.impl("unfold", at::native::unfold);
+#ifdef SIMULATED_CUDA
+  m.impl("copy_", simulated::copy_into);
+#else
   m.impl("_copy_from", simulated::copy_from);
   m.impl("_copy_from_and_resize", simulated::copy_from_and_resize);
+#endif
   m.impl("_local_scalar_dense", simulated::item);
   m.impl("nonzero", simulated::nonzero);
   m.impl("masked_select", simulated::masked_select);

@@ -1,20 +1,17 @@
 // The device's memory, its current index, streams and generators: what torch asks of any device.
 #pragma once
 #include <ATen/CPUGeneratorImpl.h>
-#include <ATen/detail/PrivateUse1HooksInterface.h>
 #include <c10/core/Allocator.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <cstdlib>
 #include <cstring>
 #include <set>
+#include <algorithm>
 #include <vector>
 #include "counters.h"
+#include "kind.h"
 
 namespace simulated {
-
-constexpr auto kType = c10::DeviceType::PrivateUse1;
-constexpr auto kKey = c10::DispatchKey::PrivateUse1;
-constexpr c10::DeviceIndex kNumDevices = 8;
 
 inline thread_local c10::DeviceIndex current_index = 0;
 inline std::atomic<int64_t> allocated_bytes{0};
@@ -34,7 +31,7 @@ inline void free_block(void* context) {
 
 inline void* aligned_bytes(size_t num_bytes) {
   void* pointer = nullptr;
-  TORCH_CHECK(posix_memalign(&pointer, 64, num_bytes) == 0, "simulated npu: out of memory");
+  TORCH_CHECK(posix_memalign(&pointer, 64, num_bytes) == 0, "the simulated device is out of memory");
   return pointer;
 }
 
@@ -130,7 +127,7 @@ class Guard final : public c10::impl::DeviceGuardImplInterface {
   void recordDataPtrOnStream(const c10::DataPtr&, const c10::Stream&) const override {}
   double elapsedTime(void*, void*, const c10::DeviceIndex) const override { return 0; }
 };
-C10_REGISTER_GUARD_IMPL(PrivateUse1, Guard);
+C10_REGISTER_GUARD_IMPL(SIMULATED_KEY, Guard);
 
 struct Generator final : public at::CPUGeneratorImpl {
   explicit Generator(c10::DeviceIndex index) : at::CPUGeneratorImpl(c10::default_rng_seed_val) {
@@ -149,40 +146,13 @@ inline at::Generator& default_generator(c10::DeviceIndex index) {
   return generators.at(index < 0 ? current_index : index);
 }
 
-struct Hooks final : public at::PrivateUse1HooksInterface {
-  bool isBuilt() const override { return true; }
-  bool isAvailable() const override { return true; }
-  bool hasPrimaryContext(c10::DeviceIndex) const override { return true; }
-  const at::Generator& getDefaultGenerator(c10::DeviceIndex index) const override {
-    return default_generator(index);
-  }
-  at::Generator getNewGenerator(c10::DeviceIndex index) const override {
-    return at::make_generator<Generator>(index < 0 ? current_index : index);
-  }
-  at::Device getDeviceFromPtr(void*) const override { return {kType, current_index}; }
-  bool isPinnedPtr(const void* pointer) const override { return is_pinned(pointer); }
-  c10::Allocator* getPinnedMemoryAllocator() const override { return &pinned_allocator; }
-  c10::DeviceIndex deviceCount() const override { return kNumDevices; }
-  void setCurrentDevice(c10::DeviceIndex index) const override { current_index = index; }
-  c10::DeviceIndex getCurrentDevice() const override { return current_index; }
-  c10::DeviceIndex exchangeDevice(c10::DeviceIndex index) const override {
-    const auto previous = current_index;
-    if (index >= 0) current_index = index;
-    return previous;
-  }
-  c10::DeviceIndex maybeExchangeDevice(c10::DeviceIndex index) const override {
-    return exchangeDevice(index);
-  }
-  void resizePrivateUse1Bytes(const c10::Storage& storage, size_t num_bytes) const override {
-    auto data = device_allocator.allocate(num_bytes);
-    const auto kept = std::min(num_bytes, storage.nbytes());
-    if (kept > 0) std::memcpy(data.get(), storage.data(), kept);
-    auto& changed = const_cast<c10::Storage&>(storage);
-    changed.set_data_ptr_noswap(std::move(data));
-    changed.set_nbytes(num_bytes);
-  }
-};
-
-inline Hooks hooks;
+inline void resize_bytes(const c10::Storage& storage, size_t num_bytes) {
+  auto data = device_allocator.allocate(num_bytes);
+  const auto kept = std::min(num_bytes, storage.nbytes());
+  if (kept > 0) std::memcpy(data.get(), storage.data(), kept);
+  auto& changed = const_cast<c10::Storage&>(storage);
+  changed.set_data_ptr_noswap(std::move(data));
+  changed.set_nbytes(num_bytes);
+}
 
 }  // namespace simulated

@@ -15,12 +15,12 @@ struct InQueue final : public c10d::Work {
   void synchronize() override {}
 };
 
-class Hccl final : public c10d::Backend {
+class ProcessGroup final : public c10d::Backend {
  public:
-  explicit Hccl(c10::intrusive_ptr<c10d::Backend> gloo)
+  explicit ProcessGroup(c10::intrusive_ptr<c10d::Backend> gloo)
       : c10d::Backend(gloo->getRank(), gloo->getSize()), gloo_(std::move(gloo)) {}
 
-  const std::string getBackendName() const override { return "hccl"; }
+  const std::string getBackendName() const override { return kBackend; }
 
   WorkPtr broadcast(Tensors& tensors, const c10d::BroadcastOptions& options) override {
     return queued("broadcast", [&]() -> WorkPtr {
@@ -47,7 +47,7 @@ class Hccl final : public c10d::Backend {
       return gloo_->reduce(shown, options);
     });
   }
-  // HCCL takes pieces of unequal sizes, which gloo lacks: they are broadcast by their owners.
+  // HCCL and NCCL take pieces of unequal sizes, which gloo lacks: they are broadcast by their owners.
   WorkPtr allgather(std::vector<Tensors>& outputs, Tensors& inputs,
                     const c10d::AllgatherOptions& options) override {
     return queued("allgather", [&]() -> WorkPtr {
@@ -167,7 +167,7 @@ class Hccl final : public c10d::Backend {
     });
   }
   WorkPtr barrier(const c10d::BarrierOptions& options) override {
-    // HCCL's barrier is a reduction on the device, for which the host waits.
+    // A device's barrier is a reduction on the device, for which the host waits.
     wait_for_device("barrier");
     return gloo_->barrier(options);
   }
@@ -179,7 +179,7 @@ class Hccl final : public c10d::Backend {
   // The host goes on once a collective is in the queue. Nothing behind a stuck one is ever run.
   template <typename Run>
   WorkPtr queued(const char* collective, const Run& run) {
-    note_call(std::string("hccl ") + collective);
+    note_call(std::string(kBackend) + " " + collective);
     return queue_is_stuck ? WorkPtr(c10::make_intrusive<InQueue>()) : run();
   }
   static at::Tensor show(const at::Tensor& tensor) {
