@@ -30,7 +30,7 @@ TEST_PEERS = {
         "zstandard",
         "moto[s3,server]>=5",
         "transformers",
-        "tiktoken",
+        "tiktoken>=0.13",
         "gigatoken>=0.10",
     ),
     "ml-models": ("transformers", "ml-dtypes"),

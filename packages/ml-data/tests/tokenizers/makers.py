@@ -68,6 +68,34 @@ def qwen() -> Tokenizer:
     return tokenizer
 
 
+def grok2(**changes: Any) -> dict[str, Any]:
+    """The content of a tokenizer.tok.json: specials first, as in the release; `changes` replace."""
+    unicode_to_byte = {symbol: number for number, symbol in bytes_to_symbols().items()}
+    special = ["<|pad|>", "<|separator|>", "<|eos|>", "<|reserved_3|>", "<|control1|>"]
+    # By id: the order of the merges is the order of the ids.
+    learned = sorted(byte_level(pattern=QWEN).get_vocab().items(), key=lambda item: item[1])
+    return {
+        "regular_tokens": [
+            {"bytes": [unicode_to_byte[symbol] for symbol in text], "token": len(special) + number}
+            for text, number in learned
+        ],
+        "special_tokens": [
+            {"bytes": list(text.encode()), "token": number} for number, text in enumerate(special)
+        ],
+        "word_split": "V1",
+        "vocab_size": len(special) + len(learned),
+        **changes,
+    }
+
+
+def bytes_to_symbols() -> dict[int, str]:
+    """The symbol that GPT-2's byte-level alphabet has for every byte."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [number for number in range(256) if number not in printable]
+    symbols = {number: chr(number) for number in printable}
+    return symbols | {number: chr(256 + rank) for rank, number in enumerate(others)}
+
+
 def deepseek() -> Tokenizer:
     """Several splits in a row, and special tokens at the start whose text is not ASCII."""
     names = ("<\uff5cbegin\u2581of\u2581sentence\uff5c>", "<\uff5cend\u2581of\u2581sentence\uff5c>")

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 import ml_data
 from ml_data.errors import TokenizerError
+from ml_data.tokenizer_files.model_facts import read_facts
 from ml_data.tokenizers import base, gigatoken_engine, load_tokenizer
 from ml_data.tokenizers.gigatoken_engine import GigatokenTokenizer
 from ml_data.tokenizers.gigatoken_json import convert
-from ml_data.tokenizers.model_facts import read_facts
 
 from ..conftest import files_of, write_lines
 from .test_exact_ids import CASES, FRAGMENTS, RELAXED, batches

@@ -10,8 +10,8 @@ import pytest
 import sentencepiece
 
 from ml_data.errors import TokenizerError
+from ml_data.tokenizer_files.model_facts import CONTROL, read_facts, with_control_tokens_in_text
 from ml_data.tokenizers import load_tokenizer, sentencepiece_units, unit_table
-from ml_data.tokenizers.model_facts import CONTROL, read_facts, with_control_tokens_in_text
 from ml_data.tokenizers.sentencepiece_units import UnitTokenizer
 
 

@@ -21,7 +21,7 @@ from ml_data.version import __version__
 
 _LIBRARIES = ("numpy", "pyarrow", "sentencepiece", "tokenizers")
 # Engines that are libraries of the same name.
-_OPTIONAL = ("gigatoken", "transformers")
+_OPTIONAL = ("gigatoken", "tiktoken", "transformers")
 
 
 def build_manifest(

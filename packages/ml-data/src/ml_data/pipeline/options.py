@@ -86,7 +86,8 @@ class TokenizeOptions:
         default="auto",
         metadata=Flag(
             help="auto (default), fast, sentencepiece, gigatoken (optional, by name only), "
-            "tokenizers, or transformers for folders that nothing else reads"
+            "tokenizers, tiktoken (tokenizer.tok.json), or transformers for folders that nothing "
+            "else reads"
         ),
     )
     workers: int = field(

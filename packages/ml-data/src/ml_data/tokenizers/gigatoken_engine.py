@@ -20,8 +20,8 @@ import pyarrow.compute as pc
 
 from ml_data.arrow import offsets_of
 from ml_data.errors import TokenizerError
+from ml_data.tokenizer_files.model_facts import NORMAL, ModelFacts, read_facts
 from ml_data.tokenizers.gigatoken_json import convert
-from ml_data.tokenizers.model_facts import NORMAL, ModelFacts, read_facts
 from ml_data.tokenizers.protocol import Ids, check_values
 from ml_data.tokenizers.sampled_engine import SampledEngine
 from ml_data.tokenizers.sentencepiece_units import NotAdmittedError, reason_against

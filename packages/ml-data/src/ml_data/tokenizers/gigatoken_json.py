@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from ml_data.tokenizers.model_facts import CONTROL, NORMAL, UNKNOWN, USER_DEFINED, ModelFacts
+from ml_data.tokenizer_files.model_facts import CONTROL, NORMAL, UNKNOWN, USER_DEFINED, ModelFacts
 
 _MARK = "\u2581"
 _BYTE_PIECES = "<0x[0-9A-F]{2}>"

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ml_data.errors import TokenizerError
-from ml_data.tokenizers.protocol import Tokenizer
-from ml_data.tokenizers.recognize import (
+from ml_data.tokenizer_files.recognize import (
+    TOK_JSON,
     TRANSFORMERS_EXTRA,
     is_tiktoken_file,
+    is_tok_json_file,
     read_file,
     vocabulary_files,
     why_not_sentencepiece,
 )
+from ml_data.tokenizers.protocol import Tokenizer
 from ml_data.tokenizers.side_files import SideFiles
 from ml_data.tokenizers.special_tokens import settle
 
 if TYPE_CHECKING:
     from ml_data.tokenizers.sentencepiece_model import SentencePieceTokenizer
 
+TIKTOKEN_EXTRA = "pip install 'ml-data[tiktoken]'"
 TOKENIZER_TYPES = ("PretrainedFromHF",)
 # auto: the fast engine where it is admitted, else the reference tokenizer of the file, else
 # transformers. gigatoken is chosen by name only: its ids are compared in samples, not proven equal.
-ENGINES = ("auto", "fast", "sentencepiece", "gigatoken", "tokenizers", "transformers")
+ENGINES = (
+    "auto", "fast", "sentencepiece", "gigatoken", "tokenizers", "tiktoken", "transformers",
+)  # fmt: skip
 _MODEL, _JSON = "tokenizer.model", "tokenizer.json"
+_ENGINE_OF = {_MODEL: "sentencepiece", TOK_JSON: "tiktoken", _JSON: "tokenizers"}
 # A tokenizer.json is often converted from the tokenizer.model beside it. Conversions are known to
 # go wrong on these texts: prefixes, runs of white space, control strings, bytes.
 _PROBES = (
@@ -44,15 +51,16 @@ def load_tokenizer(
     eod_token: str | None = None,
     eod_id: int | None = None,
 ) -> Tokenizer:
-    """Load the tokenizer at `path`, a directory or a `tokenizer.model` / `tokenizer.json` file.
+    """Load the tokenizer at `path`, a directory or a file.
 
-    `engine` is one of ENGINES; in a directory with both files, "sentencepiece", "fast" and
-    "gigatoken" choose the model and "tokenizers" the json; "transformers" takes the directory as
+    The file is a `tokenizer.model`, `tokenizer.json` or `tokenizer.tok.json`. `engine` is one of
+    ENGINES; in a directory with several files, "sentencepiece", "fast" and "gigatoken" choose the
+    model, "tokenizers" the json and "tiktoken" the tok.json; "transformers" takes the directory as
     a whole. `parse_special_tokens`: control tokens in text count as tokens. `eod_token` or `eod_id`
     names the end-of-document token; else the files do, and `eod_fault` says where they do not.
     Raises TokenizerError when there is no tokenizer, when the engine does not fit it, when a file
-    beside it is damaged or contradicts it, or when a directory has two tokenizers that disagree and
-    `engine` chooses neither.
+    beside it is damaged or contradicts it, or when a directory has tokenizers that disagree and
+    `engine` chooses none.
     """
     if tokenizer_type not in TOKENIZER_TYPES:
         known = ", ".join(TOKENIZER_TYPES)
@@ -63,14 +71,14 @@ def load_tokenizer(
     files = _files_to_load(path, engine)
     side = SideFiles(files[0] if files[0].is_dir() else files[0].parent)
     loaded = [_load_file(file, engine, parse_special_tokens, side) for file in files]
-    if len(loaded) == 2:
-        _refuse_disagreement(path, loaded[0], loaded[1])
+    for other in loaded[1:]:
+        _refuse_disagreement(path, loaded[0], other)
     settle(loaded[0], side, eod_token=eod_token, eod_id=eod_id)
     return loaded[0]
 
 
 def _files_to_load(path: Path, engine: str) -> list[Path]:
-    """The file to load, or the folder for transformers; both files where the user chose none."""
+    """The file to load, or the folder for transformers; all files where the user chose none."""
     if path.is_file():
         if engine == "transformers":
             raise TokenizerError(f"engine 'transformers' reads a folder: give {path.parent}")
@@ -82,7 +90,8 @@ def _files_to_load(path: Path, engine: str) -> list[Path]:
         )
     if engine == "transformers":
         return [path]
-    names = {"tokenizers": [_JSON], "auto": [_MODEL, _JSON]}.get(engine, [_MODEL])
+    named = {"tokenizers": [_JSON], "tiktoken": [TOK_JSON], "auto": [_MODEL, TOK_JSON, _JSON]}
+    names = named.get(engine, [_MODEL])
     present = [path / name for name in names if (path / name).is_file()]
     if engine == "auto":
         # A file called tokenizer.model may be of tiktoken. A tokenizer.json beside it is the same.
@@ -105,6 +114,14 @@ def _load_file(path: Path, engine: str, parse_special_tokens: bool, side: SideFi
         from ml_data.tokenizers.transformers_folder import load_with_transformers
 
         return load_with_transformers(path, parse_special_tokens=parse_special_tokens)
+    if is_tok_json_file(path):
+        if engine not in ("auto", "tiktoken"):
+            raise TokenizerError(f"engine {engine!r} does not read {path}; use auto or tiktoken")
+        return _load_tok_json(path, parse_special_tokens, side)
+    if engine == "tiktoken":
+        raise TokenizerError(
+            f"engine 'tiktoken' reads a {TOK_JSON} alone, which {path} is not; use auto"
+        )
     if path.suffix == ".json":
         if engine not in ("auto", "tokenizers"):
             raise TokenizerError(f"engine {engine!r} does not read {path}; use auto or tokenizers")
@@ -120,27 +137,28 @@ def _load_file(path: Path, engine: str, parse_special_tokens: bool, side: SideFi
         )
     if path.suffix == ".txt" or is_tiktoken_file(path):
         raise TokenizerError(_why_no_model(path))
-    model = _load_model(path, engine, parse_special_tokens)
+    if engine == "gigatoken":
+        from ml_data.tokenizers.gigatoken_engine import GigatokenTokenizer  # rarely chosen
+
+        model: SentencePieceTokenizer = GigatokenTokenizer(
+            path, parse_special_tokens=parse_special_tokens
+        )
+    else:
+        from ml_data.tokenizers.sentencepiece_units import open_model  # as above
+
+        model = open_model(path, engine=engine, parse_special_tokens=parse_special_tokens)
     model.add_tokens(side)
     return model
 
 
-def _load_model(path: Path, engine: str, parse_special_tokens: bool) -> SentencePieceTokenizer:
-    # Imported here for the reason given in `_load_file`.
-    from ml_data.tokenizers.sentencepiece_model import SentencePieceTokenizer
-    from ml_data.tokenizers.sentencepiece_units import NotAdmittedError, UnitTokenizer
+def _load_tok_json(path: Path, parse_special_tokens: bool, side: SideFiles) -> Tokenizer:
+    if importlib.util.find_spec("tiktoken") is None:
+        raise TokenizerError(f"{path}: only tiktoken reads a {TOK_JSON}: {TIKTOKEN_EXTRA}")
+    from ml_data.tokenizers.tiktoken_engine import TiktokenTokenizer  # optional
 
-    if engine == "gigatoken":
-        from ml_data.tokenizers.gigatoken_engine import GigatokenTokenizer  # rarely chosen
-
-        return GigatokenTokenizer(path, parse_special_tokens=parse_special_tokens)
-    if engine != "sentencepiece":
-        try:
-            return UnitTokenizer(path, parse_special_tokens=parse_special_tokens)
-        except NotAdmittedError as error:
-            if engine == "fast":
-                raise TokenizerError(f"{error}; use the engine auto or sentencepiece") from error
-    return SentencePieceTokenizer(path, parse_special_tokens=parse_special_tokens)
+    loaded = TiktokenTokenizer(path, parse_special_tokens=parse_special_tokens)
+    loaded.add_tokens(side)
+    return loaded
 
 
 def _refuse_other_json(path: Path) -> None:
@@ -161,12 +179,13 @@ def _why_no_model(path: Path) -> str:
     return why_not_sentencepiece(read_file(path), path)
 
 
-def _refuse_disagreement(path: Path, model: Tokenizer, json: Tokenizer) -> None:
-    different = [text for text in _PROBES if model.encode(text) != json.encode(text)]
+def _refuse_disagreement(path: Path, first: Tokenizer, other: Tokenizer) -> None:
+    different = [text for text in _PROBES if first.encode(text) != other.encode(text)]
     if different:
+        names = Path(first.path).name, Path(other.path).name
+        engines = ", ".join(f"{_ENGINE_OF[name]} for {name}" for name in names)
         raise TokenizerError(
-            f"{path}: {_MODEL} and {_JSON} give different ids for {len(different)} of "
+            f"{path}: {names[0]} and {names[1]} give different ids for {len(different)} of "
             f"{len(_PROBES)} probe texts (first: {different[0]!r}); choose one by giving its "
-            f"file, e.g. {path / _MODEL}, or by the engine: sentencepiece for {_MODEL}, "
-            f"tokenizers for {_JSON}"
+            f"file, e.g. {path / names[0]}, or by the engine: {engines}"
         )

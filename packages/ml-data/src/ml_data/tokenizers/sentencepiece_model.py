@@ -14,10 +14,10 @@ import pyarrow as pa
 import sentencepiece
 
 from ml_data.errors import TokenizerError
+from ml_data.tokenizer_files.model_facts import with_control_tokens_in_text
+from ml_data.tokenizer_files.recognize import read_file, why_not_sentencepiece
 from ml_data.tokenizers.base import TokenizerBase
-from ml_data.tokenizers.model_facts import with_control_tokens_in_text
 from ml_data.tokenizers.protocol import Ids, Role, TokenClaim, check_text, check_values, flatten
-from ml_data.tokenizers.recognize import read_file, why_not_sentencepiece
 from ml_data.tokenizers.side_files import SideFiles
 
 

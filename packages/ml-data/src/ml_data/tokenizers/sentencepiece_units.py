@@ -24,10 +24,11 @@ from numpy.typing import NDArray
 
 from ml_data.arrow import integers, offsets_of, strings
 from ml_data.errors import TokenizerError
+from ml_data.tokenizer_files.model_facts import NORMAL, UNUSED, USER_DEFINED, ModelFacts, read_facts
 from ml_data.tokenizers.cuts import Bytes, CutTable
-from ml_data.tokenizers.model_facts import NORMAL, UNUSED, USER_DEFINED, ModelFacts, read_facts
 from ml_data.tokenizers.protocol import Ids, check_values
 from ml_data.tokenizers.sampled_engine import SampledEngine
+from ml_data.tokenizers.sentencepiece_model import SentencePieceTokenizer
 from ml_data.tokenizers.unit_table import UnitEncoder
 
 # Text handled at once. Smaller windows look the same units up more often; larger ones leave the
@@ -163,6 +164,17 @@ class UnitTokenizer(SampledEngine):
         positions = np.flatnonzero(cut).astype(np.int32)
         ids, unit_ends = self._units.encode(text, positions)
         return ids, unit_ends, positions
+
+
+def open_model(path: Path, *, engine: str, parse_special_tokens: bool) -> SentencePieceTokenizer:
+    """A model for the engine auto, fast or sentencepiece; auto is fast where that is admitted."""
+    if engine != "sentencepiece":
+        try:
+            return UnitTokenizer(path, parse_special_tokens=parse_special_tokens)
+        except NotAdmittedError as error:
+            if engine == "fast":
+                raise TokenizerError(f"{error}; use the engine auto or sentencepiece") from error
+    return SentencePieceTokenizer(path, parse_special_tokens=parse_special_tokens)
 
 
 def _bytes_of(values: pa.Array, row: int) -> Bytes:

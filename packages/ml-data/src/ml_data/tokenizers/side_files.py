@@ -12,14 +12,13 @@ A file that exists and cannot be read is an error, as it may change what the ids
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ml_data.errors import TokenizerError
+from ml_data.tokenizer_files.recognize import read_json_object
 from ml_data.tokenizers.protocol import Role, TokenClaim
-from ml_data.tokenizers.recognize import read_file, refuse_lfs_pointer
 
 CONFIG, MAP, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
 MODEL_CONFIG, GENERATION = "config.json", "generation_config.json"
@@ -167,29 +166,6 @@ class SideFiles:
                 )
             )
         return tokens
-
-
-def read_json_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; a byte order mark is skipped. Raises TokenizerError."""
-    raw = read_file(path)
-    refuse_lfs_pointer(raw, path)
-    try:
-        value = json.loads(raw.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise TokenizerError(f"{path} is not UTF-8: save it as UTF-8 ({error})") from error
-    except json.JSONDecodeError as error:
-        raise TokenizerError(
-            f"{path} is not JSON: {error.msg} at line {error.lineno}, column {error.colno} (often "
-            "a comma before a closing bracket): correct it, as it may say what the ids mean"
-        ) from error
-    except RecursionError as error:
-        raise TokenizerError(f"{path} is nested too deeply for a tokenizer's file") from error
-    if not isinstance(value, dict):
-        raise TokenizerError(
-            f"{path} holds a JSON {type(value).__name__}, an object is expected: correct it, or "
-            "move the tokenizer to a folder without it"
-        )
-    return value
 
 
 def _text_of(value: Any, file: str, name: str) -> str:

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from ml_data.errors import TokenizerError
+from ml_data.tokenizer_files.recognize import TRANSFORMERS_EXTRA, read_file, vocabulary_files
 from ml_data.tokenizers.base import TokenizerBase
 from ml_data.tokenizers.huggingface_json import HuggingFaceTokenizer
 from ml_data.tokenizers.protocol import Frame, Ids, Role, TokenClaim, Tokenizer, check_text, flatten
-from ml_data.tokenizers.recognize import TRANSFORMERS_EXTRA, read_file, vocabulary_files
 from ml_data.tokenizers.side_files import SIDE_FILES, SideFiles
 from ml_data.tokenizers.transformers_process import Description
 

@@ -24,7 +24,8 @@ _FACTS = frozenset(
     {
         "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json",
         "croissant.json", "datapackage.json", "package.json",
-        "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+        "tokenizer.json", "tokenizer.tok.json", "tokenizer_config.json",
+        "special_tokens_map.json", "added_tokens.json",
         "vocab.json", "chat_template.json",
         "config.json", "generation_config.json", "preprocessor_config.json",
         "model.safetensors.index.json", "pytorch_model.bin.index.json",

@@ -9,8 +9,8 @@ from types import FrameType
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ml_data.tokenizers import model_facts
-from ml_data.tokenizers.model_facts import read_facts
+from ml_data.tokenizer_files import model_facts
+from ml_data.tokenizer_files.model_facts import read_facts
 
 # A field that SentencePiece does not know, in front: the quick reading stops before it begins.
 UNKNOWN_FIELD = b"\x78\x00"

@@ -1,12 +1,15 @@
-"""What a tokenizer's file holds, by its first bytes: names are often wrong."""
+"""Read a tokenizer's file, and say by its first bytes what it holds: names are often wrong."""
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 from ml_data.errors import TokenizerError
 
+TOK_JSON = "tokenizer.tok.json"
 TRANSFORMERS_EXTRA = "pip install 'ml-data[transformers]'"
 # Vocabularies that transformers reads where neither tokenizer.model nor tokenizer.json is usable.
 VOCABULARY_FILES = (
@@ -15,6 +18,10 @@ VOCABULARY_FILES = (
 )  # fmt: skip
 # A token in base64, a space, its rank.
 _TIKTOKEN_LINE = re.compile(rb"[A-Za-z0-9+/]+={0,2} \d+\r?\n")
+# The first key of a tokenizer.tok.json. A tokenizer.json has none of these fields.
+_TOK_JSON = re.compile(
+    rb"(\xef\xbb\xbf)?\s*\{\s*\"(regular_tokens|special_tokens|word_split|default_allowed_special)\""
+)
 _LFS = b"version https://git-lfs.github.com/spec/"
 
 
@@ -28,6 +35,17 @@ def is_tiktoken_file(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             return is_tiktoken(file.read(4096))
+    except OSError:
+        return False
+
+
+def is_tok_json_file(path: Path) -> bool:
+    """Whether this is xAI's tokenizer.tok.json, by its name or its first field."""
+    if path.name.endswith(TOK_JSON):
+        return True
+    try:
+        with path.open("rb") as file:
+            return _TOK_JSON.match(file.read(256)) is not None
     except OSError:
         return False
 
@@ -46,6 +64,29 @@ def refuse_lfs_pointer(raw: bytes, path: Path) -> None:
         raise TokenizerError(
             f"{path} is a Git LFS pointer, not the file itself: fetch it with 'git lfs pull'"
         )
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; a byte order mark is skipped. Raises TokenizerError."""
+    raw = read_file(path)
+    refuse_lfs_pointer(raw, path)
+    try:
+        value = json.loads(raw.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise TokenizerError(f"{path} is not UTF-8: save it as UTF-8 ({error})") from error
+    except json.JSONDecodeError as error:
+        raise TokenizerError(
+            f"{path} is not JSON: {error.msg} at line {error.lineno}, column {error.colno} (often "
+            "a comma before a closing bracket): correct it, as it may say what the ids mean"
+        ) from error
+    except RecursionError as error:
+        raise TokenizerError(f"{path} is nested too deeply for a tokenizer's file") from error
+    if not isinstance(value, dict):
+        raise TokenizerError(
+            f"{path} holds a JSON {type(value).__name__}, an object is expected: correct it, or "
+            "move the tokenizer to a folder without it"
+        )
+    return value
 
 
 def vocabulary_files(folder: Path) -> list[Path]:
