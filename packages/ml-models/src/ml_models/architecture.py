@@ -100,7 +100,10 @@ class ReleaseFormat(Protocol):
     """What a folder of the format holds, in words for messages."""
 
     EXAMPLE_MODEL: str
-    """The released model's name, for the command that converts it."""
+    """The released model's name, for the command that converts it; "" where the folder says it."""
+
+    FILES: str
+    """A pattern of the names that the format's files of weights have."""
 
     def holds_weights(self, folder: Path) -> bool:
         """Whether a folder looks like this format."""

@@ -1,4 +1,4 @@
-"""ml-models convert: weights between Hugging Face, xAI's release and Megatron, with an audit."""
+"""ml-models convert: weights between Hugging Face, xAI's releases and Megatron, with an audit."""
 
 import argparse
 import json
@@ -19,7 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="source_format",
         required=True,
         choices=registry.formats(),
-        help="megatron: a distributed checkpoint, or one with a file per rank (mp_rank_* folders)",
+        help="xai: Grok-1's release; presharded: Grok-2's; megatron: a distributed checkpoint, or "
+        "one with a file per rank (mp_rank_* folders)",
     )
     parser.add_argument("--to", dest="target_format", required=True, choices=registry.formats())
     parser.add_argument("--input", type=Path, required=True, help="folder of the weights")
@@ -39,6 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="--to xai: groups of rows with scales of their own in o_proj and linear_1, which is "
         "the model axis of the mesh that xAI's program runs on; default: 8, as in the release",
+    )
+    parser.add_argument(
+        "--presharded-ranks",
+        type=int,
+        metavar="N",
+        help="--to presharded: ranks that share the experts, a file each; default: 8, as in the "
+        "release of Grok-2",
     )
     parser.add_argument("--resume", action="store_true", help="go on with OUTPUT.partial")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
@@ -73,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
             SinkOptions(
                 dtype=DTYPES[args.dtype] if args.dtype else None,
                 scale_groups=args.xai_scale_groups,
+                presharded_ranks=args.presharded_ranks,
             ),
             resume=args.resume,
             progress=progress,

@@ -5,6 +5,7 @@ Megatron has two kinds of checkpoints: distributed, and a file per rank. Both ar
 """
 
 import shlex
+from fnmatch import fnmatch
 from pathlib import Path
 
 from ml_models import registry
@@ -53,7 +54,10 @@ def formats_of(folder: Path) -> list[str]:
     )
     formats = ["megatron"] if is_checkpoint else []
     formats += [name for name, release in _releases().items() if release.holds_weights(folder)]
-    if any(any(folder.glob(pattern)) for pattern in _HUGGING_FACE_FILES):
+    # A publisher's files may have names that Hugging Face's patterns match, too.
+    publishers = [release.FILES for release in _releases().values()]
+    names = {path.name for pattern in _HUGGING_FACE_FILES for path in folder.glob(pattern)}
+    if any(not any(fnmatch(name, pattern) for pattern in publishers) for name in names):
         formats.append("huggingface")
     return formats
 
@@ -80,7 +84,8 @@ def convert_command(folder: Path) -> str | None:
     if not formats:
         return None
     release = _releases().get(formats[0])
-    model = f" --model {release.EXAMPLE_MODEL}" if release is not None else ""
+    named = release.EXAMPLE_MODEL if release is not None else ""
+    model = f" --model {named}" if named else ""
     where = shlex.quote(str(folder))
     return (
         f"ml-models convert --from {formats[0]} --to megatron --input {where}{model} --output NEW"
@@ -117,7 +122,11 @@ def open_source(
         )
     if kind in releases:
         if model is None and (path := releases[kind].find_config(folder)) is not None:
-            model = read_model_file(path, variant)
+            values = read_json(path)
+            if isinstance(values, dict) and "architecture" not in values:
+                model = registry.with_variant(releases[kind].config_of(values, str(path)), variant)
+            else:
+                model = read_model_file(path, variant)
         return releases[kind].open_source(folder, model)
     if kind == "huggingface":
         return HuggingFaceSource(folder, model, variant)

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 import torch
 from typing_extensions import NotRequired, TypedDict
 
+from ml_models.files.integrity import CONVERSION_REPORT
 from ml_models.weights.boxes import volume
 from ml_models.weights.sink import FileRecord, Sink, Target
 from ml_models.weights.source import Source
 
-REPORT = "conversion_report.json"
+REPORT = CONVERSION_REPORT
 
 # Written as calls, as "from" is no name of a field.
 TargetEntry = TypedDict(

@@ -22,6 +22,8 @@ COMPLETE = "COMPLETE"
 # Of a conversion. It is removed after the folder has its final name, so that a folder whose process
 # died in between is whole with it.
 JOURNAL = "journal.jsonl"
+# Of a conversion, too: what every tensor of the folder is made of, with its checksum.
+CONVERSION_REPORT = "conversion_report.json"
 INTEGRITY_VERSION = 1
 
 

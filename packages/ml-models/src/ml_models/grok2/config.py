@@ -155,4 +155,5 @@ ARCHITECTURE = Architecture(
     named={"grok2-270b": grok2_270b, "grok2-19b": grok2_19b, "grok2-tiny": grok2_tiny},
     # What a release's config.json does not say, by the value of the field.
     variants={"gelu-tanh": {"gelu": "tanh"}, "gelu-exact": {"gelu": "exact"}},
+    release_format="presharded",
 )

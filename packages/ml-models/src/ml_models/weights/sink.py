@@ -79,6 +79,8 @@ class SinkOptions:
     """Of the result; None keeps the source's."""
     scale_groups: int | None = None
     """Groups of rows with scales of their own, in xAI's format; None for the release's 8."""
+    presharded_ranks: int | None = None
+    """Ranks that share the experts, in the form of Grok-2's release; None for its 8."""
     file_bytes: int = FILE_BYTES
     """A file is closed when it has reached this size."""
     chunk_bytes: int | None = None

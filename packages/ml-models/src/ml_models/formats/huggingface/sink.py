@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from ml_models import registry
@@ -23,15 +23,22 @@ class HuggingFaceSink(Sink):
 
     def _name_files(self, groups: list[list[Target]]) -> Iterator[tuple[str, list[Target]]]:
         if len(groups) == 1:
-            yield "model.safetensors", groups[0]
+            yield "model.safetensors", in_library_order(groups[0])
             return
         for number, group in enumerate(groups, start=1):
-            yield f"model-{number:05d}-of-{len(groups):05d}.safetensors", group
+            name = f"model-{number:05d}-of-{len(groups):05d}.safetensors"
+            yield name, in_library_order(group)
+
+    def _stored_name(self, target: Target) -> str:
+        """The name that a tensor has in its file."""
+        return target.name
 
     def _write(
         self, stream: HashingStream, targets: list[Target], blocks: Blocks, record: FileRecord
     ) -> None:
-        header = header_bytes({target.name: (target.shape, target.dtype) for target in targets})
+        header = header_bytes(
+            {self._stored_name(target): (target.shape, target.dtype) for target in targets}
+        )
         stream.write(header)
         for target in targets:
             digest = hashlib.sha256()
@@ -43,10 +50,7 @@ class HuggingFaceSink(Sink):
 
     def finish(self, folder: Path, _: Mapping[str, FileRecord]) -> None:
         """Write config.json, and the index where there is more than one file."""
-        dtypes = {str(target.dtype).removeprefix("torch.") for target in self.targets}
-        dtype = dtypes.pop() if len(dtypes) == 1 else "float32"
-        values = huggingface_config(self.model, dtype)
-        write_durably(folder / "config.json", json.dumps(values, indent=2) + "\n")
+        self._write_config(folder)
         if len(self.files) == 1:
             return
         index = {
@@ -56,6 +60,25 @@ class HuggingFaceSink(Sink):
             },
         }
         write_durably(folder / "model.safetensors.index.json", json.dumps(index, indent=2) + "\n")
+
+    def _write_config(self, folder: Path) -> None:
+        dtypes = {str(target.dtype).removeprefix("torch.") for target in self.targets}
+        dtype = dtypes.pop() if len(dtypes) == 1 else "float32"
+        values = huggingface_config(self.model, dtype)
+        write_durably(folder / "config.json", json.dumps(values, indent=2) + "\n")
+
+    def add_notes(self) -> None:
+        """What config.json cannot tell a user of the folder, for the report."""
+        notes = getattr(registry.architecture(self.model).hf_config(), "notes", None)
+        self.notes = list(notes(self.model)) if notes is not None else []
+
+
+def in_library_order(targets: Iterable[Target]) -> list[Target]:
+    """As the safetensors library writes them: wide dtypes first, then by name.
+
+    A file then has the bytes that the library gives the same tensors.
+    """
+    return sorted(targets, key=lambda target: (-target.dtype.itemsize, target.name))
 
 
 def huggingface_config(model: ModelConfig, dtype: str) -> dict[str, object]:
@@ -72,6 +95,5 @@ def make_sink(reader: Reader, options: SinkOptions) -> HuggingFaceSink:
     weights = build_map(tables.huggingface_rows(model), tables.shapes(model), model)
     dtypes = target_dtypes(reader, weights, options.dtype)
     sink = HuggingFaceSink(model, weights, dtypes, options)
-    notes = getattr(architecture.hf_config(), "notes", None)
-    sink.notes = list(notes(model)) if notes is not None else []
+    sink.add_notes()
     return sink

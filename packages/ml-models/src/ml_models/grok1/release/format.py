@@ -16,11 +16,12 @@ from ml_models.weights.source import Reader
 
 CONTENT = "xAI's files"
 EXAMPLE_MODEL = "grok1-314b"
+FILES = "tensor*_000"
 
 
 def holds_weights(folder: Path) -> bool:
     """Whether a folder has files of the release's names."""
-    return any(folder.glob("tensor*_000"))
+    return any(folder.glob(FILES))
 
 
 def describes_model(values: Mapping[str, object]) -> bool:

@@ -1,0 +1,65 @@
+"""Memory of a conversion does not follow the largest tensor: the release's 500 GB on a laptop."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+WORKER = """
+import json, resource, sys
+from pathlib import Path
+from ml_models.conversion.convert import convert
+from ml_models.conversion.open import open_source
+from ml_models.weights.sink import SinkOptions
+
+kind, folder, to, output = sys.argv[1], Path(sys.argv[2]), sys.argv[3], Path(sys.argv[4])
+source = open_source(kind, folder)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+ranks = 4 if to == "presharded" else None
+convert(source, to, output, SinkOptions(presharded_ranks=ranks, chunk_bytes=2 * 2**20))
+print(json.dumps([before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024]))
+"""
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A plain folder whose two expert matrices have 128 MiB each; all zeros, as a file of holes."""
+    import torch
+
+    from ml_models import registry
+    from ml_models.grok2.hf_config import to_huggingface
+    from ml_models.grok2.release.layout import whole_map
+    from ml_models.weights.boxes import volume
+    from ml_models.weights.safetensors import header_bytes
+
+    model = registry.get("grok2-tiny").replace(
+        num_layers=1, num_experts=2, ffn_hidden_size=65536, hidden_size=1024, vocab_size=256
+    )
+    shapes = whole_map(model).tensor_shapes
+    folder = tmp_path_factory.mktemp("plain")
+    (folder / "config.json").write_text(json.dumps(to_huggingface(model, "bfloat16")))
+    with (folder / "model.safetensors").open("wb") as stream:
+        head = header_bytes({name: (shape, torch.bfloat16) for name, shape in shapes.items()})
+        stream.write(head)
+        stream.truncate(len(head) + 2 * sum(map(volume, shapes.values())))
+    return folder
+
+
+def test_memory_is_bounded_by_blocks(model_folder: Path, tmp_path: Path) -> None:
+    steps = [
+        ("huggingface", model_folder, "presharded", tmp_path / "pre"),
+        ("presharded", tmp_path / "pre", "huggingface", tmp_path / "plain"),
+    ]
+    for kind, folder, to, output in steps:
+        result = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", WORKER, kind, str(folder), to, str(output)],
+            capture_output=True,
+            text=True,
+            timeout=200,
+        )
+        assert result.returncode == 0, result.stderr[-2000:]
+        before, after = json.loads(result.stdout.splitlines()[-1])
+        # A tensor has 128 MiB, the model 768 MiB; a few blocks of 2 MiB are alive at a time.
+        assert after - before < 100 * 2**20, (to, before, after)
