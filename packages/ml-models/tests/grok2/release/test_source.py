@@ -60,10 +60,11 @@ def mix(ranks: int, *names: str) -> Change:
     return change
 
 
-def rewrite(
-    name: str, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
-) -> Change:
-    return lambda folder: save_file(change(load_file(folder / name)), folder / name)
+def rewrite(name: str, change: Callable[[torch.Tensor], torch.Tensor]) -> Change:
+    return lambda folder: save_file(
+        {key: change(values).clone() for key, values in load_file(folder / name).items()},
+        folder / name,
+    )
 
 
 W1 = [file(6, "000"), file(6, "001")]
