@@ -191,7 +191,9 @@ def lowest(session: nox.Session, package: str) -> None:
     python = fresh(session, "3.10") / "bin/python"
     bounds = f"constraints/{package}-lowest.txt"
     needs = environments.third_party(packages, tested)
-    if package == "ml-train":
+    if package == "ml-data":
+        needs += environments.extras(package)
+    else:
         # The oldest transformers that ml-models' tests compare with reads no model without it.
         needs.append("accelerate")
     environments.pip_install(session, python, "-c", bounds, *needs)

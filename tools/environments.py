@@ -97,6 +97,12 @@ def third_party(packages: tuple[str, ...], tested: tuple[str, ...]) -> list[str]
     return [need for need in needs if not need.startswith(own)]
 
 
+def extras(package: str) -> list[str]:
+    """What the extras of `package` require."""
+    project = load_toml(ROOT / "packages" / package / "pyproject.toml")["project"]
+    return [need for needs in project["optional-dependencies"].values() for need in needs]
+
+
 def base(session: nox.Session, version: str) -> Path:
     """The environment .nox/base-VERSION: torch and all else but megatron-core."""
     folder = ROOT / ".nox" / f"base-{version}"

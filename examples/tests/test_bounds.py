@@ -13,13 +13,19 @@ tomllib = pytest.importorskip("tomllib")  # Python 3.11 and later
 ROOT = Path(__file__).parents[2]
 SESSIONS = {"ml-data": ("ml-data",), "ml-train": ("ml-models", "ml-train")}
 """Constraints file `NAME-lowest.txt`, and the packages whose bounds it proves."""
+WITH_EXTRAS = {"ml-data"}
+"""Packages whose optional requirements the session installs, too."""
 OF_THIS_REPOSITORY = {"ml-data", "ml-models", "ml-train"}
 
 
 def declared(package: str) -> list[Requirement]:
-    """What `package` requires; what only its extras require is left out."""
+    """What `package` requires, with what its extras require where the session installs them."""
     text = (ROOT / "packages" / package / "pyproject.toml").read_text(encoding="utf-8")
-    requirements = [Requirement(line) for line in tomllib.loads(text)["project"]["dependencies"]]
+    project = tomllib.loads(text)["project"]
+    lines = list(project["dependencies"])
+    if package in WITH_EXTRAS:
+        lines += [line for extra in project["optional-dependencies"].values() for line in extra]
+    requirements = [Requirement(line) for line in lines]
     return [
         requirement for requirement in requirements if requirement.name not in OF_THIS_REPOSITORY
     ]

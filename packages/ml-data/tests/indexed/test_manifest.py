@@ -1,6 +1,7 @@
 """Manifests: those of 1.0 stay readable, bytes and unknown fields survive, damage is named."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import ml_data
 from ml_data.errors import FormatError
 from ml_data.indexed.manifest import read_manifest
+from ml_data.pipeline.combine import merge
 
 PREFIX = Path(__file__).parents[1] / "data" / "format-1" / "small_text_document"
 
@@ -57,6 +59,8 @@ def test_fields_of_a_newer_version_survive(tmp_path: Path) -> None:
         ({"tokenizer": {"fingerprint": 7}}, "fingerprint of its tokenizer is 7"),
         ({"inputs": [{"path": "a", "bytes": 3}]}, "the field 'rows' is missing"),
         ({"inputs": ["a.jsonl"]}, "Copy it again"),
+        ({"num_documents": 4}, "documents_written of its ledger is 3, but num_documents is 4"),
+        ({"num_tokens": 1}, "tokens_written of its ledger is .*, but num_tokens is 1"),
     ],
 )
 def test_a_damaged_section_is_an_error_with_the_file(
@@ -65,3 +69,32 @@ def test_a_damaged_section_is_an_error_with_the_file(
     prefix, _ = stated(tmp_path, **changes)
     with pytest.raises(FormatError, match=rf"p\.json is a damaged manifest: .*{words}"):
         read_manifest(prefix)
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        ({"documents_in": 5}, "documents_in of its ledger is 5, but 4 were written or dropped"),
+        ({"documents_dropped": {"null": 7}}, "documents_in of its ledger is 4, but 10 were"),
+        ({"documents_dropped": {"null": -1}}, "documents_dropped of its ledger is {'null': -1}"),
+        ({"documents_dropped": 1}, "documents_dropped of its ledger is 1"),
+        ({"documents_empty": 9}, "documents_empty of its ledger is 9, but only 3 were written"),
+        ({"documents_written": "3"}, "documents_written of its ledger is '3'"),
+        ({"tokens_dropped": 2}, "tokens_in of its ledger is"),
+        ({"tokens_in": True}, "tokens_in of its ledger is True"),
+    ],
+)
+def test_counts_of_a_ledger_that_contradict_each_other(
+    tmp_path: Path, counts: dict[str, Any], words: str
+) -> None:
+    ledger = json.loads(Path(f"{PREFIX}.json").read_bytes())["ledger"]
+    prefix, _ = stated(tmp_path, ledger={**ledger, **counts})
+    for suffix in (".bin", ".idx"):
+        shutil.copy(f"{PREFIX}{suffix}", f"{prefix}{suffix}")
+    with pytest.raises(FormatError, match=rf"p\.json is a damaged manifest: {words}"):
+        read_manifest(prefix)
+    faults = ml_data.verify(prefix).faults
+    assert len(faults) == 1 and "is a damaged manifest" in faults[0]
+    with pytest.raises(FormatError, match="is a damaged manifest"):
+        merge([str(prefix), str(PREFIX)], str(tmp_path / "merged"))
+    assert not list(tmp_path.glob("merged*"))

@@ -10,7 +10,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ml_data.tokenizer_files import model_facts
-from ml_data.tokenizer_files.model_facts import read_facts
+from ml_data.tokenizer_files.model_facts import (
+    CONTROL,
+    NORMAL,
+    SEPARATOR,
+    USER_DEFINED,
+    read_facts,
+    with_control_tokens_in_text,
+)
 
 # A field that SentencePiece does not know, in front: the quick reading stops before it begins.
 UNKNOWN_FIELD = b"\x78\x00"
@@ -45,8 +52,22 @@ def test_the_quick_reading_is_the_walk_over_the_fields(pieces: list) -> None:
     raw = b"".join(piece(*values) for values in pieces) + b"\x12\x02\x18\x02" + b"\x1a\x00" * 200
     quick, walked = read_facts(raw), read_facts(UNKNOWN_FIELD + raw)
     assert quick.pieces == walked.pieces == [text for text, _, _ in pieces]
-    assert quick.types == walked.types == [kind or 1 for _, kind, _ in pieces]
+    kinds = [kind or 1 for _, kind, _ in pieces]
+    assert quick.types.tolist() == walked.types.tolist() == kinds
     assert quick.is_bpe
+    changed = read_facts(with_control_tokens_in_text(raw))
+    assert changed.pieces == quick.pieces
+    in_text = [USER_DEFINED if kind == CONTROL else kind for kind in kinds]
+    assert changed.types.tolist() == in_text
+    for types in ((NORMAL, USER_DEFINED), (CONTROL,), range(1, 7)):
+        chosen = [text for text, kind in zip(quick.pieces, kinds, strict=True) if kind in types]
+        expected = b"".join(text + SEPARATOR for text in chosen)
+        assert quick.text_of_types(*types) == walked.text_of_types(*types) == expected
+
+
+def test_the_text_of_a_piece_may_end_the_file() -> None:
+    facts = read_facts(piece(b"ab", 1) + piece(b"", 1) + piece(b"cd", 4, reverse=True))
+    assert facts.text_of_types(NORMAL, USER_DEFINED) == b"ab\xff\xff\xff\xffcd\xff\xff"
 
 
 def passes_over_the_spans(raw: bytes) -> int:
@@ -63,7 +84,7 @@ def passes_over_the_spans(raw: bytes) -> int:
     before = sys.gettrace()
     sys.settrace(trace)
     try:
-        model_facts._read_usual_pieces(raw, [], [])
+        model_facts._read_usual_pieces(raw)
     finally:
         sys.settrace(before)
     return count

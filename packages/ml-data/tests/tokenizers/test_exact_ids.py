@@ -131,6 +131,7 @@ def test_small_windows(pair: Pair, batch: list[str], window: int, block: int) ->
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @settings(max_examples=20_000, deadline=None, suppress_health_check=RELAXED)
 @given(batches)
 def test_arbitrary_text_at_depth(pair: Pair, special: Pair, batch: list[str]) -> None:
@@ -139,6 +140,7 @@ def test_arbitrary_text_at_depth(pair: Pair, special: Pair, batch: list[str]) ->
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @settings(max_examples=4_000, deadline=None, suppress_health_check=RELAXED)
 @given(batches, st.integers(1, 40), st.integers(4, 40))
 def test_other_models_and_windows_at_depth(
@@ -152,6 +154,7 @@ def test_other_models_and_windows_at_depth(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_every_pair_of_characters_that_occur_in_pieces(pair: Pair) -> None:
     pieces = pair.reference.id_to_piece(list(range(325, 131072)))
     characters = sorted(set("".join(pieces)))

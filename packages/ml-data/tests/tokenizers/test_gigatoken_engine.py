@@ -98,6 +98,7 @@ def test_long_runs(tokenizer: GigatokenTokenizer, runs: list[tuple[str, int]]) -
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @settings(max_examples=20_000, deadline=None, suppress_health_check=RELAXED)
 @given(batches)
 def test_arbitrary_text_at_depth(tokenizer: GigatokenTokenizer, batch: list[str]) -> None:

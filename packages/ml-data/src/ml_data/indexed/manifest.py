@@ -104,22 +104,15 @@ class InputRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Manifest:
-    """What is known of a pair. None stands for what is not known.
+class Provenance:
+    """Where the documents of a pair come from. None stands for what is not known.
 
     `tokenizer`, `options`, `ledger` and `inputs` are those of `ml-data tokenize`; a merge keeps of
-    them what all its parts share. Everything but `run` depends on the inputs, the options and the
-    installed versions alone.
+    them what all its parts share.
     """
 
-    files: Mapping[str, FileFacts]
-    """The files of the output with their sizes and checksums, by name."""
     key: str | None = None
     """The column or JSON key that the texts come from."""
-    dtype: str | None = None
-    num_documents: int | None = None
-    num_sequences: int | None = None
-    num_tokens: int | None = None
     tokenizer: TokenizerRecord | None = None
     options: Mapping[str, object] | None = None
     """The options that shape the output."""
@@ -127,6 +120,21 @@ class Manifest:
     inputs: list[InputRecord] | None = None
     merged_from: list[dict[str, object]] | None = None
     split_from: dict[str, object] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest(Provenance):
+    """What is known of a pair. None stands for what is not known.
+
+    Everything but `run` depends on the inputs, the options and the installed versions alone.
+    """
+
+    files: Mapping[str, FileFacts]
+    """The files of the output with their sizes and checksums, by name."""
+    dtype: str | None = None
+    num_documents: int | None = None
+    num_sequences: int | None = None
+    num_tokens: int | None = None
     versions: Mapping[str, str] | None = None
     """Of this package, Python and the libraries that the ids depend on."""
     run: Mapping[str, object] | None = None
@@ -238,9 +246,12 @@ def read_manifest(prefix: str | Path) -> Manifest | None:
         raise FormatError(f"{path} is a damaged manifest: {error}. {_WAY_OUT}") from error
     _check_fields(values, path)
     try:
-        return Manifest.from_json(values)
-    except (KeyError, TypeError, AttributeError) as error:
+        manifest = Manifest.from_json(values)
+        if manifest.ledger is not None:
+            manifest.ledger.require_sums(manifest.num_documents, manifest.num_tokens)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise FormatError(f"{path} is a damaged manifest: {_explain(error)}. {_WAY_OUT}") from error
+    return manifest
 
 
 def _explain(error: Exception) -> str:

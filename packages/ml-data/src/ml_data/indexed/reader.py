@@ -154,8 +154,9 @@ class IndexedDataset:
         size = int(self.sequence_lengths[number])
         count = size - offset if length is None else length
         if not 0 <= offset <= offset + count <= size:
+            wanted = "the ids" if length is None else f"{length} ids"
             raise ValueError(
-                f"{count} ids from {offset} on of sequence {number}: it has {size} of them"
+                f"{wanted} from {offset} on of sequence {number}: it has {size} of them"
             )
         # Checked here for the accessed sequence: checking all of them would read the whole index.
         start, rest = divmod(int(self.sequence_pointers[number]), self.dtype.itemsize)

@@ -22,14 +22,13 @@ from ml_data.indexed import layout
 from ml_data.indexed.copy import IndexFile, copy_documents
 from ml_data.indexed.files import reporting_output
 from ml_data.indexed.ledger import sum_of
-from ml_data.indexed.manifest import InputRecord, Manifest, known_manifest
+from ml_data.indexed.manifest import InputRecord, Manifest, Provenance, known_manifest
 from ml_data.indexed.ownership import QUARANTINE, quarantine_path
 from ml_data.indexed.pair_writer import PairWriter
 from ml_data.indexed.prefixes import expanded, output_prefix
 from ml_data.indexed.publication import Publication
 from ml_data.notices import Notice, ignore_notice
 from ml_data.pipeline.provenance import (
-    SharedFacts,
     combined_manifest,
     origin,
     shared_facts,
@@ -45,7 +44,7 @@ class CombinedOutput:
 
     prefix: str
     parts: list[tuple[IndexFile, int, int | None]]
-    facts: SharedFacts
+    facts: Provenance
     quarantines: list[tuple[str, dict[str, int]]] = field(default_factory=list)
     """Prefixes whose quarantine is kept, with the rows read before each, by input path."""
 
@@ -172,7 +171,7 @@ def _output_of_tasks(parts: list[str], output: str) -> CombinedOutput:
                 stated = manifest.to_json()[name]
                 raise FormatError(f"{part}.json: {name} differs from that of task 0: {stated}")
     inputs, rows_before = _add_inputs(parts, manifests)
-    facts = SharedFacts(
+    facts = Provenance(
         key=first.key,
         tokenizer=first.tokenizer,
         options=first.options,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -64,11 +65,20 @@ def versions(engine: str = "") -> dict[str, str]:
     """This package, Python, and the libraries that the ids depend on, that of `engine` included."""
     installed = {"ml-data": __version__, "python": platform.python_version()}
     for name in (*_LIBRARIES, *(name for name in _OPTIONAL if name == engine)):
-        try:
-            installed[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
+        version = _installed_version(name)
+        if version is not None:
+            installed[name] = version
     return installed
+
+
+@cache
+def _installed_version(name: str) -> str | None:
+    """The version of a distribution; None where it is not installed."""
+    # Kept, as each look-up parses the whole description of the package.
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def describe_inputs(

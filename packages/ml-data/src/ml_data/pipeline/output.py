@@ -111,9 +111,15 @@ def _ledger_of(encoded: EncodedBatch) -> OutputLedger:
 
 def missing_of(prefix: str, dtype: np.dtype, work: Path, state: OutputState) -> str | None:
     """Why an output cannot go on from `state` of an earlier process; None when it can."""
+    try:
+        written = WriterState(**state["written"])
+        ledger = OutputLedger.from_json(state["ledger"])
+        ledger.require_sums(written.num_documents, written.num_tokens)
+    except (KeyError, TypeError, ValueError) as error:
+        return f"its journal is damaged: {error}"
     needed = {
         temporary_files(work, prefix)[name]: size
-        for name, size in WriterState(**state["written"]).file_bytes(dtype).items()
+        for name, size in written.file_bytes(dtype).items()
     }
     needed[temporary_path(work, prefix, QUARANTINE)] = state["quarantine_bytes"]
     for path, size in needed.items():

@@ -6,30 +6,17 @@ A part without a manifest has an unknown tokenizer, and so has every output that
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from ml_data.errors import FormatError
 from ml_data.indexed.files import FileFacts
-from ml_data.indexed.ledger import OutputLedger, sum_of
-from ml_data.indexed.manifest import InputRecord, Manifest, TokenizerRecord, known_manifest
+from ml_data.indexed.ledger import sum_of
+from ml_data.indexed.manifest import Manifest, Provenance, TokenizerRecord, known_manifest
 from ml_data.indexed.pair_writer import PairWriter
 from ml_data.pipeline.manifest import versions
 
 _SHAPING = ("append_eod", "parse_special_tokens", "add_bos")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SharedFacts:
-    """What holds for all parts of a merge or split, for the manifest of the output."""
-
-    key: str | None = None
-    tokenizer: TokenizerRecord | None = None
-    options: Mapping[str, object] | None = None
-    ledger: OutputLedger | None = None
-    inputs: list[InputRecord] | None = None
-    merged_from: list[dict[str, object]] | None = None
-    split_from: dict[str, object] | None = None
 
 
 def origin(prefix: str) -> dict[str, object]:
@@ -41,7 +28,7 @@ def origin(prefix: str) -> dict[str, object]:
     return {"prefix": Path(prefix).name, "files": files}
 
 
-def shared_facts(prefixes: Sequence[str], manifests: Sequence[Manifest | None]) -> SharedFacts:
+def shared_facts(prefixes: Sequence[str], manifests: Sequence[Manifest | None]) -> Provenance:
     """`key`, `tokenizer`, `options` and `ledger` as far as all parts have and share them.
 
     Raises FormatError where two parts are known to have ids that do not go together.
@@ -49,10 +36,10 @@ def shared_facts(prefixes: Sequence[str], manifests: Sequence[Manifest | None]) 
     _refuse_mixtures(prefixes, manifests)
     known = [manifest for manifest in manifests if manifest is not None]
     if len(known) < len(prefixes):
-        return SharedFacts()
+        return Provenance()
     keys = {manifest.key for manifest in known}
     ledgers = [manifest.ledger for manifest in known if manifest.ledger is not None]
-    return SharedFacts(
+    return Provenance(
         key=keys.pop() if len(keys) == 1 else None,
         tokenizer=_shared_tokenizer([manifest.tokenizer for manifest in known]),
         options=_shared_options([manifest.options for manifest in known]),
@@ -123,22 +110,16 @@ def _refuse_mixtures(prefixes: Sequence[str], manifests: Sequence[Manifest | Non
 
 
 def combined_manifest(
-    writer: PairWriter, shared: SharedFacts, sealed: Mapping[str, FileFacts]
+    writer: PairWriter, shared: Provenance, sealed: Mapping[str, FileFacts]
 ) -> Manifest:
     """The manifest of a merge or split, whose `sealed` files are given by suffix."""
     name = writer.prefix.name
     return Manifest(
-        key=shared.key,
+        **vars(shared),
         dtype=writer.dtype.name,
         num_documents=writer.num_documents,
         num_sequences=writer.num_sequences,
         num_tokens=writer.num_tokens,
-        tokenizer=shared.tokenizer,
-        options=shared.options,
-        ledger=shared.ledger,
-        inputs=shared.inputs,
-        merged_from=shared.merged_from,
-        split_from=shared.split_from,
         files={f"{name}{suffix}": facts for suffix, facts in sealed.items()},
         versions=versions(),
         run={},

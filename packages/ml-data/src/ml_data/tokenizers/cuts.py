@@ -17,11 +17,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ml_data.tokenizer_files.model_facts import SEPARATOR
+
 Bytes = NDArray[np.uint8]
 # What a boundary is. Joined and cut are the values of a bool, so that an array of them becomes the
 # result without a copy. Wide stands for a non-ASCII character at the boundary, to be looked up.
 _JOINED, _CUT, _WIDE = 0, 1, 2
-_SEPARATOR = b"\xff\xff"  # in no UTF-8 text
 _SPACE, _MARK = b" ", "\u2581".encode()
 # Slots of a byte each. A vocabulary that fills more than this many keeps some extra joined pairs.
 _LARGEST_TABLE = 1 << 24
@@ -30,9 +31,12 @@ _BLOCK_BYTES = 1 << 19
 
 
 class CutTable:
-    """The pairs of characters that some piece joins, from the pieces that text can become."""
+    """The pairs of characters that some piece joins.
 
-    def __init__(self, pieces: list[bytes]) -> None:
+    `pieces` are the pieces that text can become, each followed by `model_facts.SEPARATOR`.
+    """
+
+    def __init__(self, pieces: bytes) -> None:
         joined = np.frombuffer(_spellings(pieces), np.uint8)
         # Indexed by two bytes as a little-endian number: what the boundary between them is.
         self._narrow = np.full(1 << 16, _CUT, np.uint8)
@@ -101,13 +105,12 @@ def _pairs(text: Bytes) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
     return text[: len(text) & ~1].view("<u2"), text[1 : 1 + ((len(text) - 1) & ~1)].view("<u2")
 
 
-def _spellings(pieces: list[bytes]) -> bytes:
+def _spellings(pieces: bytes) -> bytes:
     """All pieces, as text may spell them: a space for U+2581 or U+2581 itself."""
-    all_pieces = _SEPARATOR.join(pieces)
-    spaced = all_pieces.replace(_MARK, _SPACE)
+    spaced = pieces.replace(_MARK, _SPACE)
     # A piece with two spaces side by side can also be spelt half and half.
     mixed = _SPACE + _MARK + _SPACE if b"  " in spaced else b""
-    return _SEPARATOR.join((b"", all_pieces, spaced, mixed, b""))
+    return b"".join((SEPARATOR, pieces, spaced, mixed, SEPARATOR))
 
 
 def _inner(positions: NDArray[np.intp], text: Bytes) -> NDArray[np.intp]:

@@ -9,17 +9,20 @@ So every id comes from SentencePiece. The method is exact if the ids of a unit d
 neighbours, which holds for every text under the models that `reason_against` admits. A sample of
 each batch is compared with SentencePiece all the same.
 
+The table of cuts is made for the first text, in the thread that encodes it: the run reads its next
+batches meanwhile, and a command that only asks for ids of tokens needs no table.
+
 Trade-off: the units seen take memory (bounded, about 150 MB at most). Text without any cut, such as
 one word of megabytes, takes the time that SentencePiece takes.
 """
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ml_data.arrow import integers, offsets_of, strings
@@ -29,7 +32,7 @@ from ml_data.tokenizers.cuts import Bytes, CutTable
 from ml_data.tokenizers.protocol import Ids, check_values
 from ml_data.tokenizers.sampled_engine import SampledEngine
 from ml_data.tokenizers.sentencepiece_model import SentencePieceTokenizer
-from ml_data.tokenizers.unit_table import UnitEncoder
+from ml_data.tokenizers.unit_table import Rows, UnitEncoder
 
 # Text handled at once. Smaller windows look the same units up more often; larger ones leave the
 # processor's caches and need more memory.
@@ -66,7 +69,8 @@ def reason_against(facts: ModelFacts) -> str | None:
 
 
 def _guard(facts: ModelFacts) -> str | None:
-    return next((guard for guard in _GUARDS if guard.encode() not in facts.all_text), None)
+    # The model holds other texts than its pieces, too. A guard in one of them is passed over.
+    return next((guard for guard in _GUARDS if guard.encode() not in facts.raw), None)
 
 
 class NotAdmittedError(TokenizerError):
@@ -84,10 +88,19 @@ class UnitTokenizer(SampledEngine):
         reason, guard = reason_against(facts), _guard(facts)
         if reason or guard is None:
             raise NotAdmittedError(f"{path} cannot use the fast engine: {reason}")
-        in_text = facts.of_types(NORMAL, USER_DEFINED)
-        self._cuts = CutTable(in_text)
+        self._facts = facts
+        self._made_cuts: CutTable | None = None
+        self._lock = threading.Lock()
         self._units = UnitEncoder(self._processor, guard)
         self._prefix = " " if facts.add_dummy_prefix else ""
+
+    @property
+    def _cuts(self) -> CutTable:
+        """The table of cuts, which the first text makes; other threads wait for it."""
+        with self._lock:
+            if self._made_cuts is None:
+                self._made_cuts = CutTable(self._facts.text_of_types(NORMAL, USER_DEFINED))
+            return self._made_cuts
 
     def encode_arrow(self, values: pa.Array) -> tuple[Ids, Ids]:
         """Like `encode_batch`, of an Arrow string array without nulls."""
@@ -118,6 +131,9 @@ class UnitTokenizer(SampledEngine):
     def _encode_rows(self, rows: pa.Array) -> tuple[Ids, Ids]:
         """Ids and lengths of a few rows, none of them empty."""
         if self._prefix:
+            # Imported here, as it takes 35 ms that the thread of the first text has: see above.
+            import pyarrow.compute as pc
+
             prefix, empty = strings([self._prefix.encode(), b""]).cast(rows.type)
             rows = pc.binary_join_element_wise(empty, rows, prefix)
         offsets = offsets_of(rows)
@@ -159,9 +175,9 @@ class UnitTokenizer(SampledEngine):
             start, size, prefix = start + len(text) - len(prefix), WINDOW_BYTES, b""
         return np.concatenate(parts)
 
-    def _encode_units(self, text: Bytes, cut: NDArray[np.bool_]) -> tuple[Ids, Ids, Ids]:
+    def _encode_units(self, text: Bytes, cut: NDArray[np.bool_]) -> tuple[Ids, Ids, Rows]:
         """(flat ids, number of ids before each cut, positions of the cuts)."""
-        positions = np.flatnonzero(cut).astype(np.int32)
+        positions = np.flatnonzero(cut)
         ids, unit_ends = self._units.encode(text, positions)
         return ids, unit_ends, positions
 

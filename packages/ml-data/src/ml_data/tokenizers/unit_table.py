@@ -53,7 +53,7 @@ class UnitKeys:
     than 16 bytes, and those within 16 bytes of the end of `text`, where 16 bytes cannot be read.
     """
 
-    def __init__(self, text: Bytes, positions: Ids) -> None:
+    def __init__(self, text: Bytes, positions: Rows) -> None:
         num_units = len(positions) - 1
         self.heads = np.zeros(num_units, np.uint64)
         self.full_rows = np.empty(0, np.int64)
@@ -67,16 +67,17 @@ class UnitKeys:
             mixed = self.heads[self.full_rows] * _MIX_HEAD ^ self.tails * _MIX_TAIL
             self.slots[self.full_rows] = _hashed(mixed)
 
-    def _read(self, text: Bytes, positions: Ids, last: int) -> None:
+    def _read(self, text: Bytes, positions: Rows, last: int) -> None:
         every_number = np.ndarray((last + _KEY_BYTES + 1,), "<u8", text, strides=(1,))
         starts, sizes = positions[:-1], np.diff(positions)
         heads = self.heads[: len(starts)]
-        np.left_shift(every_number[starts], _SHIFTS.take(np.minimum(sizes, _KEY_BYTES)), out=heads)
+        # Clipped: a size above 8 takes the last shift, which is that of 8 bytes.
+        np.left_shift(every_number[starts], _SHIFTS.take(sizes, mode="clip"), out=heads)
         full = np.flatnonzero(sizes >= _KEY_BYTES)
         fits = sizes[full] <= 2 * _KEY_BYTES
         heads[full[~fits]] = _NO_KEY
-        nul = np.flatnonzero(text[: positions[-1]] == 0)
-        if len(nul):
+        if not text.all():
+            nul = np.flatnonzero(text[: positions[-1]] == 0)
             heads[np.searchsorted(positions, nul, side="right") - 1] = _NO_KEY
         self.full_rows = full[fits]
         rest = sizes[self.full_rows] - _KEY_BYTES
@@ -171,7 +172,7 @@ class UnitEncoder:
         self._lock = threading.Lock()
         self.table = UnitTable()
 
-    def encode(self, text: Bytes, positions: Ids) -> tuple[Ids, Ids]:
+    def encode(self, text: Bytes, positions: Rows) -> tuple[Ids, Ids]:
         """(flat ids, number of ids before each position) of the units between `positions`."""
         with self._lock:
             # Threads that use the full table at this moment finish with it.
@@ -200,11 +201,11 @@ class UnitEncoder:
         )
 
     def _look_up(
-        self, table: UnitTable, text: Bytes, positions: Ids, rows: Rows, keys: UnitKeys
+        self, table: UnitTable, text: Bytes, positions: Rows, rows: Rows, keys: UnitKeys
     ) -> Ids:
         """Codes of these units, by their bytes; new ones are encoded and added."""
         buffers = [None, pa.py_buffer(positions), pa.py_buffer(text)]
-        units = pa.Array.from_buffers(pa.binary(), len(positions) - 1, buffers)
+        units = pa.Array.from_buffers(pa.large_binary(), len(positions) - 1, buffers)
         encoded = units.take(integers(rows)).dictionary_encode()
         distinct = encoded.dictionary.to_pylist()
         indices = np.frombuffer(encoded.indices.buffers()[1], np.int32)[: len(rows)]

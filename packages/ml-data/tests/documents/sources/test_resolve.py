@@ -298,3 +298,9 @@ def test_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_name_that_exists_is_no_pattern(tmp_path: Path) -> None:
     make(tmp_path, "a[1].jsonl", "a1.jsonl")
     assert read(resolve([f"{tmp_path}/a[1].jsonl"]), tmp_path) == ["a[1].jsonl"]
+
+
+def test_a_file_uri_may_be_percent_encoded(tmp_path: Path) -> None:
+    make(tmp_path, "a b.jsonl", "a%20b%.jsonl")
+    assert read(resolve([(tmp_path / "a b.jsonl").as_uri()]), tmp_path) == ["a b.jsonl"]
+    assert read(resolve([f"file://{tmp_path}/a%20b%.jsonl"]), tmp_path) == ["a%20b%.jsonl"]

@@ -255,12 +255,11 @@ def _of_fsspec(facts: dict[str, Any]) -> _RemoteEntry:
 def _lists_flat(opened: AbstractFileSystem | AsyncFileSystem) -> bool:
     """Whether a file system of fsspec lists a whole tree by itself, as buckets do."""
     # Here, as fsspec is optional: `_open_filesystem` has imported it.
-    from fsspec.asyn import AsyncFileSystem
-    from fsspec.spec import AbstractFileSystem
+    from fsspec import asyn, spec
 
-    if isinstance(opened, AsyncFileSystem):
-        return type(opened)._find is not AsyncFileSystem._find
-    return type(opened).find is not AbstractFileSystem.find
+    if isinstance(opened, asyn.AsyncFileSystem):
+        return type(opened)._find is not asyn.AsyncFileSystem._find
+    return type(opened).find is not spec.AbstractFileSystem.find
 
 
 def _open_filesystem(uri: str, scheme: str) -> tuple[arrow_fs.FileSystem, str]:

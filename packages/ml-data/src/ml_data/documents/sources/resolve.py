@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable, Container, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 from ml_data.documents.sources.files import InputCandidate, InputCandidates, LeftOutFile
 from ml_data.documents.sources.local import list_local
@@ -91,6 +92,10 @@ def _list(given: str) -> InputCandidates:
     if mark and scheme.lower() not in ("file", "local"):
         return list_remote(given)
     path = os.path.expanduser(rest if mark else given)
+    # A file URI may be percent-encoded, as `Path.as_uri` writes it. A file of the name as it stands
+    # comes first.
+    if mark and not os.path.lexists(path):
+        path = unquote(path)
     with reporting_input(lambda: f"input {given}: cannot be listed", is_local=True):
         return list_local(path)
 
