@@ -44,7 +44,7 @@ def piece(text: bytes, kind: int | None, reverse: bool = False) -> bytes:
     return b"\x0a" + length(b"".join(fields[::-1] if reverse else fields))
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.lists(PIECES, max_size=30))
 @example([(piece(b"ab", 6), None, False)] * 9)
 @example([(b"a", None, True), (b"b", None, False)])
@@ -92,7 +92,7 @@ def passes_over_the_spans(raw: bytes) -> int:
 
 @given(st.integers(0, 3000), st.booleans())
 @example(0, True)
-@settings(max_examples=10)
+@settings(max_examples=10, deadline=None)
 def test_an_unusual_piece_costs_no_pass_per_piece(where: int, has_unusual: bool) -> None:
     """--parse-special-tokens changes the type of the first pieces of Grok-1's 131,072."""
     pieces = [piece(b"%d" % number, None) for number in range(3000)]
