@@ -24,6 +24,7 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, scale: float, cap: flo
 
 def flash_attn(dtypes: tuple[torch.dtype, ...]) -> ModuleType:
     """flash_attn 2.6 and newer: flash_attn/flash_attn_interface.py of Dao-AILab/flash-attention."""
+    module = ModuleType("flash_attn")
 
     def flash_attn_func(
         q: Tensor,
@@ -41,8 +42,9 @@ def flash_attn(dtypes: tuple[torch.dtype, ...]) -> ModuleType:
         """q [B, S, N, D], k and v [B, S, G, D] -> [B, S, N, D]."""
         if (dropout_p, window_size, alibi_slopes) != (0.0, (-1, -1), None) or return_attn_probs:
             raise ValueError("not part of what this project uses")
-        if not causal or deterministic:
+        if not causal or not isinstance(deterministic, bool):
             raise ValueError("causal attention is what is computed here")
+        module.deterministic = deterministic  # type: ignore[attr-defined] # as the caller asked
         for tensor in (q, k, v):
             if tensor.dtype not in dtypes:
                 raise RuntimeError("FlashAttention only support fp16 and bf16 data type")
@@ -56,7 +58,6 @@ def flash_attn(dtypes: tuple[torch.dtype, ...]) -> ModuleType:
         out = _attention(*(tensor.transpose(1, 2) for tensor in (q, k, v)), scale, softcap)
         return out.transpose(1, 2).contiguous()
 
-    module = ModuleType("flash_attn")
     module.flash_attn_func = flash_attn_func  # type: ignore[attr-defined]
     return module
 

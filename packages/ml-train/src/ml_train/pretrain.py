@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ml_models.bring_up import import_model_code
 from ml_models.kernels.table import choices
 from ml_models.megatron_core import differences, lines
+from ml_models.platforms import known_device_type
 from ml_train.bring_up import start_platform
 from ml_train.config.load import LoadedConfig
 from ml_train.config.run import RunConfig
@@ -35,10 +36,13 @@ def pretrain(loaded: LoadedConfig) -> "Trainer | None":
         global_batch_size=config.training.global_batch_size,
     )
     refuse_for_the_core_line(config)
+    # A form that cannot serve ends the start before torch is imported, where the device is known.
+    settings, device = config.kernels.settings(), known_device_type(config.training.device)
+    if device is not None:
+        choices(settings, loaded.situation(device))
     platform = start_platform(config.training.device, local_rank=world.local_rank)
     import_model_code(model)
-    # Before the process groups are made: a form that cannot serve ends the start at once.
-    choices(config.kernels.settings(), loaded.situation(platform.device.type))
+    choices(settings, loaded.situation(platform.device.type))
 
     # This import brings megatron-core, which must come after the platform's apply().
     from ml_train.pretrain_run import run

@@ -23,6 +23,11 @@ GENERATE = "--load nowhere --prompt x"
             f"{GENERATE} --tokenizer-name-or-path nowhere",
             "--tokenizer-name-or-path: ",
         ),
+        (
+            "pretrain",
+            "--model grok1-tiny --mock-data --device cpu --use-flash-attn",
+            "not flash: flash-attn runs on cuda, not on cpu",
+        ),
         ("index", "--recipe grok1-tiny --mock-data", "there are no sample indexes to build"),
         ("verify-layouts", f"{RECIPE} --lr 1", "verify-layouts chooses --lr itself"),
         ("verify-resume", f"{RECIPE} --verify-steps 0", "--verify-steps is 0"),

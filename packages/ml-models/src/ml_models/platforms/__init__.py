@@ -20,6 +20,7 @@ __all__ = [
     "check_platform_name",
     "device_type",
     "get_platform",
+    "known_device_type",
     "make_core_importable",
     "platform_class",
     "platform_names",
@@ -101,15 +102,18 @@ def get_platform(name: str = "auto") -> "Platform":
     return platform()
 
 
-def device_type(name: str) -> str:
-    """The type of torch's device that the platform `name` brings, such as cuda.
+def known_device_type(name: str) -> str | None:
+    """The type of torch's device that the platform `name` brings, where it is known without torch.
 
-    Of our platforms it is the name, so that a laptop can show a configuration for a GPU. `auto` and
-    plug-ins are asked, which imports torch and raises as get_platform does.
+    None for `auto` and plug-ins. Of our platforms it is the name, on machines without the device as
+    well: a laptop can show what a configuration means on a GPU.
     """
-    if name in _BUILT_IN:
-        return name
-    return get_platform(name).device.type
+    return name if name in _BUILT_IN else None
+
+
+def device_type(name: str) -> str:
+    """The type of torch's device of any platform. It may import torch and raise as get_platform."""
+    return known_device_type(name) or get_platform(name).device.type
 
 
 def _no_device(name: str, reason: str) -> PlatformError:

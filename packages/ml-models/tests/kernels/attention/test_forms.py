@@ -4,18 +4,22 @@ Lengths that are no multiple of a block, batches, groups of heads, with a cap an
 """
 
 import math
+import shutil
 import sys
 from dataclasses import replace
 
 import pytest
 import torch
 from model_checks import attention_contracts as contracts
+from model_checks.references import config_of, reference_of, weights_of, whole_model
 from torch import Tensor
 
 from ml_models.kernels.attention import flex
 from ml_models.kernels.attention.forms import ATTENTION
 from ml_models.kernels.attention.functions import CAUSAL_ATTENTION
 from ml_models.kernels.selection import Situation, choose
+from ml_models.kernels.table import KernelSettings
+from ml_models.layers.attention import CoreAttention
 from ml_models.scoring import Scoring
 
 SIZES = (
@@ -131,6 +135,16 @@ def test_flash_keeps_the_packages_contract(
         check("flash", torch.float32, size, scoring)
 
 
+def test_flash_is_deterministic_where_torch_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    package = contracts.flash_attn((torch.float64,))
+    monkeypatch.setitem(sys.modules, "flash_attn", package)
+    switch = torch.are_deterministic_algorithms_enabled.__name__
+    for wanted in (True, False):
+        monkeypatch.setattr(torch, switch, lambda answer=wanted: answer)
+        check("flash", torch.float64, SIZES[0], RULES[1])
+        assert package.deterministic is wanted
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_npu_fusion_keeps_torch_npus_contract(
     size: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
@@ -145,6 +159,18 @@ def test_causal_blocks_are_the_causal_mask() -> None:
         blocks = flex.causal_blocks(length, torch.device("cpu")).to_dense()[0, 0]
         count = -(-length // flex.BLOCK)
         assert torch.equal(blocks, torch.ones(count, count, dtype=blocks.dtype).tril())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+@pytest.mark.parametrize("scoring", RULES[:2] + TEMPERED[:1])
+def test_flex_compiles_to_the_same_output(scoring: Scoring) -> None:
+    """torch's compiled kernel of a CPU, which has a forward pass."""
+    inputs = [torch.randn(150, 2, heads, 16) for heads in (4, 2, 2)]
+    with torch.no_grad():
+        out = CAUSAL_ATTENTION["flex"](*inputs, scoring, False)
+        wanted = CAUSAL_ATTENTION["reference"](*inputs, scoring, False)
+    torch.testing.assert_close(out, wanted, rtol=1e-4, atol=1e-5)
 
 
 GPU = Situation(device="cuda", dtype="bfloat16", scoring=Scoring(0.1, 30.0), head_size=128)
@@ -211,3 +237,28 @@ def test_an_npu_has_its_fused_attention_without_a_cap(
 )
 def test_megatrons_choices(situation: Situation, asked: str, form: str) -> None:
     assert choose(ATTENTION, situation, asked).form == form
+
+
+@pytest.mark.parametrize(("cap", "asked"), [(30.0, "unfused"), (None, "unfused"), (None, "fused")])
+def test_a_model_gives_the_same_by_every_form(cap: float | None, asked: str, alone: None) -> None:
+    """Losses and gradients of a whole model, whose forms are chosen when it is built."""
+    config = config_of("hf_b", "gelu_tanh").replace(attention_logit_cap=cap)
+    reference, weights = reference_of("hf_b"), weights_of("hf_b", config)
+    ids = reference["input_ids"]
+    positions = torch.arange(ids.shape[1]).expand_as(ids)
+    results = {}
+    for request in ("local", asked):
+        model = whole_model(config, weights, kernels=KernelSettings(attention=request))
+        losses = model(ids, positions, None, labels=ids.roll(-1, dims=1))
+        losses[:, :-1].mean().backward()
+        results[request] = {name: p.grad for name, p in model.named_parameters()}
+        results[request]["losses"] = losses.detach()
+    for name, wanted in results["local"].items():
+        off = (results[asked][name] - wanted).norm()
+        assert off <= 1e-4 * wanted.norm(), (name, off / wanted.norm())
+    forms = {
+        module.kernel_forms["attention"]
+        for module in model.modules()
+        if isinstance(module, CoreAttention)
+    }
+    assert forms == {"sdpa" if asked == "fused" else "reference"}

@@ -8,6 +8,7 @@ that implements this contract and refuses anything else.
 
 from importlib import import_module
 
+import torch
 from torch import Tensor
 
 from ml_models.scoring import Scoring
@@ -29,5 +30,7 @@ def causal_attention(
         softmax_scale=scoring.scale,
         causal=True,
         softcap=scoring.cap or 0.0,
+        # Its backward pass adds with atomics, in any order, unless it is told not to.
+        deterministic=torch.are_deterministic_algorithms_enabled(),
     )
     return out_BSND.transpose(0, 1).flatten(2)

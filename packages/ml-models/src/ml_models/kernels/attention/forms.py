@@ -7,6 +7,7 @@ from ml_models.kernels.selection import ANY_DEVICE, Form, Operation, Request, Si
 
 FLEX_TORCH = (2, 7)  # The oldest whose masks take lengths that are no multiple of 128.
 FLASH_ATTN = (2, 6)  # The first with softcap.
+FLEX_HEAD_SIZE = 16  # The smallest factor of a product that triton makes.
 FLASH_HEAD_SIZE = 256
 NPU_HEAD_SIZE = 512
 
@@ -31,6 +32,8 @@ def _sdpa(situation: Situation) -> str:
 def _flex(situation: Situation) -> str:
     if situation.device != "cuda":
         return f"flex_attention has no backward pass on {situation.device}"
+    if situation.head_size < FLEX_HEAD_SIZE:
+        return f"a head of {situation.head_size} channels is below its {FLEX_HEAD_SIZE}"
     if not is_importable("triton"):
         return "triton is not installed, by which torch.compile makes its kernels"
     return needs_version("torch", FLEX_TORCH)
