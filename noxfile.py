@@ -32,7 +32,8 @@ WHOLE_LINES = ("0.19", "0.16")
 LINES_OF_EVERY_RUN = ("0.19", "0.18", "0.16", "0.12")
 SHORT_SUITES = {
     "ml-models": (
-        "grok1/test_parity.py", "grok1/test_layouts.py", "mixtral/test_parity.py",
+        "grok1/test_parity.py", "grok1/test_layouts.py", "grok2/test_parity.py",
+        "grok2/test_layouts.py", "mixtral/test_parity.py",
         "conversion/test_convert.py", "formats/megatron/test_stock.py", "formats/megatron_ranks",
     ),
     "ml-train": ("checkpoint", "invariance"),

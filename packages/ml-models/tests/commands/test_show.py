@@ -17,6 +17,17 @@ def test_show_names_sizes_and_sources(capsys: pytest.CaptureFixture[str]) -> Non
     assert "tied to the embedding" in page
 
 
+def test_grok_2_has_a_source_for_every_choice(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "grok2-270b", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert all(choice["source"] != "ours" for choice in facts["fields"].values())
+    assert facts["parameters"]["total"] == 269_515_497_472
+    assert facts["parameters"]["active"] == 113_822_932_992
+    assert main(["list"]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if "grok2-270b" in line)
+    assert "269.5 B parameters" in line and "113.8 B active" in line
+
+
 def test_released_sizes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", "grok1-314b", "--json"]) == 0
     parameters = json.loads(capsys.readouterr().out)["parameters"]
@@ -40,6 +51,7 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
         ("grok1-tiny", {}),
         ("grok1-tiny", {"num_experts": 1, "moe_router_topk": 1}),
         ("grok1-tiny", {"untie_embeddings_and_output_weights": True, "post_norms": False}),
+        ("grok2-tiny", {}),
         ("mixtral-tiny", {}),
         ("mixtral-tiny", {"num_experts": 2}),
     ],

@@ -7,6 +7,7 @@ import pytest
 import torch
 from model_checks.grok2 import (
     NAMES,
+    check_gradients,
     config_of,
     in_release_names,
     reference_of,
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from ml_models import probe, shards
 
-LOGITS, LOSS, ROUTER, GRADIENTS = 1e-3, 2e-5, 3e-4, 3e-4
+LOGITS, LOSS, ROUTER = 1e-3, 2e-5, 3e-4
 HIDDEN = {"g2_a": 2e-4, "g2_b": 4e-6, "g2_tp": 2e-4}
 """g2_b's residual stream is 0.02 small, so that an epsilon shows."""
 
@@ -53,18 +54,6 @@ def test_every_number_of_the_reference(name: str, padding: int, alone: None) -> 
         assert not gradients[key][config.vocab_size :].any()
         gradients[key] = gradients[key][: config.vocab_size]
     check_gradients(in_release_names(gradients, config), reference)
-
-
-def check_gradients(gradients: dict[str, Tensor], reference: dict[str, Tensor]) -> None:
-    norms = {key for key in reference if key.startswith("grad_norm.")}
-    assert {key.removeprefix("grad_norm.") for key in norms} == set(gradients)
-    for key in norms:
-        norm = gradients[key.removeprefix("grad_norm.")].double().norm()
-        torch.testing.assert_close(norm, reference[key].double(), rtol=GRADIENTS, atol=0, msg=key)
-    for key, expected in reference.items():
-        if key.startswith("grad."):
-            apart = (gradients[key.removeprefix("grad.")] - expected).norm() / expected.norm()
-            assert apart < GRADIENTS, (key, apart)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -18,6 +18,8 @@ from ml_models.grok2.config import Grok2Config
 DATA = Path(__file__).parent.parent / "data" / "grok2"
 FOLDERS = {"g2_a": "g2_a", "g2_b": "g2_b", "g2_tp": "g2_tp/plain"}
 NAMES = tuple(FOLDERS)
+GRADIENTS = 3e-4
+"""Of a gradient's norm, as the references' notes derive it."""
 NORMS = {
     "input_layernorm": "pre_attn_norm",
     "post_attention_layernorm": "post_attn_norm",
@@ -137,3 +139,16 @@ def logits_of(model: Any, ids: Tensor) -> Tensor:
     with torch.no_grad():
         logits: Tensor = model(ids, torch.arange(ids.shape[1]).expand_as(ids))
     return logits
+
+
+def check_gradients(gradients: dict[str, Tensor], reference: dict[str, Tensor]) -> None:
+    """Gradients by the release's names: every norm, and those that the reference has whole."""
+    norms = {key for key in reference if key.startswith("grad_norm.")}
+    assert {key.removeprefix("grad_norm.") for key in norms} == set(gradients)
+    for key in norms:
+        norm = gradients[key.removeprefix("grad_norm.")].double().norm()
+        torch.testing.assert_close(norm, reference[key].double(), rtol=GRADIENTS, atol=0, msg=key)
+    for key, expected in reference.items():
+        if key.startswith("grad."):
+            apart = (gradients[key.removeprefix("grad.")] - expected).norm() / expected.norm()
+            assert apart < GRADIENTS, (key, apart)

@@ -19,8 +19,12 @@ from ml_train.training.flops import (
 
 @pytest.mark.parametrize(
     ("name", "total", "active"),
-    # xAI: 314 B, "25 % active"; Mistral: 46.7 B and 12.9 B.
-    [("grok1-314b", 314.7e9, 85e9), ("mixtral-8x7b", 46.7e9, 12.9e9)],
+    # xAI: 314 B, "25 % active"; Mistral: 46.7 B and 12.9 B; Grok-2's release: 269.5 B.
+    [
+        ("grok1-314b", 314.7e9, 85e9),
+        ("mixtral-8x7b", 46.7e9, 12.9e9),
+        ("grok2-270b", 269.5e9, 113.8e9),
+    ],
 )
 def test_published_parameter_counts(name: str, total: float, active: float) -> None:
     model = registry.get(name)
@@ -28,15 +32,24 @@ def test_published_parameter_counts(name: str, total: float, active: float) -> N
     assert count_parameters(model).active == pytest.approx(active, rel=0.02)
 
 
-@pytest.mark.parametrize("name", ["grok1-40b", "mixtral-8x7b"])
+def test_grok_2_to_the_parameter() -> None:
+    """By hand: the weights of the release's tensors, and 2 of 8 experts without the lookup."""
+    layer = 8192 * (2 * 64 + 2 * 8) * 128 + 8 * 8192 + 3 * 8192 * 32768 + 4 * 8192
+    expert, table = 3 * 8192 * 16384, 131072 * 8192
+    counts = count_parameters(registry.get("grok2-270b"))
+    assert counts.total == 64 * (layer + 8 * expert) + 8192 + 2 * table == 269_515_497_472
+    assert counts.active == 64 * (layer + 2 * expert) + 8192 + table == 113_822_932_992
+    assert counts.dense_mlp == 64 * 3 * 8192 * 32768
+
+
+@pytest.mark.parametrize("name", ["grok1-40b", "mixtral-8x7b", "grok2-270b"])
 def test_short_sequences_cost_six_times_the_active_matrices(name: str) -> None:
     model = registry.get(name)
     parts = forward_flops_per_token(model, 1)
     # The embedding is looked up, not multiplied; tied, it is the output matrix as well.
-    lookup = model.vocab_size * model.hidden_size
-    matrices = count_parameters(model).active - (
-        lookup if model.untie_embeddings_and_output_weights else 0
-    )
+    counts = count_parameters(model)
+    untied = model.untie_embeddings_and_output_weights
+    matrices = counts.active - (counts.active_embedding if untied else 0)
     cost = training_flops_per_token(model, 1) - 3 * parts.attention
     assert cost == pytest.approx(6 * matrices, rel=1e-4)
 
@@ -50,17 +63,19 @@ def test_causal_attention_counts_pairs_once() -> None:
     assert counted == pytest.approx(by_pairs)
 
 
-def test_counted_against_torch() -> None:
-    """torch's own counter over the same products of one dense layer and the logits."""
+@pytest.mark.parametrize("name", ["grok1-tiny", "grok2-tiny"])
+def test_counted_against_torch(name: str) -> None:
+    """torch's own counter over the same products of one layer and the logits."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    model = registry.get("grok1-tiny").replace(num_layers=1)
+    model = registry.get(name).replace(num_layers=1)
     tokens, hidden = 4, model.hidden_size
     queries = model.num_attention_heads * model.kv_channels
     groups = 2 * model.num_query_groups * model.kv_channels
     sizes = [(hidden, queries + groups), (queries, hidden), (hidden, model.num_experts)]
     sizes += [(hidden, 2 * model.ffn_hidden_size), (model.ffn_hidden_size, hidden)] * 2
+    sizes += [(hidden, 2 * model.dense_mlp_width), (model.dense_mlp_width, hidden)]
     sizes += [(hidden, model.vocab_size)]
     with FlopCounterMode(display=False) as counter:
         for inner, outer in sizes:

@@ -24,6 +24,8 @@ class ForwardFlops:
     attention: float
     """Scores and their product with the values."""
     router: float
+    dense_mlp: float
+    """The MLP beside the experts, 0 where a model has none."""
     experts: float
     """The topk experts that a token passes."""
     logits: float
@@ -31,7 +33,8 @@ class ForwardFlops:
     @property
     def total(self) -> float:
         """All parts."""
-        return self.projections + self.attention + self.router + self.experts + self.logits
+        layers = self.projections + self.attention + self.router + self.dense_mlp + self.experts
+        return layers + self.logits
 
 
 def forward_flops_per_token(model: "ModelConfig", seq_length: int) -> ForwardFlops:
@@ -42,6 +45,7 @@ def forward_flops_per_token(model: "ModelConfig", seq_length: int) -> ForwardFlo
         projections=2.0 * counts.attention,
         attention=model.num_layers * 2.0 * queries * (seq_length + 1),
         router=2.0 * counts.router,
+        dense_mlp=2.0 * counts.dense_mlp,
         experts=2.0 * counts.active_experts,
         logits=2.0 * model.vocab_size * model.hidden_size,
     )
