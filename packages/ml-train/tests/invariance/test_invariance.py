@@ -22,10 +22,17 @@ SHAPE = {
     **{"vocab_size": 512, "num_layers": 4, "hidden_size": 64, "ffn_hidden_size": 64},
     **{"num_attention_heads": 4, "num_query_groups": 2, "kv_channels": 16},
 }
+GROK2_SHAPE = {"dense_ffn_hidden_size": 96, "attention_temperature_length": 8}
+"""The temperature starts within the sequence."""
 LENGTH, EXPERTS = {False: 32, True: 4}, {False: 4, True: 16}
 """By whether experts starve: 8 slots of a micro batch cannot feed 16 experts."""
 ROWS = covering_set()
 BIG = Case(family="plain", layout="tp2-pp2-ep2-distopt-overlap", num_processes=8, values=())
+GROK2 = [
+    Case(family="grok2", layout="tp2-etp1-pp2-ep2", num_processes=4, values=()),
+    Case(family="grok2", layout="pp2-ep2-dp2-vpp2-distopt-overlap", num_processes=4, values=()),
+    Case(family="grok2", layout="tp2-ep2-dp2-distopt", num_processes=4, values=()),
+]
 TWINS = [
     (row, words)
     for words in ("recompute-async", "selective-async")
@@ -36,10 +43,12 @@ SHORT_ROWS, SHORT_TWINS = ROWS[:6], [(ROWS[0], "recompute-async"), (ROWS[1], "se
 
 def config_of(family: str) -> RunConfig:
     starving = "starving" in family
-    shape = {**SHAPE, "num_experts": EXPERTS[starving], "seq_length": LENGTH[starving]}
+    grok2 = "grok2" in family
+    extra = GROK2_SHAPE if grok2 else {}
+    shape = {**SHAPE, **extra, "num_experts": EXPERTS[starving], "seq_length": LENGTH[starving]}
     return RunConfig(
         model=ModelSection(
-            model="grok1-tiny",
+            model="grok2-tiny" if grok2 else "grok1-tiny",
             model_override=tuple(f"{name}={value}" for name, value in shape.items()),
             moe_router_load_balancing_type="none" if "unbalanced" in family else "aux_loss",
             moe_z_loss_coeff=1e-3,
@@ -84,7 +93,10 @@ def marked(short: bool) -> list[pytest.MarkDecorator]:
 
 @pytest.mark.parametrize(
     "case",
-    [pytest.param(row, id=row.id, marks=marked(row in SHORT_ROWS)) for row in [*ROWS, BIG]],
+    [
+        pytest.param(row, id=row.id, marks=marked(row in (*SHORT_ROWS, *GROK2[:2])))
+        for row in [*ROWS, BIG, *GROK2]
+    ],
 )
 def test_a_layout_gives_the_numbers_of_one_process(case: Case, runs: Runs) -> None:
     result = runs.compare(case.family, "one process", case.layout)

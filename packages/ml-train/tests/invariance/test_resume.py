@@ -38,16 +38,18 @@ def test_what_core_0_12_lacks_is_refused_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("layout", "bf16"),
+    ("family", "layout", "bf16"),
     [
-        pytest.param("ep2-distopt-overlap", False, marks=LACKING_0_12),
-        pytest.param("ep2", False, marks=ONLY_0_12),
-        pytest.param("tp2-etp1-pp2-ep2", True, marks=pytest.mark.slow),
-        pytest.param("etp2-dp2", True, marks=pytest.mark.slow),
+        pytest.param("starving", "ep2-distopt-overlap", False, marks=LACKING_0_12),
+        pytest.param("starving", "ep2", False, marks=ONLY_0_12),
+        pytest.param("starving", "tp2-etp1-pp2-ep2", True, marks=pytest.mark.slow),
+        pytest.param("starving", "etp2-dp2", True, marks=pytest.mark.slow),
+        pytest.param("grok2", "tp2-etp1-pp2-ep2", False),
+        pytest.param("grok2", "tp2-ep2-dp2-distopt", True, marks=[pytest.mark.slow, LACKING_0_12]),
     ],
 )
-def test_a_resumed_run(layout: str, bf16: bool, tmp_path: Path, forks: Forks) -> None:
-    config = config_of("starving")
+def test_a_resumed_run(family: str, layout: str, bf16: bool, tmp_path: Path, forks: Forks) -> None:
+    config = config_of(family)
     (_, plan), _ = layouts.plan(config, config.model.resolve(), [layout], skip_illegal=False)
     rows = verify_resume.verify_resume(
         dataclasses.replace(
