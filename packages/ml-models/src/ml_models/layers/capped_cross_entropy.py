@@ -1,6 +1,6 @@
 """Cross entropy of softly capped logits over a divided vocabulary, without a second logits tensor.
 
-y = cap * tanh(z / cap), loss = log(sum_v exp(y_v)) - y_label, all of it in fp32.
+y = cap * tanh(z / cap), loss = log(sum_v exp(y_v)) - y_label, in fp32, or fp64 of fp64 logits.
 
 The output layer's logits z are kept as they are, in their own dtype. Both passes compute y from
 them for a few tokens at a time, and the backward pass writes the gradient over z: the capped
@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributed import ProcessGroup, ReduceOp, all_reduce
+
+from ml_models.kernels.precision import wide, wide_dtype
 
 BLOCK_LOGITS = 1 << 22
 """Logits in a block: 16 MiB in fp32."""
@@ -41,9 +43,9 @@ class _CappedCrossEntropy(torch.autograd.Function):
     ) -> Tensor:
         tokens = logits.shape[0]
         # Where a rank has padding alone, its sum is 0 below the lowest possible logit.
-        largest = torch.full((tokens,), -cap, device=logits.device, dtype=torch.float32)
+        largest = torch.full((tokens,), -cap, device=logits.device, dtype=wide_dtype(logits.dtype))
         total, of_label = torch.zeros_like(largest), torch.zeros_like(largest)
-        local, here = _local_labels(labels, part)
+        local, here = _local_labels(labels, part, largest.dtype)
         for rows in _blocks(logits) if part.size else ():
             capped = _capped(logits[rows, : part.size], cap)
             largest[rows] = capped.amax(-1)
@@ -85,14 +87,16 @@ def _blocks(logits: Tensor) -> Iterator[slice]:
 
 
 def _capped(logits: Tensor, cap: float) -> Tensor:
-    return logits.float().div(cap).tanh_().mul_(cap)
+    return wide(logits).div(cap).tanh_().mul_(cap)
 
 
-def _local_labels(labels: Tensor, part: VocabularyPart) -> tuple[Tensor, Tensor]:
-    """Columns of the labels on this rank, 0 for others', and fp32 1 where they are here."""
+def _local_labels(
+    labels: Tensor, part: VocabularyPart, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Columns of the labels on this rank, 0 for others', and 1.0 where they are here."""
     local = labels - part.first
     here = (local >= 0) & (local < part.size)
-    return local * here, here.float()
+    return local * here, here.to(dtype)
 
 
 def capped_cross_entropy(

@@ -10,6 +10,7 @@ from megatron.core import parallel_state
 from megatron.core.models.gpt import GPTModel
 from torch import Tensor
 
+from ml_models.kernels.precision import wide
 from ml_models.layers.capped_cross_entropy import VocabularyPart, capped_cross_entropy
 from ml_models.layers.device import device_of, place
 
@@ -57,7 +58,7 @@ class ScaledGPTModel(GPTModel):
         cap = self.final_logit_cap
         if self._cap_in_loss or cap is None:
             return output
-        return (logits.float().div(cap).tanh_() * cap).to(logits.dtype), bias
+        return (wide(logits).div(cap).tanh_() * cap).to(logits.dtype), bias
 
     def _hide_padding(
         self, _: torch.nn.Module, __: object, output: tuple[Tensor, Tensor | None]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ml_models.kernels.attention import blocked
+from ml_models.kernels.attention import block_scores, blocked
 from ml_models.kernels.attention.functions import CAUSAL_ATTENTION
 from ml_models.kernels.attention.reference import masked_attention
 from ml_models.kernels.attention.temperature import largest_temperature, temperatures
@@ -63,7 +63,7 @@ def expected_of(rule: str) -> tuple[Tensor, ...]:
 def test_output_and_gradients(form: str, rule: str) -> None:
     """150 positions are two blocks of queries."""
     query, key, value, grad = inputs(150)
-    assert blocked.block_rows(150, 2, CPU) < 150
+    assert blocked.block_rows(150, 8, 2, CPU) < 150
     expected, *gradients = expected_of(rule)
     leaves = [part.requires_grad_() for part in (query, key, value)]
     output = CAUSAL_ATTENTION[form](*leaves, RULES[rule], False)
@@ -90,7 +90,7 @@ def test_early_positions_are_as_without_a_temperature() -> None:
     warm = CAUSAL_ATTENTION["blocked"](query, key, value, CAPPED, False)
     torch.testing.assert_close(warm[:9], plain[:9], rtol=0, atol=1e-6)
     assert (warm[9:] - plain[9:]).abs().amax(dim=(1, 2)).min() > 1e-4
-    rule = blocked.block_rule(CAPPED, 0, 9, 2, CPU)
+    rule = block_scores.block_rule(CAPPED, 0, 9, 2, torch.zeros(1))
     assert rule.temperature is None and not rule.shifted
 
 
@@ -108,5 +108,5 @@ def test_factors() -> None:
 def test_scores_are_shifted_only_where_exp_needs_it() -> None:
     """30 * log2(p) / 10 passes 40 near position 10,321."""
     rule = Scoring(scale=1.0, cap=30.0, temperature_length=1024)
-    assert not blocked.block_rule(rule, 10000, 10128, 1, CPU).shifted
-    assert blocked.block_rule(rule, 10400, 10528, 1, CPU).shifted
+    assert not block_scores.block_rule(rule, 10000, 10128, 1, torch.zeros(1)).shifted
+    assert block_scores.block_rule(rule, 10400, 10528, 1, torch.zeros(1)).shifted
