@@ -145,6 +145,9 @@ class Architecture:
     release_format: str = ""
     """The name that --from and --to have for the publisher's own format, "" for none."""
 
+    logits_tolerance: float = 1e-4
+    """How far fp32 logits may be off another program's, where `ml-models compare` is not told."""
+
     def spec(self) -> Spec:
         """How the model is built."""
         return cast(Spec, import_module(f"{self.package}.spec"))

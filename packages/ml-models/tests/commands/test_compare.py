@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from model_checks import grok2
 from model_checks.references import DATA
 from model_checks.rounding import reference_errors
 from safetensors.torch import load_file, save_file
@@ -45,6 +46,17 @@ def test_hpcai_in_every_number(name: str, tolerance: float, capsys: pytest.Captu
     assert found["not_compared"] == []
     code, found = run(capsys, *arguments)
     assert code == 1 and not found["passed"], "xAI's GELU is not hpcai's"
+
+
+@pytest.mark.parametrize("name", grok2.NAMES)
+def test_grok_2_at_its_own_tolerance(name: str, capsys: pytest.CaptureFixture) -> None:
+    weights = grok2.DATA / grok2.FOLDERS[name]
+    arguments = ("--weights", weights, "--reference", grok2.DATA / name / "reference.safetensors")
+    code, found = run(capsys, *arguments)
+    assert code == 0 and found["tolerance"] == 1e-3 and found["not_compared"] == []
+    assert all(entry["within"] for entry in found["groups"].values()), found["groups"]
+    exact = run(capsys, *arguments, "--variant", "gelu-exact")[1]
+    assert exact["groups"]["logits"]["absolute"] > 5 * found["groups"]["logits"]["absolute"]
 
 
 @pytest.mark.parametrize("name", ["xai_tiny", "xai_tiny_mesh1"])

@@ -13,7 +13,6 @@ from ml_models.errors import ConfigError
 if TYPE_CHECKING:
     from ml_models.comparison.report import Comparison
 
-TOLERANCE = 1e-4
 COLUMNS = (Column(13), Column(7, right=True), Column(9, True), Column(9, True), Column())
 
 
@@ -24,15 +23,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--reference", type=Path, required=True, help="safetensors file")
     parser.add_argument("--prefix", default="", help="of the reference's keys, such as xai_fp32.")
-    parser.add_argument("--variant", choices=registry.variants(), help="Grok-1's activation")
+    parser.add_argument(
+        "--variant", choices=registry.variants(), help="what the weights' files do not say"
+    )
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--model", help="a model's name, see ml-models list")
     which.add_argument("--config", type=Path, help="a configuration file: ours, HF's or xAI's")
     parser.add_argument(
         "--tolerance",
         type=float,
-        default=TOLERANCE,
-        help=f"largest absolute difference of the logits (default {TOLERANCE:g}); decides the exit",
+        help="largest absolute difference of the logits, decides the exit (default: the "
+        "architecture's, 1e-4; Grok-2's 1e-3)",
     )
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
 
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     from ml_models.comparison import compare, read_reference
     from ml_models.conversion.open import guess_format, open_source
 
-    if not 0 <= args.tolerance < math.inf:
+    if args.tolerance is not None and not 0 <= args.tolerance < math.inf:
         raise ConfigError(
             f"--tolerance is {args.tolerance}; it must be a finite number, 0 or more."
         )
@@ -55,7 +56,9 @@ def run(args: argparse.Namespace) -> int:
         config=args.config,
         variant=args.variant,
     )
-    result = compare(source, reference, args.tolerance)
+    own = registry.architecture(source.model).logits_tolerance
+    tolerance = own if args.tolerance is None else args.tolerance
+    result = compare(source, reference, tolerance)
     terminal.result(json.dumps(result, indent=1) if args.json else as_text(result))
     return 0 if result["passed"] else 1
 

@@ -28,7 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--model", help="a model's name, see ml-models list")
     which.add_argument("--config", type=Path, help="a configuration file: ours, HF's or xAI's")
-    parser.add_argument("--variant", choices=registry.variants(), help="Grok-1's activation")
+    parser.add_argument(
+        "--variant", choices=registry.variants(), help="what the input's files do not say"
+    )
     parser.add_argument(
         "--dtype",
         choices=DTYPE_NAMES,

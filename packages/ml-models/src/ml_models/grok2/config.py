@@ -153,6 +153,9 @@ ARCHITECTURE = Architecture(
     config_type=Grok2Config,
     package="ml_models.grok2",
     named={"grok2-270b": grok2_270b, "grok2-19b": grok2_19b, "grok2-tiny": grok2_tiny},
+    # The references' own fp32 logits are up to 2.2e-4 from their fp64 ones: 10-19 % of the scores
+    # lie above the cap, where tanh has few digits left.
+    logits_tolerance=1e-3,
     # What a release's config.json does not say, by the value of the field.
     variants={"gelu-tanh": {"gelu": "tanh"}, "gelu-exact": {"gelu": "exact"}},
     release_format="presharded",

@@ -89,7 +89,13 @@ STATEMENTS: Mapping[str, Statement] = MappingProxyType(
         # The model's shape, which --model and --model-override decide.
         "--num-layers": _field("num_layers"),
         "--hidden-size": _field("hidden_size"),
-        "--ffn-hidden-size": _field("ffn_hidden_size"),
+        "--ffn-hidden-size": Statement(
+            takes_value=True,
+            text="Confirms the inner width of the dense MLP, or of an expert where there is none.",
+            fact=lambda model: model.dense_mlp_width or model.ffn_hidden_size,
+            agrees=_same_number,
+        ),
+        "--moe-ffn-hidden-size": _field("ffn_hidden_size"),
         "--num-attention-heads": _field("num_attention_heads"),
         "--num-query-groups": _field("num_query_groups"),
         "--kv-channels": _field("kv_channels"),
