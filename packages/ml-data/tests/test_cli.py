@@ -294,3 +294,19 @@ def test_megatrons_name_for_the_tokenizer(
     for more in ("verify", "inspect"):
         words = [f"{prefix}_text_document", "--tokenizer-model", str(tokenizer_path)]
         assert main([more, *words]) == 0
+
+
+def test_a_kept_output_whose_manifest_states_no_time(
+    tmp_path: Path, tokenizer_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    lines = write_lines(tmp_path / "a.jsonl", [{"text": "some words"}])
+    command = arguments(lines, tokenizer_path, tmp_path / "p")
+    assert main(command) == 0
+    path = tmp_path / "p_text_document.json"
+    values = json.loads(path.read_bytes())
+    path.write_text(json.dumps({**values, "run": {**values["run"], "seconds": "soon"}}))
+    capsys.readouterr()
+    assert main(command) == 0
+    shown = capsys.readouterr()
+    assert shown.out.endswith("1 documents (0 empty), 2 tokens (int32), dropped 0\n")
+    assert "the output is complete already" in shown.err

@@ -113,11 +113,30 @@ def test_a_damaged_journal_starts_over(tmp_path: Path, options: Make, lines: Pat
     _, _, rest = path.read_text().partition("\n")
     path.write_text("damaged\n" + rest)
     assert "its journal is damaged" in go_on(options(lines))[0]
-    for tail in ('{"shard": 3}\n', "\x00\x00\n", '{"shard": 3, "posi'):
+    stated = {"shard": 3, "outputs": [], "rows": {}, "sealed": False}
+    tails = [{**stated, "position": {"x": 1}}, {**stated, "position": {}, "rows": [7]}]
+    for tail in (
+        '{"shard": 3}\n', "\x00\x00\n", '{"shard": 3, "posi',
+        *(json.dumps(entry) + "\n" for entry in tails),
+    ):  # fmt: skip
         stop_after(options(lines, overwrite=True), 2)
         with path.open("a") as file:
             file.write(tail)
         assert go_on(options(lines, overwrite=True)) == ["going on after shard 2 of an earlier run"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [('"tokens_in": ', '"tokens_in": 9'), ('"num_sequences"', '"num_sequencez"')],
+)
+def test_counts_of_a_journal_that_cannot_be_start_over(
+    tmp_path: Path, options: Make, lines: Path, before: str, after: str
+) -> None:
+    path = tmp_path / "out" / "p.work" / "journal.jsonl"
+    stop_after(options(lines), 2)
+    path.write_text(path.read_text().replace(before, after))
+    (notice,) = go_on(options(lines))
+    assert re.match(r"starting over, as .* its journal is damaged: ", notice)
 
 
 def test_lost_temporary_files_start_over(tmp_path: Path, options: Make, lines: Path) -> None:

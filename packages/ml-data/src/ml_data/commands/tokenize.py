@@ -92,10 +92,11 @@ def summary(manifest: Manifest, folder: Path) -> str:
     reasons = ", ".join(f"{count} {reason}" for reason, count in ledger.documents_dropped.items())
     quarantines = [name for name in manifest.files if name.endswith(".quarantine.jsonl")]
     reasons += f"; kept in {quarantines[0]}" if quarantines else ""
-    seconds = (manifest.run or {}).get("seconds", 0)
+    seconds = (manifest.run or {}).get("seconds")
+    took = f", {seconds:.1f} s" if isinstance(seconds, (int, float)) else ""
     return (
         f"{name}: {manifest.num_documents:,} documents "
         f"({ledger.documents_empty} empty), {manifest.num_tokens:,} tokens "
-        f"({manifest.dtype}), dropped {ledger.num_dropped}{f' ({reasons})' if reasons else ''}, "
-        f"{seconds:.1f} s"
+        f"({manifest.dtype}), dropped {ledger.num_dropped}{f' ({reasons})' if reasons else ''}"
+        f"{took}"
     )

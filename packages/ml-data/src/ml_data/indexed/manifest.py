@@ -268,7 +268,11 @@ def _check_fields(values: dict[str, Any], path: Path) -> None:
         value = values.get(name)
         if value is None and name not in _REQUIRED:
             continue
-        if not isinstance(value, kind) or isinstance(value, bool):
+        if (
+            not isinstance(value, kind)
+            or isinstance(value, bool)
+            or (name == "files" and not value)
+        ):
             raise FormatError(
                 f"{path} is a damaged manifest: its field {name!r} is {value!r}. {_WAY_OUT}"
             )

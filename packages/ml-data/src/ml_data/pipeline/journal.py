@@ -46,6 +46,22 @@ class ShardProgress:
     sealed: bool = False
 
 
+def _shard_of(entry: JournalEntry | None) -> ShardProgress | None:
+    """The shard of a line, with the inputs that it finished; None for a line that states none."""
+    if entry is None or not set(entry) >= _ENTRY_FIELDS:
+        return None
+    try:
+        return ShardProgress(
+            shard=entry["shard"],
+            position=Position(**entry["position"]),
+            outputs=list(entry["outputs"]),
+            rows={int(index): count for index, count in entry["rows"].items()},
+            sealed=entry["sealed"],
+        )
+    except (TypeError, ValueError, AttributeError):
+        return None
+
+
 class RunJournal:
     """Append-only file of the finished shards of a run; `identity` is what its command was."""
 
@@ -80,22 +96,15 @@ class RunJournal:
     def read(self) -> ShardProgress | None:
         """The state after the last finished shard of an earlier run; None where there is none."""
         progress: ShardProgress | None = None
-        rows: dict[int, int] = {}
         with reporting_output(self._path), self._path.open("rb") as file:
             self._size = len(file.readline())
             for line in file:
-                entry = self._parse(line)
+                finished = _shard_of(self._parse(line))
                 # A crash cuts the last line off. Whatever is behind a broken line is worth nothing.
-                if entry is None or not set(entry) >= _ENTRY_FIELDS:
+                if finished is None:
                     break
-                rows.update({int(index): count for index, count in entry["rows"].items()})
-                progress = ShardProgress(
-                    shard=entry["shard"],
-                    position=Position(**entry["position"]),
-                    outputs=entry["outputs"],
-                    rows=rows,
-                    sealed=entry["sealed"],
-                )
+                finished.rows = {**(progress.rows if progress else {}), **finished.rows}
+                progress = finished
                 self._size += len(line)
                 self.num_shards += 1
         return progress
