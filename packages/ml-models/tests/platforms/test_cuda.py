@@ -1,8 +1,12 @@
 """The cuda platform, with stand-in functions for a GPU, which is not here."""
 
+from collections.abc import Iterable
+
 import pytest
 import torch
 
+from ml_models.megatron_core import lines
+from ml_models.platforms import patch
 from ml_models.platforms.cuda import CudaPlatform
 
 
@@ -24,3 +28,16 @@ def test_cuda_sets_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
     platform.set_device(2)
     assert chosen == [2]
     assert platform.device == torch.device("cuda", 2)
+
+
+def test_what_the_oldest_line_lacks_without_transformer_engine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lines, "installed_line", lambda: "0.12")
+
+    def chosen(rows: Iterable[patch.Patch], line: str) -> list[str]:
+        return [row.target.rpartition(":")[2] for row in rows if line in row.lines]
+
+    monkeypatch.setattr(patch, "apply", chosen)
+    # The distributed optimizer, numpy 2, and the norm of the gradients.
+    assert CudaPlatform().apply() == ["quantize_param_shard", "np", "l2_norm_impl"]
