@@ -1,6 +1,7 @@
 """The watch over a rank, with stores of this process in place of the job's."""
 
 import json
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from ml_train.health.hangs import watch as module
+from ml_train.health.hangs.stack import Position
 from ml_train.health.hangs.watch import Watch
 from ml_train.parallel.layout import World
 
@@ -106,3 +108,22 @@ def test_errors_that_are_no_collectives_are_left_alone(tmp_path: Path, store: An
         except (RuntimeError, ValueError) as raised:
             assert watch.failed(raised) is None
     assert reports(tmp_path / "reports") == []
+
+
+@pytest.mark.parametrize("for_device", [True, False])
+def test_a_wait_for_the_device_is_bounded_and_work_is_not(
+    tmp_path: Path, store: Any, monkeypatch: pytest.MonkeyPatch, for_device: bool
+) -> None:
+    position = Position(text="f.py:1 in f", waits=for_device, for_device=for_device)
+    monkeypatch.setattr(module, "position_of", lambda _: position)
+    monkeypatch.setattr(module, "LEAVE_SECONDS", 0.1)
+    watch = Watched(tmp_path / "reports", store)
+    watch._timeout = watch._interval = 0.1
+    ends: list[str] = []
+    monkeypatch.setattr(watch, "_end", lambda why: (ends.append(why), watch.stop()))
+    guard = threading.Thread(target=watch._guard, daemon=True)
+    guard.start()
+    guard.join(timeout=20.0 if for_device else 1.0)
+    watch.stop()
+    # A collective would be ended after 0.21 s; the device's own timeout begins later.
+    assert [why.endswith("in f.py:1 in f") for why in ends] == ([True] if for_device else [])
