@@ -24,6 +24,7 @@ import torch.distributed as dist
 from ml_models.platforms import make_core_importable
 
 make_core_importable()
+from ml_models.process_groups import destroy_process_groups  # noqa: E402
 from ml_train.checkpoint.directory.identity import RunIdentity  # noqa: E402
 from ml_train.checkpoint.run_state import FORMAT_VERSION  # noqa: E402
 from ml_train.checkpoint.save import Documents, SaveJob  # noqa: E402
@@ -145,7 +146,7 @@ def main() -> None:
     for name, values in seconds.items():
         value = statistics.median(values)
         print(f"{name:<20}{value:8.3f} s {megabytes / value:9.0f} MB/s {value / disk:7.2f} x disk")
-    dist.destroy_process_group()
+    destroy_process_groups()
 
 
 if __name__ == "__main__":

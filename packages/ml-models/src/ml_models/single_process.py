@@ -14,6 +14,7 @@ from megatron.core import parallel_state
 
 from ml_models.bring_up import import_model_code
 from ml_models.build import build_model, make_transformer_config
+from ml_models.process_groups import backends_outlive_groups, destroy_process_groups
 
 if TYPE_CHECKING:
     from megatron.core.models.gpt import GPTModel
@@ -35,7 +36,7 @@ def process_group(platform: "Platform") -> Iterator[None]:
     try:
         yield
     finally:
-        dist.destroy_process_group()
+        destroy_process_groups()
 
 
 @contextmanager
@@ -67,4 +68,5 @@ def whole_model(
             )
         finally:
             if makes_groups:
-                parallel_state.destroy_model_parallel()
+                with backends_outlive_groups():
+                    parallel_state.destroy_model_parallel()

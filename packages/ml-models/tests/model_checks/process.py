@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from ml_models.process_groups import backends_outlive_groups
+
 _entered: list[Any] = []
 _current: list[tuple[int, int, int, int]] = []
 
@@ -34,9 +36,10 @@ def layout(tp: int = 1, pp: int = 1, ep: int = 1, etp: int = 1) -> None:
 
     if _current == [(tp, pp, ep, etp)]:
         return
-    parallel_state.destroy_model_parallel()
-    destroy_subgroups()
-    gc.collect()  # models that are done with hold groups as well
+    with backends_outlive_groups():
+        parallel_state.destroy_model_parallel()
+        destroy_subgroups()
+        gc.collect()  # models that are done with hold groups as well
     _current[:] = [(tp, pp, ep, etp)]
     # Core 0.12 forgets the groups but not who was in them.
     parallel_state._EMBEDDING_GLOBAL_RANKS = None
@@ -52,9 +55,10 @@ def layout(tp: int = 1, pp: int = 1, ep: int = 1, etp: int = 1) -> None:
 
 def destroy_subgroups() -> None:
     """End every group but the world: megatron-core forgets them, and each keeps polling threads."""
-    for group in list(torch.distributed.distributed_c10d._world.pg_map):
-        if group is not torch.distributed.group.WORLD:
-            torch.distributed.destroy_process_group(group)
+    with backends_outlive_groups():
+        for group in list(torch.distributed.distributed_c10d._world.pg_map):
+            if group is not torch.distributed.group.WORLD:
+                torch.distributed.destroy_process_group(group)
 
 
 def start_alone() -> None:

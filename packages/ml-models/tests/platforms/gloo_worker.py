@@ -4,6 +4,7 @@ import torch
 import torch.distributed as dist
 
 from ml_models.platforms import get_platform
+from ml_models.process_groups import destroy_process_groups
 
 SIZES = [2, 0, 3]
 
@@ -28,7 +29,7 @@ def main() -> None:
         assert even[:, 0].tolist() == [0.0, 1.0, 2.0]
     print("ok", flush=True)
     dist.barrier()
-    dist.destroy_process_group()
+    destroy_process_groups()
 
 
 if __name__ == "__main__":

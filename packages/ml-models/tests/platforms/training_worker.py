@@ -12,6 +12,7 @@ import warnings
 import torch
 
 from ml_models.platforms import get_platform
+from ml_models.process_groups import destroy_process_groups
 
 warnings.filterwarnings("ignore")
 
@@ -42,7 +43,7 @@ def main() -> None:
     if int(os.environ["RANK"]) == int(os.environ["WORLD_SIZE"]) - 1:
         print(json.dumps(losses), flush=True)
     torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
+    destroy_process_groups()
 
 
 def transformer_config(tp, pp, ep, etp, bf16):

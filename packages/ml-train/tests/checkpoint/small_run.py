@@ -14,6 +14,7 @@ import torch.distributed as dist
 from megatron.core import parallel_state
 
 from ml_models import build, registry
+from ml_models.process_groups import backends_outlive_groups
 
 BATCH, LENGTH = 8, 16
 
@@ -36,11 +37,12 @@ class SmallRun:
         from megatron.core import tensor_parallel
         from megatron.core.distributed import finalize_model_grads
 
-        parallel_state.destroy_model_parallel()
-        # megatron-core forgets its groups, but each keeps threads that poll.
-        for group in list(dist.distributed_c10d._world.pg_map):
-            if group is not dist.group.WORLD:
-                dist.destroy_process_group(group)
+        with backends_outlive_groups():
+            parallel_state.destroy_model_parallel()
+            # megatron-core forgets its groups, but each keeps threads that poll.
+            for group in list(dist.distributed_c10d._world.pg_map):
+                if group is not dist.group.WORLD:
+                    dist.destroy_process_group(group)
         # The 0.12 line forgets these two.
         parallel_state._EMBEDDING_GLOBAL_RANKS = None
         parallel_state._POSITION_EMBEDDING_GLOBAL_RANKS = None

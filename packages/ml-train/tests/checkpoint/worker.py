@@ -27,6 +27,7 @@ from small_run import SmallRun
 import ml_models.grok1.spec
 import ml_models.layers.model  # noqa: F401
 from ml_models.files import durable
+from ml_models.process_groups import destroy_process_groups
 from ml_train.checkpoint import compare
 from ml_train.checkpoint.manager import CheckpointManager
 from ml_train.config.sections.checkpoint import CheckpointSection
@@ -292,7 +293,7 @@ def main() -> None:
             if dist.get_rank() == 0:
                 text = json.dumps({"ranks": everywhere}, indent=1)
                 (folder / f"{name}.json").write_text(text, encoding="utf-8")
-    dist.destroy_process_group()
+    destroy_process_groups()
 
 
 if __name__ == "__main__":

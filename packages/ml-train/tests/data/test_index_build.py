@@ -18,6 +18,7 @@ LENGTHS = [17, 40, 3, 25, 60, 9, 31, 12] * 5
 JOB = """
 import json, os, sys
 import torch.distributed as dist
+from ml_models.process_groups import destroy_process_groups
 from ml_train.config.sections.data import DataSection
 from ml_train.data.demand import Demand
 from ml_train.data.loaders import build_dataloaders
@@ -45,7 +46,7 @@ except DataError as error:
     answer = {"error": str(error)}
 print(json.dumps(answer))
 dist.barrier()
-dist.destroy_process_group()
+destroy_process_groups()
 """
 
 

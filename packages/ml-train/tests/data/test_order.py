@@ -11,6 +11,7 @@ import pytest
 from small_loaders import loaders, sequences
 from token_files import write_tokens
 
+from ml_models.process_groups import destroy_process_groups
 from ml_train.config.sections.data import DataSection
 from ml_train.data.blend import blend_index
 from ml_train.data.epochs import MOST_LINES, describe_epochs
@@ -52,7 +53,7 @@ def megatron(words: list[str], samples: int, cache: Path) -> list[tuple[int, ...
         config.split_matrix[2] = None
         train, *_ = BlendedMegatronDatasetBuilder(GPTDataset, sizes, lambda: True, config).build()
     finally:
-        dist.destroy_process_group()
+        destroy_process_groups()
     return [tuple(train[n]["tokens"].tolist()) for n in range(samples)]
 
 

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 
 from ml_models.bring_up import import_model_code, start_platform
+from ml_models.process_groups import destroy_process_groups
 from ml_models.registry import get
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "checkpoint"))
@@ -49,7 +50,7 @@ def main() -> None:
         if dist.get_rank() == 0:
             (folder / "loss.json").write_text(json.dumps({"loss": total / count, "tokens": count}))
         dist.barrier()
-    dist.destroy_process_group()
+    destroy_process_groups()
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from megatron.core import parallel_state
 from torch import distributed
 
 from ml_models import registry
+from ml_models.process_groups import backends_outlive_groups
 from ml_train.commands import pretrain as command
 from ml_train.config import flags
 from ml_train.config.load import load_config
@@ -31,8 +32,9 @@ def group() -> Iterator[None]:
     distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     parallel_state.initialize_model_parallel()
     yield
-    parallel_state.destroy_model_parallel()
-    distributed.destroy_process_group()
+    with backends_outlive_groups():
+        parallel_state.destroy_model_parallel()
+        distributed.destroy_process_group()
 
 
 class Module:

@@ -20,6 +20,7 @@ from torch._C._distributed_c10d import PrefixStore, Store
 from torch.distributed import distributed_c10d
 from torch.distributed.rendezvous import rendezvous
 
+from ml_models.process_groups import backends_outlive_groups
 from ml_train.config.sections.parallel import ParallelSection
 from ml_train.errors import ConfigError, StartError
 from ml_train.launch.meeting_point import must_be_free
@@ -75,9 +76,11 @@ def process_groups(
         model_parallel_cuda_manual_seed(seed)
         yield start
     finally:
-        parallel_state.destroy_model_parallel()
-        with contextlib.suppress(RuntimeError):
-            dist.destroy_process_group()
+        # megatron-core destroys some of its groups itself.
+        with backends_outlive_groups():
+            parallel_state.destroy_model_parallel()
+            with contextlib.suppress(RuntimeError):
+                dist.destroy_process_group()
 
 
 def model_parallel_groups(

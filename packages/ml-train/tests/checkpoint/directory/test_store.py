@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ml_models.process_groups import destroy_process_groups
 from ml_train.checkpoint.directory import integrity, store
 from ml_train.checkpoint.ownership import find
 from ml_train.config.sections.checkpoint import CheckpointSection
@@ -95,7 +96,7 @@ def group() -> Iterator[None]:
     store_of_addresses = torch._C._distributed_c10d.HashStore()
     distributed.init_process_group("gloo", store=store_of_addresses, rank=0, world_size=1)
     yield
-    distributed.destroy_process_group()
+    destroy_process_groups()
 
 
 @pytest.mark.parametrize(

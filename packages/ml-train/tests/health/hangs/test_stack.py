@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from ml_models.process_groups import destroy_process_groups
 from ml_train.health.hangs.hang_report import RankState, compose
 from ml_train.health.hangs.stack import position_of, position_of_error
 
@@ -18,7 +19,7 @@ def alone() -> Any:
     store = torch._C._distributed_c10d.HashStore()
     dist.init_process_group("gloo", store=store, rank=0, world_size=1)
     yield
-    dist.destroy_process_group()
+    destroy_process_groups()
 
 
 def looked_at(function: Any) -> Any:
