@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from ml_models.platforms import get_platform
+from ml_train import terminal
+from ml_train.bring_up import start_platform
+
 TOKENIZER = Path(__file__).parents[3] / "examples" / "data" / "grok1_tokenizer"
 
 # MindSpeed's adaptor changes modules of megatron-core before they are first imported: it must find
@@ -89,3 +93,14 @@ def test_megatron_core_is_not_imported_before_the_platform_is_applied() -> None:
     )  # fmt: skip
     assert done.returncode == 7, done.stderr
     assert done.stdout.splitlines()[-1] == "imported before apply: []"
+
+
+@pytest.mark.parametrize("level", ["detail", "notice"])
+def test_the_log_says_what_was_adapted(level: str, capfd: pytest.CaptureFixture[str]) -> None:
+    platform = get_platform("cpu")
+    with terminal.speaking(level):
+        start_platform("cpu")
+    said = capfd.readouterr().err.splitlines()
+    rows = [f"cpu: adapted {row}" for row in platform.apply()]
+    assert len(rows) > 5
+    assert said == (rows if level == "detail" else [])

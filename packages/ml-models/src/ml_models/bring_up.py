@@ -15,9 +15,10 @@ ml-models compare takes these steps, and so do ml-train pretrain, generate and e
 imports no torch, so that a command may import it before it has checked its flags.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ml_models import registry
+from ml_models import registry, terminal
 from ml_models.build import make_transformer_config
 from ml_models.megatron_core.check import check_unknown_line
 from ml_models.platforms import get_platform
@@ -28,17 +29,23 @@ if TYPE_CHECKING:
 
 
 def start_platform(
-    name: str, *, local_rank: int = 0, packages: tuple[str, ...] = ("ml_models",)
+    name: str,
+    *,
+    local_rank: int = 0,
+    packages: tuple[str, ...] = ("ml_models",),
+    detail: Callable[[str], None] = terminal.detail,
 ) -> "Platform":
     """The platform called `name` ("auto": what there is), with megatron-core adapted to it.
 
     `local_rank` is the number of this process's device on its machine. `packages` are those that
     will use megatron-core: on a line of it that no test has run on, what they use is checked.
+    `detail` is told what was adapted, a row of the platform's tables per call.
     Raises PlatformError and RequirementError.
     """
     platform = get_platform(name)
     platform.set_device(local_rank)
-    platform.apply()
+    for row in platform.apply():
+        detail(f"{platform.name}: adapted {row}")
     check_unknown_line(*packages, configure=_configure_a_small_model)
     return platform
 

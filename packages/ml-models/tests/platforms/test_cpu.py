@@ -1,6 +1,8 @@
 """The cpu platform: each row of its tables, and torch as it was after leaving."""
 
 import json
+import resource
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -143,6 +145,19 @@ def test_memory_is_the_peak() -> None:
     del block
     assert platform.memory_bytes() >= before + 20_000_000
     assert platform.peak_tflops(torch.float32) is None
+
+
+@pytest.mark.parametrize(("system", "peak_bytes"), [("darwin", 70_000), ("freebsd14", 71_680_000)])
+def test_memory_without_proc(system: str, peak_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """getrusage(2) of macOS gives bytes, of other systems KiB."""
+
+    def absent(*_: object, **__: object) -> str:
+        raise FileNotFoundError("/proc/self/status")
+
+    monkeypatch.setattr(Path, "read_text", absent)
+    monkeypatch.setattr(resource, "getrusage", lambda _: SimpleNamespace(ru_maxrss=70_000))
+    monkeypatch.setattr(sys, "platform", system)
+    assert get_platform("cpu").memory_bytes() == peak_bytes
 
 
 # --- rows of CORE ---------------------------------------------------------------------------------

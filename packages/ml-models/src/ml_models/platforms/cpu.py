@@ -5,6 +5,7 @@ megatron-core is written for CUDA. `apply` puts the rows of cpu_core.CORE in pla
 """
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,7 +70,9 @@ class CpuPlatform:
             # Windows has no such module, and Linux does not need it.
             import resource
 
-            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            # macOS counts in bytes, the other systems without /proc in KiB.
+            return peak if sys.platform == "darwin" else peak * 1024
         # The "high water mark" of resident memory, in KiB.
         line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024
