@@ -55,7 +55,7 @@ def installed_packages(modules: frozenset[str]) -> tuple[Patch, ...]:
         )
         for module in ("ml_models.kernels.forms", "ml_models.kernels.attention.forms")
         for name, make in (
-            ("is_importable", lambda _: lambda name: name in modules),
+            ("is_importable", lambda _: modules.__contains__),
             ("needs_version", lambda original: _version_of(original, modules)),
         )
     )

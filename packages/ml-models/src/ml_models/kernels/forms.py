@@ -98,9 +98,7 @@ WEIGHT_GRADIENT = Operation(
         Form(
             name="addmm",
             text="a product that adds to the fp32 buffer as it is computed",
-            hindrance=_all_of(
-                _only_on("cuda"), _needs_torch(2, 8)
-            ),
+            hindrance=_all_of(_only_on("cuda"), _needs_torch(2, 8)),
         ),
     ),
     order={"cuda": ("addmm", "add"), ANY_DEVICE: ("add",)},
