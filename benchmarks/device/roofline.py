@@ -20,6 +20,8 @@ from ml_models.costs.device import DEVICES, Device
 from ml_models.costs.recorder import Kernel
 from ml_models.errors import MlModelsError
 from ml_models.kernels.execution import Execution
+from ml_models.kernels.selection import AUTO
+from ml_models.kernels.table import OPERATIONS, KernelSettings
 from ml_models.platforms import make_core_importable
 from ml_train.training.flops import forward_flops_per_token
 
@@ -42,6 +44,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--micro-batch-size", type=int, default=1, help="sequences")
     for name, size in (("tp", "tensor"), ("ep", "expert"), ("etp", "expert tensor")):
         parser.add_argument(f"--{name}", type=int, default=1, help=f"{size} parallel size")
+    parser.add_argument(
+        "--attention-backend",
+        choices=(AUTO, *OPERATIONS["attention"].requests),
+        default=AUTO,
+        help="as ml-train's flag",
+    )
     parser.add_argument("--execution", choices=get_args(Execution), default="eager")
     parser.add_argument(
         "--forms",
@@ -159,6 +167,7 @@ def main() -> int:
             execution=args.execution,
             device="cpu" if args.forms == "cpu" else "cuda",
             packages=PACKAGES[args.forms],
+            kernels=KernelSettings(attention=args.attention_backend),
         )
         costs = fake_step(step)
     except MlModelsError as error:

@@ -24,6 +24,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from ml_models.build import build_model, make_transformer_config, pad_vocab_size
 from ml_models.config import ModelConfig
+from ml_models.costs.fused_attention import attention_stand_ins, flash_attn_stand_in
 from ml_models.costs.recorder import Kernel, Recorder
 from ml_models.costs.routed_counts import FakeStepRecorder, HostRanges
 from ml_models.costs.stand_ins import installed_packages, stand_ins
@@ -68,7 +69,7 @@ def fake_step(step: LayerStep) -> StepCosts:
     """The costs of a step, run on fake tensors. Opens and closes torch.distributed."""
     with _process_groups(step), FakeTensorMode(allow_non_fake_inputs=True):
         recorder = FakeStepRecorder(step.model.moe_router_topk)
-        with temporarily(stand_ins(recorder)), HostRanges():
+        with temporarily(stand_ins(recorder)), HostRanges(), _kernels_of_device(step, recorder):
             _run(step, recorder)
     return StepCosts(kernels=tuple(recorder.kernels), host_waits=tuple(recorder.host_waits))
 
@@ -79,6 +80,16 @@ def real_step(step: LayerStep) -> StepCosts:
     with _process_groups(step):
         _run(step, recorder)
     return StepCosts(kernels=tuple(recorder.kernels), host_waits=tuple(recorder.host_waits))
+
+
+@contextlib.contextmanager
+def _kernels_of_device(step: LayerStep, recorder: FakeStepRecorder) -> Iterator[None]:
+    """Inside, attention computes in the kernels and blocks of a device."""
+    if step.device == "cpu":
+        yield
+        return
+    with temporarily(attention_stand_ins(recorder)), flash_attn_stand_in(recorder):
+        yield
 
 
 @contextlib.contextmanager
