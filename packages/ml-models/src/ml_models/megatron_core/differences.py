@@ -166,6 +166,28 @@ def router_losses() -> dict[str, RouterLoss]:
     }
 
 
+def forget_router_losses() -> None:
+    """Drop what core keeps of router losses for the process: sums, and the scale of gradients.
+
+    Their size and device are those of a model that ended. Another model would add to them.
+    """
+    if _here(last="0.12"):
+        from megatron.core import parallel_state
+
+        parallel_state.get_moe_layer_wise_logging_tracker().clear()
+    elif _here(last="0.17"):
+        from megatron.core.transformer.moe import moe_utils
+
+        moe_utils.get_moe_layer_wise_logging_tracker().clear()
+    else:
+        from megatron.core.transformer.moe.moe_logging import destroy_moe_metrics_tracker
+        from megatron.core.transformer.moe.moe_utils import MoEAuxLossAutoScaler
+
+        destroy_moe_metrics_tracker()
+        # Older lines make a new scale in each step. Here the next is written into the first.
+        MoEAuxLossAutoScaler.main_loss_backward_scale = None
+
+
 def sequence_group(router: "Router") -> "ProcessGroup":
     """The group over which a sequence is divided (TP and CP).
 
