@@ -5,6 +5,8 @@ come first: benchmarks/device/README.md has what each saves. grouped_mm is used 
 because products per expert are large enough in these models and every torch has them.
 """
 
+import sys
+
 from ml_models.kernels.installed import is_importable, needs_version
 from ml_models.kernels.selection import ANY_DEVICE, Form, Hindrance, Operation, Request, Situation
 
@@ -66,8 +68,16 @@ def _compiled(text: str) -> Form:
 
 
 def _npu(name: str, text: str, *more: Hindrance) -> Form:
-    checks = (_only_on("npu"), _needs_package("torch_npu"), *more)
-    return Form(name=name, text=text, hindrance=_all_of(*checks))
+    """A form that is called as the function of torch_npu is."""
+
+    def is_there(_: Situation) -> str:
+        # A run has imported torch_npu before it asks; show-config on another machine has not.
+        imported = sys.modules.get("torch_npu")
+        if imported is None:
+            return "" if is_importable("torch_npu") else "torch_npu is not installed"
+        return "" if hasattr(imported, name) else f"this torch_npu has no {name}"
+
+    return Form(name=name, text=text, hindrance=_all_of(_only_on("npu"), is_there, *more))
 
 
 EXPERTS = Operation(
