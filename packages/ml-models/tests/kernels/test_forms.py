@@ -180,6 +180,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """What counts as installed; the torch of this process is newer than every bound."""
     modules = {"triton", "torch_npu"}
     monkeypatch.setattr(forms, "is_importable", lambda name: name in modules)
+    monkeypatch.setattr(forms, "is_cpu_build", lambda: False)
     return modules
 
 
@@ -197,6 +198,17 @@ def test_forms_of_a_gpu_and_of_an_npu(installed: set[str]) -> None:
     without = choose(forms.ROTARY, HERE)
     assert without.form == "torch"
     assert without.reason == "the default on cuda; not compiled: triton is not installed"
+
+
+def test_a_build_for_cpus_has_no_kernels_of_a_gpu(
+    installed: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forms, "is_cpu_build", lambda: True)
+    installed.discard("triton")
+    for operation, form in ((forms.NORM, "torch"), (forms.WEIGHT_GRADIENT, "add")):
+        choice = choose(operation, HERE)
+        assert choice.form == form
+        assert "build for CPUs" in choice.reason
 
 
 def test_swiglu_is_refused_for_gelu_by_name(installed: set[str]) -> None:

@@ -47,7 +47,12 @@ def stand_ins(recorder: FakeStepRecorder) -> tuple[Patch, ...]:
 
 def installed_packages(modules: frozenset[str]) -> tuple[Patch, ...]:
     """Rows with which forms find these modules, and no others, beside the installed torch."""
-    return tuple(
+    cuda_build = Patch(
+        target="ml_models.kernels.forms:is_cpu_build",
+        make=lambda _: lambda: False,
+        reason="the device's machine has a build of torch for it",
+    )
+    return cuda_build, *(
         Patch(
             target=f"{module}:{name}",
             make=make,

@@ -9,6 +9,7 @@ import sys
 
 from ml_models.kernels.installed import is_importable, needs_version
 from ml_models.kernels.selection import ANY_DEVICE, Form, Hindrance, Operation, Request, Situation
+from ml_models.megatron_core.requirements import is_cpu_build
 
 ALIGNMENT_BYTES = 16
 """Rows of grouped_mm's factors must begin at multiples of it (its own check of strides)."""
@@ -36,6 +37,10 @@ def _only_on(*devices: str) -> Hindrance:
 
 def _needs_torch(major: int, minor: int) -> Hindrance:
     return lambda _: needs_version("torch", (major, minor))
+
+
+def _needs_cuda_build(_: Situation) -> str:
+    return "this torch is a build for CPUs, without kernels for cuda" if is_cpu_build() else ""
 
 
 def _needs_package(name: str) -> Hindrance:
@@ -108,7 +113,7 @@ WEIGHT_GRADIENT = Operation(
         Form(
             name="addmm",
             text="a product that adds to the fp32 buffer as it is computed",
-            hindrance=_all_of(_only_on("cuda"), _needs_torch(2, 8)),
+            hindrance=_all_of(_only_on("cuda"), _needs_torch(2, 8), _needs_cuda_build),
         ),
     ),
     order={"cuda": ("addmm", "add"), ANY_DEVICE: ("add",)},
@@ -123,7 +128,7 @@ NORM = Operation(
         Form(
             name="fused",
             text="torch.nn.functional.rms_norm",
-            hindrance=_all_of(_only_on("cuda"), _needs_torch(2, 9)),
+            hindrance=_all_of(_only_on("cuda"), _needs_torch(2, 9), _needs_cuda_build),
         ),
         _npu("npu_rms_norm", "torch_npu's kernel"),
     ),
