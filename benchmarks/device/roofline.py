@@ -20,11 +20,20 @@ from ml_models.costs.device import DEVICES, Device
 from ml_models.costs.recorder import Kernel
 from ml_models.errors import MlModelsError
 from ml_models.kernels.execution import Execution
+from ml_models.kernels.selection import AUTO
+from ml_models.kernels.table import OPERATIONS, KernelSettings
 from ml_models.platforms import make_core_importable
 from ml_train.training.flops import forward_flops_per_token
 
 if TYPE_CHECKING:
     from ml_models.costs.layer_step import LayerStep, StepCosts
+
+# triton comes with torch's builds for CUDA.
+PACKAGES = {
+    "cpu": frozenset[str](),
+    "torch": frozenset({"triton"}),
+    "flash-attn": frozenset({"triton", "flash_attn"}),
+}
 
 
 def parse() -> argparse.Namespace:
@@ -35,7 +44,19 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--micro-batch-size", type=int, default=1, help="sequences")
     for name, size in (("tp", "tensor"), ("ep", "expert"), ("etp", "expert tensor")):
         parser.add_argument(f"--{name}", type=int, default=1, help=f"{size} parallel size")
+    parser.add_argument(
+        "--attention-backend",
+        choices=(AUTO, *OPERATIONS["attention"].requests),
+        default=AUTO,
+        help="as ml-train's flag",
+    )
     parser.add_argument("--execution", choices=get_args(Execution), default="eager")
+    parser.add_argument(
+        "--forms",
+        choices=sorted(PACKAGES),
+        default="torch",
+        help="forms of a GPU with torch alone, with FlashAttention too, or of the CPU",
+    )
     parser.add_argument("--device", choices=sorted(DEVICES), default="h100")
     parser.add_argument("--kernels", type=int, default=0, metavar="N", help="list the N longest")
     parser.add_argument("--json", action="store_true", help="one line of figures")
@@ -144,6 +165,9 @@ def main() -> int:
             ep=args.ep,
             etp=args.etp,
             execution=args.execution,
+            device="cpu" if args.forms == "cpu" else "cuda",
+            packages=PACKAGES[args.forms],
+            kernels=KernelSettings(attention=args.attention_backend),
         )
         costs = fake_step(step)
     except MlModelsError as error:

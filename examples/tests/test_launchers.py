@@ -16,6 +16,8 @@ ROOT = Path(__file__).parents[2]
 DATA = ROOT / "examples" / "data"
 TINY = ROOT / "examples" / "grok1" / "pretrain_grok1_tiny.sh"
 LARGE = ROOT / "examples" / "grok1" / "pretrain_grok1_40b_ptd.sh"
+GROK2_TINY = ROOT / "examples" / "grok2" / "pretrain_grok2_tiny.sh"
+GROK2 = ROOT / "examples" / "grok2" / "pretrain_grok2_19b.sh"
 
 
 def run(
@@ -144,7 +146,31 @@ def test_large_launcher_takes_its_variables_from_the_environment(tmp_path: Path)
     assert "--overlap-grad-reduce" not in arguments and "--no-shared-storage" in arguments
 
 
-@pytest.mark.parametrize("script", [TINY, LARGE])
+@pytest.mark.parametrize(
+    ("script", "model", "layout"),
+    [(GROK2_TINY, "grok2-tiny", "2 2 2 1"), (GROK2, "grok2-19b", "4 2 2 2")],
+)
+def test_grok2_launchers(script: Path, model: str, layout: str, tmp_path: Path) -> None:
+    device = "ascend-910b1"
+    arguments = launcher_arguments(script, tmp_path, DEVICE=device)
+    flags = ("tensor-model", "pipeline-model", "expert-model", "expert-tensor")
+    sizes = [arguments[arguments.index(f"--{flag}-parallel-size") + 1] for flag in flags]
+    assert " ".join(sizes) == layout
+    assert arguments[arguments.index("--model") + 1] == model
+    assert arguments[arguments.index("--nnodes") + 1] == "1"
+    assert arguments[-2:] == ["--train-iters", "7"]
+    # The flags are the program's: the plan of the run takes them, and its devices are enough.
+    start = arguments.index("pretrain") + 1
+    given = [value for value in arguments[start:-2] if value != "--"]
+    given += [] if "--device" in given else ["--device", device]
+    done = run(
+        [sys.executable, "-m", "ml_train.cli", "plan", "--nproc-per-node", 8, *given], timeout=200
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{model} on 8 x Ascend 910B1" in done.stdout
+
+
+@pytest.mark.parametrize("script", [TINY, LARGE, GROK2])
 def test_every_node_is_told_the_same_port(script: Path, tmp_path: Path) -> None:
     ports = set()
     for rank in ("0", "1"):

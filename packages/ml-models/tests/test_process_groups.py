@@ -4,6 +4,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
+import torch.distributed as dist
+
+from ml_models.process_groups import destroy_process_groups
 
 # In a process of its own: pytest's time limit cannot end a deadlock inside torch.
 ROUNDS = """
@@ -38,3 +42,20 @@ def test_threads_of_the_last_collective_are_not_waited_for_in_vain(what: str) ->
     run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert run.returncode == 0, run.stderr
     assert run.stdout.strip() == "done"
+
+
+def test_a_device_without_a_backend_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gloo group lists cuda, and transfer_to_npu has torch look for npu in its place."""
+    store = torch._C._distributed_c10d.HashStore()
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    original = dist.ProcessGroup._get_backend
+    asked: list[str] = []
+
+    def transferred(group: dist.ProcessGroup, device: torch.device) -> object:
+        asked.append(device.type)
+        return original(group, torch.device("xpu") if device.type == "cuda" else device)
+
+    monkeypatch.setattr(dist.ProcessGroup, "_get_backend", transferred)
+    destroy_process_groups()
+    assert "cuda" in asked
+    assert not dist.is_initialized()

@@ -105,6 +105,11 @@ class ModelConfig:
         return False
 
     @property
+    def activation(self) -> str:
+        """Of the experts' gate, a name of kernels/activation.py; kernels are chosen by it."""
+        return "silu"
+
+    @property
     def attention_scoring(self) -> Scoring:
         """What attention does with q.k before the softmax; kernels are chosen by it."""
         return Scoring(scale=self.kv_channels**-0.5)

@@ -60,3 +60,22 @@ def test_rank_of_a_layout_has_its_share() -> None:
 def test_host_waits_stay_below_four(layout: dict[str, int]) -> None:
     waits = fake_step(LayerStep(model=MODEL, seq_length=64, **layout)).host_waits
     assert len(waits) <= 4, waits
+
+
+@pytest.mark.parametrize(
+    ("packages", "attention"),
+    [({"triton"}, "flex_attention"), ({"triton", "flash_attn"}, "flash_attn")],
+)
+def test_forms_of_a_gpu(packages: set[str], attention: str) -> None:
+    step = LayerStep(model=MODEL, seq_length=64, device="cuda", packages=frozenset(packages))
+    costs = fake_step(step)
+    # 4 experts with 2 + 4 products each, and little beside them.
+    assert len(costs.kernels) < 150
+    forward, backward = (k for k in costs.kernels if k.kind == "attention")
+    assert (forward.name, backward.name) == (attention, f"{attention} backward")
+    assert forward.flops == 2 * 64 * 65 * 4 * 16
+    assert 2 * backward.flops == 5 * forward.flops
+    # Weight gradients go to the fp32 buffer by the products themselves.
+    added = [k for k in costs.kernels if k.name == "addmm"]
+    assert len(added) == 2 * MODEL.num_experts and all(k.kind == "product" for k in added)
+    assert any(k.name == "rotate (compiled)" and k.moved_bytes for k in costs.kernels)

@@ -22,6 +22,7 @@ from model_checks.references import (
 from torch import Tensor
 
 from ml_models.grok1.config import Grok1Config
+from ml_models.kernels import rotary
 from ml_models.layers import attention
 
 TOLERANCE = {"hf_a": 1e-4, "hf_b": 2e-5, "hf_c": 1e-4}
@@ -100,7 +101,7 @@ def rotate_neighbours(x: Tensor, angles: Tensor) -> Tensor:
 
 CODE: dict[str, tuple[Any, str, Any]] = {
     "cap_applied_after_mask": (attention.CoreAttention, "forward", cap_after_mask),
-    "rope_interleaved": (attention, "rotate", rotate_neighbours),
+    "rope_interleaved": (rotary, "rotate", rotate_neighbours),
 }
 REMOVED_NORMS = {
     "no_post_attn_norm": "post_attention_layernorm",

@@ -19,6 +19,10 @@ WITHIN = {"context_parallel_size", "seq_length"}
 THROUGH = {"tokenizer_name_or_path": "path", "tokenizer_model": "path"}
 THROUGH |= {"model": "resolve", "model_config": "resolve", "model_override": "resolve"}
 THROUGH |= {"attention_backend": "settings", "use_flash_attn": "settings"}
+THROUGH |= {"moe_grouped_gemm": "settings", "no_gradient_accumulation_fusion": "settings"}
+THROUGH |= dict.fromkeys(
+    ("use_fused_rmsnorm", "use_fused_swiglu", "use_fused_rotary_pos_emb"), "settings"
+)
 
 
 def reads() -> set[tuple[str, str]]:

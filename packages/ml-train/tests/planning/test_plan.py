@@ -57,3 +57,10 @@ def test_a_checkpoint_has_the_planned_bytes(tmp_path: Path, bf16: bool) -> None:
         checkpoint_bytes(loaded.config, loaded.model, layout_of(loaded.config, loaded.model, 1))
         == size
     )
+
+
+def test_a_plan_leaves_nothing_to_the_next_model(tmp_path: Path) -> None:
+    deep = ["--recipe", "grok1-tiny", "--device", "h100", "--model-override", "num_layers=6"]
+    assert main(["plan", *deep, "--seq-length", "32"]) == 0
+    words = [*RUN, "--mock-data", "--train-iters", "1", "--global-batch-size", "1"]
+    assert main(["pretrain", *words]) == 0

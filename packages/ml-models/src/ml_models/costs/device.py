@@ -79,7 +79,16 @@ H100 = Device(
     large_product_rate=790e12,
     # Data sheet: 67 TFLOP/s without tensor cores, of which products reach about two thirds.
     float32_rate=45e12,
-    attention_rate={},
+    # Assumed, not measured: published figures of FlashAttention-2 on an H100 for heads of 128 and
+    # long causal sequences are 350 to 400 forward and about 300 backward; the cap costs more.
+    attention_rate={
+        "flash_attn": 350e12,
+        "flash_attn backward": 280e12,
+        "sdpa": 350e12,
+        "sdpa backward": 280e12,
+        "flex_attention": 300e12,
+        "flex_attention backward": 200e12,
+    },
     bytes_per_second=3.0e12,
     # NVLink carries 450 GB/s each way by the data sheet; large collectives reach about 350.
     link_bytes_per_second=350e9,

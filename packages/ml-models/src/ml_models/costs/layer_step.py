@@ -10,7 +10,7 @@ of a GPU.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import lcm
 from typing import Any
@@ -19,19 +19,20 @@ import torch
 from megatron.core import parallel_state
 from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig
 from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
-from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing._internal.distributed.fake_pg import FakeStore
-from torch.utils._pytree import tree_leaves
 
 from ml_models.build import build_model, make_transformer_config, pad_vocab_size
 from ml_models.config import ModelConfig
-from ml_models.costs.compiled import fused_kernels
+from ml_models.costs.fused_attention import attention_stand_ins, flash_attn_stand_in
 from ml_models.costs.recorder import Kernel, Recorder
 from ml_models.costs.routed_counts import FakeStepRecorder, HostRanges
+from ml_models.costs.stand_ins import installed_packages, stand_ins
 from ml_models.kernels.execution import Execution
+from ml_models.kernels.table import KernelSettings, situation_of
+from ml_models.layers.forms import set_forms
 from ml_models.platforms import get_platform
-from ml_models.platforms.patch import Patch, temporarily
+from ml_models.platforms.patch import temporarily
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +47,12 @@ class LayerStep:
     etp: int = 1
     dtype: torch.dtype = torch.bfloat16
     execution: Execution = "eager"
+    kernels: KernelSettings = KernelSettings()
+    """Requests for forms."""
+    device: str = "cpu"
+    """Type of the device whose forms are used; the tensors are on the CPU in any case."""
+    packages: frozenset[str] = frozenset()
+    """Modules that count as installed there beside torch, such as triton."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +69,7 @@ def fake_step(step: LayerStep) -> StepCosts:
     """The costs of a step, run on fake tensors. Opens and closes torch.distributed."""
     with _process_groups(step), FakeTensorMode(allow_non_fake_inputs=True):
         recorder = FakeStepRecorder(step.model.moe_router_topk)
-        with temporarily(_stand_ins(recorder)), HostRanges():
+        with temporarily(stand_ins(recorder)), HostRanges(), _kernels_of_device(step, recorder):
             _run(step, recorder)
     return StepCosts(kernels=tuple(recorder.kernels), host_waits=tuple(recorder.host_waits))
 
@@ -73,6 +80,16 @@ def real_step(step: LayerStep) -> StepCosts:
     with _process_groups(step):
         _run(step, recorder)
     return StepCosts(kernels=tuple(recorder.kernels), host_waits=tuple(recorder.host_waits))
+
+
+@contextlib.contextmanager
+def _kernels_of_device(step: LayerStep, recorder: FakeStepRecorder) -> Iterator[None]:
+    """Inside, attention computes in the kernels and blocks of a device."""
+    if step.device == "cpu":
+        yield
+        return
+    with temporarily(attention_stand_ins(recorder)), flash_attn_stand_in(recorder):
+        yield
 
 
 @contextlib.contextmanager
@@ -139,65 +156,17 @@ def _build_layer(step: LayerStep) -> DistributedDataParallel:
         post_process=False,
         execution=step.execution,
     )
+    if step.device != "cpu":
+        _choose_forms(step, built)
     wrapped = DistributedDataParallel(
         config, DistributedDataParallelConfig(grad_reduce_in_fp32=True), built
     )
     return wrapped
 
 
-def _stand_ins(recorder: FakeStepRecorder) -> tuple[Patch, ...]:
-    """What cannot run on fake tensors, and reports to the recorder in its place."""
-
-    def count_compiled(_: object) -> Callable[..., object]:
-        def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-            def run(*args: Any) -> Any:
-                with recorder.paused():
-                    result = function(*args)
-                dtype = next(t.dtype for t in tree_leaves(result) if isinstance(t, Tensor))
-                for kernel in fused_kernels(function, args):
-                    name = f"{function.__name__} (compiled)"
-                    recorder.record(name, "other", dtype, kernel.moved_bytes)
-                return result
-
-            return run
-
-        return compiled
-
-    def to_host(_: object) -> Callable[..., object]:
-        def maybe_move_tensor_to_cpu(
-            tensor: object, as_numpy: bool = False, *_: object, **__: object
-        ) -> object:
-            if not isinstance(tensor, Tensor):
-                return tensor
-            value = recorder.value_of(tensor)
-            # Inside fake tensors' mode numpy would get an address without values.
-            with unset_fake_temporarily():
-                return value.numpy() if as_numpy else value
-
-        return maybe_move_tensor_to_cpu
-
-    def wait_for_event(_: object) -> Callable[[object], None]:
-        return lambda _: recorder.wait("event")
-
-    return (
-        Patch(
-            target="ml_models.kernels.execution:_compiled",
-            make=count_compiled,
-            reason="code that torch.compile writes cannot run without memory",
-        ),
-        Patch(
-            target="megatron.core.transformer.moe.token_dispatcher:maybe_move_tensor_to_cpu",
-            make=to_host,
-            reason="counts on the host have values",
-        ),
-        Patch(
-            target="torch._subclasses.fake_tensor:FakeTensor.tolist",
-            make=lambda _: lambda fake: recorder.read_on_host(fake),
-            reason="fake tensors have no values",
-        ),
-        Patch(
-            target="ml_models.platforms.cpu_device:Event.synchronize",
-            make=wait_for_event,
-            reason="the host waits there for counts that come from the device",
-        ),
-    )
+def _choose_forms(step: LayerStep, built: torch.nn.Module) -> None:
+    """Give the layer the forms that it would have on the device."""
+    dtype = str(step.dtype).removeprefix("torch.")
+    here = situation_of(step.model, device=step.device, dtype=dtype)
+    with temporarily(installed_packages(step.packages)):
+        set_forms(built, step.kernels, here)

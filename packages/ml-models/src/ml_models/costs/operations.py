@@ -90,8 +90,11 @@ def bytes_moved(
         read = {key: t for key, t in read.items() if t is not target}
         # The changed elements are read and written, and the given ones read.
         return 3 * sum(map(size_bytes, read.values()))
-    if name in _OVERWRITES or "out" in kwargs:
+    if name in _OVERWRITES:
         read = {key: t for key, t in read.items() if key not in written}
+    elif "out" in kwargs:
+        # A tensor that is only given to be filled is not read.
+        read = {id(t): t for t in tree_leaves(args) if isinstance(t, Tensor)}
     return sum(map(size_bytes, read.values())) + sum(map(size_bytes, written.values()))
 
 

@@ -86,7 +86,7 @@ class Grok2Config(ModelConfig):
 
     @property
     def activation(self) -> str:
-        """`gelu` by the name that layers/activation.py gives it."""
+        """`gelu` by the name that kernels/activation.py gives it."""
         return {"tanh": "gelu_tanh", "exact": "gelu_erf"}[self.gelu]
 
     @property

@@ -4,12 +4,15 @@ y = x * rsqrt(mean(x^2) + eps) * weight (xAI's model.py:592-624; plain weight, n
 The backward pass keeps the input and one fp32 number per row.
 """
 
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ml_models.kernels.execution import kernel
+from ml_models.kernels.npu import torch_npu
 
 
 def normalise(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -46,3 +49,39 @@ class RMSNormFunction(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         backward = kernel(normalise_backward, ctx.compiled)
         return *backward(grad, *ctx.saved_tensors), None, None
+
+
+def by_torch_operations(x: Tensor, weight: Tensor, eps: float, compiled: bool) -> Tensor:
+    """The formula above, eager or compiled."""
+    result: Tensor = RMSNormFunction.apply(x, weight, eps, compiled)
+    return result
+
+
+def compiled_norm(x: Tensor, weight: Tensor, eps: float, _: bool) -> Tensor:
+    """The formula above, compiled whatever the other operations are."""
+    return by_torch_operations(x, weight, eps, True)
+
+
+def fused_norm(x: Tensor, weight: Tensor, eps: float, _: bool) -> Tensor:
+    """torch's kernel, which also computes in fp32 and rounds once, to the input's dtype."""
+    return torch.nn.functional.rms_norm(x, (x.shape[-1],), weight, eps)
+
+
+def npu_norm(x: Tensor, weight: Tensor, eps: float, _: bool) -> Tensor:
+    """torch_npu's kernel; its second result is 1 / sqrt(mean(x^2) + eps)."""
+    result: Tensor = torch_npu().npu_rms_norm(x, weight, epsilon=eps)[0]
+    return result
+
+
+Norm = Callable[[Tensor, Tensor, float, bool], Tensor]
+"""(x [..., H], weight [H], eps, compiled) -> [..., H]."""
+
+NORMS: Mapping[str, Norm] = MappingProxyType(
+    {
+        "torch": by_torch_operations,
+        "compiled": compiled_norm,
+        "fused": fused_norm,
+        "npu_rms_norm": npu_norm,
+    }
+)
+"""By the form's name in kernels/forms.py."""

@@ -31,6 +31,10 @@ class Situation:
     """Attention's rule for scores."""
     head_size: int
     """Channels of an attention head."""
+    activation: str = "silu"
+    """Of the experts' gate, a name of kernels/activation.py."""
+    widths: tuple[int, ...] = ()
+    """Sizes that an expert's matrix products sum over or give."""
 
 
 Hindrance = Callable[[Situation], str]

@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from ml_models.config import ModelConfig
 from ml_models.kernels.attention.forms import ATTENTION
+from ml_models.kernels.forms import EXPERTS, GATED_ACTIVATION, NORM, ROTARY, WEIGHT_GRADIENT
 from ml_models.kernels.selection import (
     ANY_DEVICE,
     AUTO,
@@ -30,10 +31,11 @@ OPERATIONS: Mapping[str, Operation] = MappingProxyType(
         operation.name: operation
         for operation in (
             ATTENTION,
-            _single("experts", "loop", "two matrix products per expert"),
-            _single("norm", "torch", "torch operations in fp32"),
-            _single("gated_activation", "torch", "torch operations in fp32"),
-            _single("rotary", "torch", "torch operations in fp32"),
+            EXPERTS,
+            WEIGHT_GRADIENT,
+            NORM,
+            GATED_ACTIVATION,
+            ROTARY,
             _single("permutation", "core", "megatron-core's index_select and scatter_add"),
         )
     }
@@ -46,6 +48,7 @@ class KernelSettings:
 
     attention: str = AUTO
     experts: str = AUTO
+    weight_gradient: str = AUTO
     norm: str = AUTO
     gated_activation: str = AUTO
     rotary: str = AUTO
@@ -55,7 +58,12 @@ class KernelSettings:
 def situation_of(model: ModelConfig, *, device: str, dtype: str) -> Situation:
     """What `model` means for the choices; `device` is a type of torch's, such as cuda."""
     return Situation(
-        device=device, dtype=dtype, scoring=model.attention_scoring, head_size=model.kv_channels
+        device=device,
+        dtype=dtype,
+        scoring=model.attention_scoring,
+        head_size=model.kv_channels,
+        activation=model.activation,
+        widths=(model.hidden_size, model.ffn_hidden_size),
     )
 
 

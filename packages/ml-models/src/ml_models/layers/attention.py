@@ -14,8 +14,7 @@ from torch import Tensor
 from ml_models.errors import ConfigError
 from ml_models.kernels.attention.functions import CAUSAL_ATTENTION
 from ml_models.kernels.attention.reference import masked_attention
-from ml_models.kernels.execution import kernel
-from ml_models.kernels.rotary import rotate
+from ml_models.kernels.rotary import ROTATIONS
 from ml_models.scoring import Scoring
 
 
@@ -42,6 +41,7 @@ class CoreAttention(torch.nn.Module):
 class CappedSelfAttention(SelfAttention):
     """Grouped-query attention whose scores follow `scoring`."""
 
+    kernel_forms: Mapping[str, str] = MappingProxyType({"rotary": "torch"})
     use_compiled = False
 
     def __init__(
@@ -70,7 +70,8 @@ class CappedSelfAttention(SelfAttention):
             )
         query, key, value = self.get_query_key_value_tensors(hidden_states)
         if rotary_pos_emb is not None:
-            turn = kernel(rotate, self.use_compiled)
-            query, key = turn(query, rotary_pos_emb), turn(key, rotary_pos_emb)
+            turn = ROTATIONS[self.kernel_forms["rotary"]]
+            query = turn(query, rotary_pos_emb, self.use_compiled)
+            key = turn(key, rotary_pos_emb, self.use_compiled)
         output, bias = self.linear_proj(self.core_attention(query, key, value, attention_mask))
         return output, bias

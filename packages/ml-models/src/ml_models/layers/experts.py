@@ -8,6 +8,8 @@ tensors as they are, so that a checkpoint is the same for every layout. kernels/
 arithmetic.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -16,7 +18,8 @@ from megatron.core.transformer import TransformerConfig
 from torch import Tensor
 
 from ml_models.errors import LayoutError
-from ml_models.kernels.experts.loop import ExpertFunction, Product
+from ml_models.kernels.experts.functions import EXPERT_FUNCTIONS
+from ml_models.kernels.experts.loop import Product
 from ml_models.layers.device import parameter_device
 from ml_models.megatron_core import differences
 
@@ -42,6 +45,9 @@ class Weight(torch.nn.Module):
 class GatedExperts(torch.nn.Module):
     """The experts module of megatron-core's MoELayer."""
 
+    kernel_forms: Mapping[str, str] = MappingProxyType(
+        {"experts": "loop", "gated_activation": "torch", "weight_gradient": "add"}
+    )
     use_compiled = False
 
     def __init__(
@@ -68,6 +74,7 @@ class GatedExperts(torch.nn.Module):
         # ranks' part of the sequence.
         kind: dict[str, Any] = {"config": config, "partition_dim": 2, "allreduce": False}
         hidden, part = config.hidden_size, width // etp
+        self.widths = (hidden, part)
         self.linear_fc1 = Weight(num_local_experts, 2, part, hidden, **kind)
         self.linear_fc2 = Weight(num_local_experts, hidden, part, **kind)
 
@@ -78,13 +85,21 @@ class GatedExperts(torch.nn.Module):
 
         With expert tensor parallelism the outputs are this rank's part of a sum.
         """
-        result: Tensor = ExpertFunction.apply(
+        forms = self.kernel_forms
+        product = Product(
+            activation=self.activation,
+            compiled=self.use_compiled,
+            experts=forms["experts"],
+            gated=forms["gated_activation"],
+            weight_gradient=forms["weight_gradient"],
+        )
+        result: Tensor = EXPERT_FUNCTIONS[product.experts].apply(
             tokens_TH,
             probs_T,
             self.linear_fc1.weight,
             self.linear_fc2.weight,
             tokens_per_expert.tolist(),
-            Product(self.activation, self.use_compiled),
+            product,
         )
         return result, None
 

@@ -12,6 +12,9 @@ from ml_models.kernels.selection import Situation, choose
 from ml_models.kernels.table import OPERATIONS, KernelSettings, situation_of
 from ml_models.layers.device import device_of
 
+OWN = ("scoring", "activation", "widths")
+"""Fields of a Situation that a module may have as attributes."""
+
 
 def equip(
     built: torch.nn.Module,
@@ -34,14 +37,15 @@ def equip(
 def set_forms(model: torch.nn.Module, settings: KernelSettings, situation: Situation) -> None:
     """Choose the form of every operation that a module names in its `kernel_forms`.
 
-    A module's own `scoring` wins over that of `situation`. ConfigError where a request of
+    What a module knows of itself (OWN) wins over `situation`. ConfigError where a request of
     `settings` cannot be met.
     """
     for module in model.modules():
         used: Mapping[str, str] | None = getattr(module, "kernel_forms", None)
         if used is None:
             continue
-        here = replace(situation, scoring=getattr(module, "scoring", situation.scoring))
+        own = {name: getattr(module, name) for name in OWN if hasattr(module, name)}
+        here = replace(situation, **own)
         chosen = {
             name: choose(OPERATIONS[name], here, getattr(settings, name)).form for name in used
         }

@@ -7,6 +7,9 @@ megatron-core's own MLP keeps gate and value in one [2F, H], whose parts mean so
 TP size; here TP shards axis 1 of both tensors as they are.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import torch
 from megatron.core import parallel_state
 from megatron.core.dist_checkpointing import ShardedTensor
@@ -22,6 +25,7 @@ class GatedMLP(torch.nn.Module):
     """The mlp module of a transformer layer. `gated_mlp` makes subclasses with an activation."""
 
     activation = "silu"
+    kernel_forms: Mapping[str, str] = MappingProxyType({"gated_activation": "torch"})
     use_compiled = False
 
     def __init__(self, config: TransformerConfig, **_: object) -> None:
@@ -45,7 +49,11 @@ class GatedMLP(torch.nn.Module):
             self.linear_fc1.weight[None],
             self.linear_fc2.weight[None],
             [tokens.shape[0]],
-            Product(self.activation, self.use_compiled),
+            Product(
+                activation=self.activation,
+                compiled=self.use_compiled,
+                gated=self.kernel_forms["gated_activation"],
+            ),
         )
         out = out.view_as(x_SBH)
         if self.sequence_parallel:

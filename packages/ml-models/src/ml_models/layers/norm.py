@@ -4,17 +4,21 @@ It works with sequence parallelism: there each tensor-parallel rank sees part of
 the weight is marked for a sum over those ranks. (megatron-core's own torch norm refuses it.)
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import torch
 from megatron.core.transformer import TransformerConfig
 from torch import Tensor
 
-from ml_models.kernels.norm import RMSNormFunction
+from ml_models.kernels.norm import NORMS
 from ml_models.layers.device import parameter_device
 
 
 class RMSNorm(torch.nn.Module):
     """Weight [hidden_size], ones at first. Arguments as megatron-core gives them to a norm."""
 
+    kernel_forms: Mapping[str, str] = MappingProxyType({"norm": "torch"})
     use_compiled = False
 
     def __init__(
@@ -30,5 +34,5 @@ class RMSNorm(torch.nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the last dimension of `x`."""
-        result: Tensor = RMSNormFunction.apply(x, self.weight, self.eps, self.use_compiled)
-        return result
+        norm = NORMS[self.kernel_forms["norm"]]
+        return norm(x, self.weight, self.eps, self.use_compiled)

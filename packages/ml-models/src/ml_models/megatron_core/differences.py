@@ -132,9 +132,7 @@ def record_router_loss(
             name, loss, router.layer_number, router.config.num_layers, reduce_group=reduce_group
         )
         return
-    from megatron.core.transformer.moe.moe_logging import get_moe_metrics_tracker
-
-    get_moe_metrics_tracker().record(
+    _metrics_tracker().record(
         name, loss, router.layer_number, router.config.num_layers, reduce_group=reduce_group
     )
 
@@ -150,20 +148,45 @@ class RouterLoss(TypedDict, total=False):
 
 def router_losses() -> dict[str, RouterLoss]:
     """The sums of record_router_loss by the name of the loss."""
+    if _here(last="0.17"):
+        return dict(_sums_by_name())
+    return {
+        name: {"values": entry.values, "reduce_group": entry.reduce_group}
+        for name, entry in _metrics_tracker().metrics.items()
+    }
+
+
+def forget_router_losses() -> None:
+    """Drop what core keeps of router losses for the process: sums, and the scale of gradients.
+
+    Their size and device are those of a model that ended. Another model would add to them.
+    """
+    if _here(last="0.17"):
+        _sums_by_name().clear()
+        return
+    from megatron.core.transformer.moe import moe_logging, moe_utils
+
+    moe_logging.destroy_moe_metrics_tracker()
+    # Older lines make a new scale in each step. Here the next is written into the first.
+    moe_utils.MoEAuxLossAutoScaler.main_loss_backward_scale = None
+
+
+def _sums_by_name() -> dict[str, RouterLoss]:
+    """Core's own table of sums, up to 0.17."""
     if _here(last="0.12"):
         from megatron.core import parallel_state
 
-        return dict(parallel_state.get_moe_layer_wise_logging_tracker())
-    if _here(last="0.17"):
-        from megatron.core.transformer.moe import moe_utils
+        return parallel_state.get_moe_layer_wise_logging_tracker()  # type: ignore[no-any-return]
+    from megatron.core.transformer.moe import moe_utils
 
-        return dict(moe_utils.get_moe_layer_wise_logging_tracker())
+    return moe_utils.get_moe_layer_wise_logging_tracker()  # type: ignore[no-any-return]
+
+
+def _metrics_tracker() -> Any:
+    """Core's object that keeps the sums, from 0.18 on."""
     from megatron.core.transformer.moe.moe_logging import get_moe_metrics_tracker
 
-    return {
-        name: {"values": entry.values, "reduce_group": entry.reduce_group}
-        for name, entry in get_moe_metrics_tracker().metrics.items()
-    }
+    return get_moe_metrics_tracker()
 
 
 def sequence_group(router: "Router") -> "ProcessGroup":

@@ -79,7 +79,6 @@ def _holds(text: str, fact: Callable[[ModelConfig], bool] = lambda _: True) -> S
 
 _OWN_MATRIX = "an output matrix of its own"
 _OFF = "Off in any case: the layers here use no such fused kernel."
-_NO_KERNEL = "the result is the same without one; drop the flag."
 
 STATEMENTS: Mapping[str, Statement] = MappingProxyType(
     {
@@ -166,7 +165,6 @@ STATEMENTS: Mapping[str, Statement] = MappingProxyType(
         "--no-rope-fusion": _holds(_OFF),
         "--no-bias-dropout-fusion": _holds(_OFF),
         "--no-bias-swiglu-fusion": _holds(_OFF),
-        "--no-gradient-accumulation-fusion": _holds(_OFF),
         "--no-masked-softmax-fusion": _holds(_OFF),
         # How a run works in any case.
         "--use-rotary-position-embeddings": _holds("Always so: all models have rotary positions."),
@@ -201,15 +199,11 @@ STATEMENTS: Mapping[str, Statement] = MappingProxyType(
 REFUSED: Mapping[str, str] = MappingProxyType(
     {
         # Kernels and overlaps that the layers here do not have.
-        "--use-fused-rmsnorm": f"there is no fused RMSNorm kernel here; {_NO_KERNEL}",
-        "--use-fused-swiglu": f"there is no fused SwiGLU kernel here; {_NO_KERNEL}",
-        "--use-fused-rotary-pos-emb": f"there is no fused rotary kernel here; {_NO_KERNEL}",
         "--use-mc2": "merging matrix products with communication needs MindSpeed's kernels, which "
         "this project does not call; drop the flag, --sequence-parallel stays.",
         "--tp-comm-overlap": "it needs TransformerEngine, which nothing here calls; drop the flag.",
         "--moe-permutation-async-comm": "overlapping token permutation with communication needs "
         "MindSpeed's dispatcher; tokens go by all-to-all here; drop the flag.",
-        "--moe-grouped-gemm": "experts choose their matrix products themselves; drop the flag.",
         # Features that this product does not have.
         "--context-parallel-algo": "context parallelism is not supported; drop the flag and "
         "shorten --seq-length or raise --tensor-model-parallel-size instead.",

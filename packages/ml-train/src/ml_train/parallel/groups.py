@@ -20,6 +20,7 @@ from torch._C._distributed_c10d import PrefixStore, Store
 from torch.distributed import distributed_c10d
 from torch.distributed.rendezvous import rendezvous
 
+from ml_models.megatron_core import differences
 from ml_models.process_groups import backends_outlive_groups
 from ml_train.config.sections.parallel import ParallelSection
 from ml_train.errors import ConfigError, StartError
@@ -78,7 +79,7 @@ def process_groups(
     finally:
         # megatron-core destroys some of its groups itself.
         with backends_outlive_groups():
-            parallel_state.destroy_model_parallel()
+            end_model_parallel()
             with contextlib.suppress(RuntimeError):
                 dist.destroy_process_group()
 
@@ -98,6 +99,12 @@ def model_parallel_groups(
         order="tp-cp-ep-dp-pp",
         create_gloo_process_groups=platform.needs_gloo_groups,
     )
+
+
+def end_model_parallel() -> None:
+    """Forget megatron-core's groups and what else it keeps for the process of a model."""
+    parallel_state.destroy_model_parallel()
+    differences.forget_router_losses()
 
 
 def _meet(world: World, timeout: timedelta) -> Store:

@@ -10,6 +10,7 @@ storages of a size, but no memory and no values. The code that runs is the code 
     meter.py           counts live bytes and records collectives while a rank runs
     held.py            what a rank holds between steps; traffic.py: what it sends in a step
     rank_plan.py       builds a rank, runs a step of it, gives what was counted
+    long_pipeline.py   a rank with many micro batches in flight, from steps with one and two
     plan.py            the classes of ranks of a run; advice.py: what would make room
     legality.py        which layouts are legal, and the nearest of them
     target.py          the device that a run is planned for

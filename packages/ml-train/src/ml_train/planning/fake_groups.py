@@ -4,11 +4,10 @@ import contextlib
 from collections.abc import Iterator
 
 import torch.distributed as dist
-from megatron.core import parallel_state
 from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from ml_train.parallel.groups import model_parallel_groups
+from ml_train.parallel.groups import end_model_parallel, model_parallel_groups
 from ml_train.parallel.layout import Layout
 from ml_train.planning.meta_platform import MetaPlatform
 
@@ -22,7 +21,7 @@ def rank_of(layout: Layout, rank: int, platform: MetaPlatform) -> Iterator[None]
         model_parallel_cuda_manual_seed(0)
         yield
     finally:
-        parallel_state.destroy_model_parallel()
+        end_model_parallel()
         # A group of two kinds of device has no default backend. torch notes that on stderr when
         # the group ends, and asks only for the kind of the default.
         world = dist.distributed_c10d._get_default_group()

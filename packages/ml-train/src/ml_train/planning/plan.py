@@ -11,8 +11,9 @@ from ml_models.parameters import count_parameters
 from ml_train.config.run import RunConfig
 from ml_train.parallel.layout import Layout
 from ml_train.planning.advice import Advice, advice
+from ml_train.planning.long_pipeline import plan_any_rank
 from ml_train.planning.meta_platform import MetaPlatform
-from ml_train.planning.rank_plan import RankPlan, plan_rank
+from ml_train.planning.rank_plan import RankPlan
 
 if TYPE_CHECKING:
     from ml_models.config import ModelConfig
@@ -79,7 +80,7 @@ def plan_run(
         fullest = max(classes, key=lambda ranks: ranks.plan.peak).plan
 
         def changed(other: RunConfig, its_layout: Layout) -> RankPlan:
-            return plan_rank(other, model, its_layout, fullest.rank, platform=platform)
+            return plan_any_rank(other, model, its_layout, fullest.rank, platform=platform)
 
         progress("trying what would make room")
         room = advice(config, model, layout.world, fullest.peak, changed)
@@ -101,7 +102,6 @@ def plan_ranks(
     layout: Layout,
     platform: MetaPlatform,
     *,
-    tokens_per_expert: Sequence[float] | None = None,
     progress: Callable[[str], None],
 ) -> list[RankClass]:
     """Build a rank of every class and run a step of it, inside the platform's context."""
@@ -110,14 +110,7 @@ def plan_ranks(
         progress(f"building {title}")
         # Ranks of a stage hold the same, up to the padding of buffers: the first stands for it.
         per_stage = layout.world // layout.pp
-        plan = plan_rank(
-            config,
-            model,
-            layout,
-            stage * per_stage,
-            platform=platform,
-            tokens_per_expert=tokens_per_expert,
-        )
+        plan = plan_any_rank(config, model, layout, stage * per_stage, platform=platform)
         classes.append(RankClass(title=title, num_ranks=num_stages * per_stage, plan=plan))
     return classes
 

@@ -37,7 +37,7 @@ class RankPlan:
     """Pipeline stage."""
     held: HeldBytes
     activations: int
-    """Most bytes beyond `held` in the forward and backward passes."""
+    """Most bytes beyond `held` in the passes, from the first forward to the last backward."""
     update: int
     """Most bytes beyond `held` in the reduction of gradients and the optimizer's step."""
     traffic: tuple[Traffic, ...]
@@ -48,6 +48,10 @@ class RankPlan:
         return self.held.total + max(self.activations, self.update)
 
 
+_UPDATE = "update"
+"""The phase from the reduction of gradients on."""
+
+
 class _Phases:
     """The timers of a TrainModule: tell the meter where the schedule is."""
 
@@ -55,7 +59,8 @@ class _Phases:
         self._meter = meter
 
     def __call__(self, name: str, **_: object) -> "_Phase":
-        return _Phase(self._meter, phase_of(name))
+        # megatron-core's first timer behind the last backward pass.
+        return _Phase(self._meter, _UPDATE if name == "all-grads-sync" else phase_of(name))
 
 
 class _Phase:
@@ -64,12 +69,12 @@ class _Phase:
 
     def start(self, **_: object) -> None:
         """megatron-core enters a phase."""
-        if self._name is not None:
+        if self._name is not None and self._meter.phase != _UPDATE:
             self._meter.phase = self._name
 
     def stop(self, **_: object) -> None:
-        """megatron-core leaves it."""
-        if self._name is not None:
+        """megatron-core leaves it. Nothing of a step comes behind the update."""
+        if self._name is not None and self._meter.phase != _UPDATE:
             self._meter.phase = ""
 
 
@@ -80,10 +85,12 @@ def plan_rank(
     rank: int,
     *,
     platform: MetaPlatform,
+    num_microbatches: int | None = None,
     tokens_per_expert: Sequence[float] | None = None,
 ) -> RankPlan:
     """Build `rank` and run a step of it, inside the platform's context.
 
+    num_microbatches: how many are run; None for as many as are ever in flight.
     tokens_per_expert: shares of the experts in every layer; None for balanced routing.
     """
     with rank_of(layout, rank, platform):
@@ -92,7 +99,7 @@ def plan_rank(
             model,
             layout,
             platform,
-            num_microbatches=_microbatches_to_run(layout),
+            num_microbatches=num_microbatches or microbatches_in_flight(layout),
             tokens_per_expert=tokens_per_expert,
         )
 
@@ -124,8 +131,8 @@ def run_rank(
         meter.collectives.clear()
         meter.peaks.clear()
         module.train_step(_batches(module, num_microbatches))
-    passes = max(meter.peaks.get(name, 0) for name in ("forward", "backward"))
-    update = max(meter.peaks.get(name, 0) for name in ("", "communication", "optimizer"))
+    update = meter.peaks.pop(_UPDATE, 0)
+    passes = max(meter.peaks.values())
     return RankPlan(
         rank=torch.distributed.get_rank(),
         stage=parallel_state.get_pipeline_model_parallel_rank(),
@@ -138,7 +145,7 @@ def run_rank(
     )
 
 
-def _microbatches_to_run(layout: "Layout") -> int:
+def microbatches_in_flight(layout: "Layout") -> int:
     """Enough for the most micro batches that are in flight on any stage, see Megatron's schedules.
 
     Without virtual stages stage p has at most pp - p of them in flight. With virtual stages the

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ml_train.health.hangs import watch as module
-from ml_train.health.hangs.stack import Position
+from ml_train.health.hangs.stack import Position, position_of_error
 from ml_train.health.hangs.watch import Watch
 from ml_train.parallel.layout import World
 
@@ -107,6 +107,21 @@ def test_errors_that_are_no_collectives_are_left_alone(tmp_path: Path, store: An
             raise error
         except (RuntimeError, ValueError) as raised:
             assert watch.failed(raised) is None
+    assert reports(tmp_path / "reports") == []
+
+
+def test_an_error_that_shows_where_the_host_reads_a_value_is_no_collective(
+    tmp_path: Path, store: Any
+) -> None:
+    def read() -> float:
+        return torch.ones(2).item()  # raises in C++
+
+    watch = Watched(tmp_path / "reports", store)
+    try:
+        read()
+    except RuntimeError as raised:
+        assert position_of_error(raised).for_device
+        assert watch.failed(raised) is None
     assert reports(tmp_path / "reports") == []
 
 

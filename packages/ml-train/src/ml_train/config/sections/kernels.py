@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from ml_models.kernels.selection import AUTO
 from ml_models.kernels.table import KernelSettings
 from ml_train.config.sections.rules import Section
 from ml_train.errors import ConfigError
@@ -20,6 +21,23 @@ class KernelsSection(Section):
     use_flash_attn: bool = False
     """The same as --attention-backend flash."""
 
+    moe_grouped_gemm: bool = False
+    """Grouped products for all experts of a rank. Without it each device has its default."""
+
+    no_gradient_accumulation_fusion: bool = False
+    """Weight gradients of experts in the weights' dtype, then added to the fp32 buffer. Without it
+    products on cuda add to the buffer."""
+
+    use_fused_rmsnorm: bool = False
+    """A fused kernel for norms, or an error where there is none. Without it each device has its
+    default."""
+
+    use_fused_swiglu: bool = False
+    """A fused kernel for the experts' gated activation, or an error where there is none."""
+
+    use_fused_rotary_pos_emb: bool = False
+    """A fused kernel for rotary positions, or an error where there is none."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.use_flash_attn and self.attention_backend not in ("auto", "flash"):
@@ -30,4 +48,11 @@ class KernelsSection(Section):
 
     def settings(self) -> KernelSettings:
         """The requests by operation."""
-        return KernelSettings(attention="flash" if self.use_flash_attn else self.attention_backend)
+        return KernelSettings(
+            attention="flash" if self.use_flash_attn else self.attention_backend,
+            experts="grouped" if self.moe_grouped_gemm else AUTO,
+            weight_gradient="unfused" if self.no_gradient_accumulation_fusion else AUTO,
+            norm="fused" if self.use_fused_rmsnorm else AUTO,
+            gated_activation="fused" if self.use_fused_swiglu else AUTO,
+            rotary="fused" if self.use_fused_rotary_pos_emb else AUTO,
+        )

@@ -118,7 +118,8 @@ class Watch:
         if not isinstance(error, RuntimeError) or error.__traceback__ is None:
             return None
         position = position_of_error(error)
-        if not position.waits:
+        # An error at a line that waits for the device may be any earlier kernel's, or memory's.
+        if not position.waits or position.for_device:
             return None
         first = _short(error)
         reason = f"rank {self._world.rank} failed in {position.text}: {first}"
