@@ -12,10 +12,11 @@ The first slice of each file is compared. In the release it has 34 MB, 0.8 GB fo
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ml_models.errors import WeightError
 from ml_models.files.integrity import CONVERSION_REPORT
@@ -24,7 +25,7 @@ from ml_models.grok2.release.layout import kind_of, tensor_and_rank
 from ml_models.weights.arrays import StoredTensor, bytes_of
 from ml_models.weights.boxes import row_bands, volume
 
-_BLOCK_BYTES = 8 * 2**20
+_BLOCK_BYTES = 2 * 2**20
 UNSEEN = (
     "the slices are joined in the order of the ranks in the files' names; xAI's files do not state "
     "their rank, so that files exchanged in one kind of matrix alone could not be noticed"
@@ -100,14 +101,19 @@ def _refuse_exchanges(
 def _checksum(stored: StoredTensor) -> str:
     """sha256 of a tensor's bytes, as conversion_report.json has it."""
     digest = hashlib.sha256()
-    row_bytes = max(1, volume(stored.shape[1:]) * stored.dtype.itemsize)
-    for box in row_bands(stored.shape, max(1, _BLOCK_BYTES // row_bytes)):
-        digest.update(bytes_of(stored.read(box)))
+    for block in _blocks(stored):
+        digest.update(bytes_of(block))
     return digest.hexdigest()
 
 
 def _is_constant(stored: StoredTensor) -> bool:
-    """Whether all numbers of a matrix are the same, by its first row band."""
-    box = next(row_bands(stored.shape, 1024))
-    block = stored.read(box)
+    """Whether all numbers of a matrix are the same, by its first block."""
+    block = next(_blocks(stored))
     return bool(torch.all(block == block.reshape(-1)[0]))
+
+
+def _blocks(stored: StoredTensor) -> Iterator[Tensor]:
+    """A tensor in bands of rows."""
+    row_bytes = max(1, volume(stored.shape[1:]) * stored.dtype.itemsize)
+    for box in row_bands(stored.shape, max(1, _BLOCK_BYTES // row_bytes)):
+        yield stored.read(box)
