@@ -6,6 +6,7 @@ from typing import Protocol
 import torch
 
 from ml_models.platforms.determinism import Switch
+from ml_models.platforms.host_copies import HostCopier
 from ml_models.platforms.variables import Variable
 
 
@@ -56,6 +57,10 @@ class Platform(Protocol):
 
     def context(self) -> AbstractContextManager[None]:
         """Entered around all that builds or runs a model. Outside it torch is unchanged."""
+        ...
+
+    def host_copier(self) -> HostCopier:
+        """What copies tensors to the host for a save in the background; a new object each time."""
         ...
 
     def synchronize(self) -> None:

@@ -16,6 +16,7 @@ from ml_models.megatron_core import lines
 from ml_models.platforms import determinism, patch, variables
 from ml_models.platforms.cpu_core import CORE
 from ml_models.platforms.cpu_device import CPU, TORCH_CUDA, DeviceArguments
+from ml_models.platforms.host_copies import WaitingCopier
 
 
 class CpuPlatform:
@@ -58,6 +59,10 @@ class CpuPlatform:
         _refuse_cuda()
         with patch.temporarily(TORCH_CUDA), DeviceArguments():
             yield
+
+    def host_copier(self) -> WaitingCopier:
+        """Memory to memory: each copy is whole when its call returns."""
+        return WaitingCopier()
 
     def synchronize(self) -> None:
         """Work is done when its call returns."""

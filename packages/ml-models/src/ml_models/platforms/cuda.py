@@ -10,6 +10,7 @@ from ml_models.platforms import determinism, patch, variables
 from ml_models.platforms.cpu_core import WITHOUT_TRANSFORMER_ENGINE
 from ml_models.platforms.device_core import ON_DEVICE
 from ml_models.platforms.devices import reported_device
+from ml_models.platforms.host_copies import PinnedCopier
 from ml_models.platforms.transferred import TRANSFER, cuda_means_npu
 
 
@@ -59,6 +60,10 @@ class CudaPlatform:
     def context(self) -> Iterator[None]:
         """Nothing to redirect."""
         yield
+
+    def host_copier(self) -> PinnedCopier:
+        """Into pinned memory, while the GPU computes the next step."""
+        return PinnedCopier(torch.cuda)
 
     def synchronize(self) -> None:
         """Wait for the GPU."""

@@ -23,6 +23,7 @@ from ml_models.platforms import ascend_adaptors, determinism, patch, variables
 from ml_models.platforms.cpu_core import TYPE_NAMES, WITHOUT_TRANSFORMER_ENGINE
 from ml_models.platforms.device_core import ON_DEVICE
 from ml_models.platforms.devices import reported_device
+from ml_models.platforms.host_copies import PinnedCopier
 from ml_models.platforms.transferred import TORCH_CUDA_ON_NPU, TRANSFER
 
 
@@ -93,6 +94,10 @@ class NpuPlatform:
     def context(self) -> Iterator[None]:
         """Nothing to enter: transfer_to_npu redirects for the whole process."""
         yield
+
+    def host_copier(self) -> PinnedCopier:
+        """Into pinned memory, while the NPU computes the next step."""
+        return PinnedCopier(_npu())
 
     def synchronize(self) -> None:
         """Wait for the NPU."""

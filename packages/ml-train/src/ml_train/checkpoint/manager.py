@@ -16,8 +16,9 @@ import megatron.core
 import torch
 import torch.distributed as dist
 
+from ml_models.platforms.host_copies import HostCopier, WaitingCopier
 from ml_train import terminal
-from ml_train.checkpoint import load, random_states, run_state
+from ml_train.checkpoint import host_memory, load, random_states, run_state
 from ml_train.checkpoint.directory import store
 from ml_train.checkpoint.directory.identity import RunIdentity
 from ml_train.checkpoint.load import Loading
@@ -76,6 +77,8 @@ class CheckpointManager:
         self._job: SaveJob | None = None
         self._closing = False
         self._checked_sharding = False
+        self.copies_overlap = False
+        """Whether the caller calls finish_copies() before every update, so that a save need not."""
         self._identity = RunIdentity.new()
         self._start: Start | None = None
         self._ownership: SaveOwnership | None = None
@@ -111,15 +114,51 @@ class CheckpointManager:
             )
         job = self._prepare(train_module, now, partial, started)
         if not in_background:
-            self._job = job
-            job.start()
-            self._until_written()
-            job.stall_seconds = time.perf_counter() - started
-            return self._finish()
-        job.stage(gathered_prefix=sharded_state.gathered_prefix(train_module.optimizer))
+            return self._write_now(job, started)
+        prefix = sharded_state.gathered_prefix(train_module.optimizer)
+        copier = self._copier_that_fits(job, prefix)
+        if copier is None:
+            return self._write_now(job, started)
+        job.stage(copier, gathered_prefix=prefix)
+        if not self.copies_overlap:
+            job.finish_copies()
         job.stall_seconds = time.perf_counter() - started
         self._job = job
         job.start()
+        return None
+
+    def finish_copies(self) -> None:
+        """Wait until the copies of a save in the background are whole, before an update."""
+        if self._job is not None:
+            self._job.finish_copies()
+
+    def _write_now(self, job: SaveJob, started: float) -> SaveOutcome:
+        """Write while training waits. Collective."""
+        self._job = job
+        job.start()
+        self._until_written()
+        job.stall_seconds = time.perf_counter() - started
+        return self._finish()
+
+    def _copier_that_fits(self, job: SaveJob, prefix: str | None) -> HostCopier | None:
+        """The best copier whose copies fit the node's memory on every rank; None where none does.
+
+        Collective: all ranks must take the same way.
+        """
+        # A plug-in may be older than this method of the protocol.
+        make = getattr(self._loading.platform, "host_copier", WaitingCopier)
+        room = host_memory.room_of_process()
+        for copier in (make(), WaitingCopier()):
+            needed = job.host_bytes(copier, gathered_prefix=prefix)
+            missing = torch.tensor([max(needed - room, 0)])
+            dist.all_reduce(missing, op=dist.ReduceOp.MAX, group=self._asking_group)
+            if not int(missing):
+                return copier
+        self._say(
+            f"checkpoint: step {job.iteration} is written while training waits: a copy for the "
+            f"background needs {int(missing) / 1e9:.1f} GB more host memory on a rank than a node "
+            "has to spare"
+        )
         return None
 
     def poll(self) -> SaveOutcome | None:

@@ -18,10 +18,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import torch
 import torch.distributed as dist
 
 from ml_models.files import durable
 from ml_models.files.integrity import write_integrity
+from ml_models.platforms.host_copies import HostCopier, WaitingCopier
 from ml_train.checkpoint.directory import store
 from ml_train.checkpoint.directory.identity import RunIdentity
 from ml_train.checkpoint.random_states import RandomState
@@ -96,18 +98,42 @@ class SaveJob:
     _written: tuple[torch_dist.Written | None, str | None] | None = None
     """(this rank's file, what went wrong); None before write() has ended."""
     _crash: BaseException | None = None
+    _copier: HostCopier = field(default_factory=WaitingCopier)
     _thread: threading.Thread | None = None
 
-    def stage(self, *, gathered_prefix: str | None) -> None:
+    def stage(self, copier: HostCopier, *, gathered_prefix: str | None) -> None:
         """Copy to the host what training is going to change.
 
+        The copies may be whole only after finish_copies(), which must come before the next update.
         gathered_prefix: keys whose tensors have memory of their own already, as the distributed
         optimizer's have, which arrive gathered.
         """
+        self._copier = copier
         self.plan.items = [
-            (index, tensor.to("cpu", copy=not _starts_with(index.fqn, gathered_prefix)))
+            (
+                index,
+                tensor
+                if self._is_copy(index.fqn, tensor, gathered_prefix)
+                else copier.copy(tensor),
+            )
             for index, tensor in self.plan.items
         ]
+
+    def host_bytes(self, copier: HostCopier, *, gathered_prefix: str | None) -> int:
+        """Host memory that the copies of this rank will take."""
+        return sum(
+            copier.num_bytes(tensor)
+            for index, tensor in self.plan.items
+            if not self._is_copy(index.fqn, tensor, gathered_prefix)
+        )
+
+    @staticmethod
+    def _is_copy(key: str, tensor: torch.Tensor, gathered_prefix: str | None) -> bool:
+        return tensor.device.type == "cpu" and _starts_with(key, gathered_prefix)
+
+    def finish_copies(self) -> None:
+        """Wait until what was staged is whole; cheap afterwards."""
+        self._copier.finish()
 
     def start(self) -> None:
         """Run the next phase in a thread: the first call writes, the second closes."""
@@ -143,6 +169,7 @@ class SaveJob:
         """Write this rank's tensors. An error is kept for close(), which tells all ranks."""
         written, error = None, None
         try:
+            self.finish_copies()
             written = torch_dist.write_tensors(self.plan, self.partial, dist.get_rank())
         except OSError as reason:
             error = f"rank {dist.get_rank()}: {reason}"

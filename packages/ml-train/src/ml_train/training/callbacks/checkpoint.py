@@ -1,5 +1,7 @@
 """When checkpoints are written: every --save-interval steps and at the end of the run."""
 
+from typing import TYPE_CHECKING
+
 from typing_extensions import override
 
 from ml_train.checkpoint.manager import CheckpointManager
@@ -8,6 +10,10 @@ from ml_train.checkpoint.save import SaveOutcome
 from ml_train.errors import CheckpointError
 from ml_train.training.callbacks.base import Callback, TrainerView
 from ml_train.training.metrics import StepMetrics
+from ml_train.training.verdict import Verdict
+
+if TYPE_CHECKING:
+    from ml_train.training.train_module import Gradients
 
 
 class CheckpointCallback(Callback):
@@ -15,11 +21,19 @@ class CheckpointCallback(Callback):
 
     def __init__(self, manager: CheckpointManager):
         self._manager = manager
+        # on_gradients keeps the promise.
+        manager.copies_overlap = True
         self._last_step: int | None = None
 
     @override
     def on_train_start(self, trainer: TrainerView) -> None:
         self._last_step = trainer.iteration
+
+    @override
+    def on_gradients(self, trainer: TrainerView, gradients: "Gradients") -> Verdict | None:
+        """Before an update: the copies of the last save must be whole."""
+        self._manager.finish_copies()
+        return None
 
     @override
     def on_step_end(self, trainer: TrainerView, metrics: StepMetrics) -> None:
