@@ -91,24 +91,18 @@ def tests_core(session: nox.Session, core: str) -> None:
     """ml-models' and ml-train's suites on one megatron-core line: whole, or the short form."""
     line = LINES[core]
     folder = environments.layer(session, environments.python_for(session, line, DRIVER), line)
-    failed = []
+    chosen = [argument for argument in session.posargs if argument.startswith("packages/")]
+    suites = {}
     for package in ("ml-models", "ml-train"):
         tests = [f"{PATHS[package]}/tests"]
         if core not in WHOLE_LINES and not session.posargs:
             tests = [f"{tests[0]}/{name}" for name in SHORT_SUITES[package]]
-        chosen = [argument for argument in session.posargs if argument.startswith("packages/")]
         if chosen:
             tests = [path for path in chosen if path.startswith(f"{PATHS[package]}/")]
-        options = [argument for argument in posargs(session) if argument not in chosen]
-        options += ["--ignore", DEVICE_TESTS] if not chosen else []
-        try:
-            # Exit code 5: a selection that leaves nothing of one package is no failure.
-            if tests:
-                run_in(session, folder, *PYTEST, *tests, *options, success_codes=(0, 5))
-        except CommandFailed:
-            failed.append(package)
-    if failed:
-        session.error(f"failed: {', '.join(failed)}")
+        suites[package] = tests
+    options = [argument for argument in posargs(session) if argument not in chosen]
+    options += ["--ignore", DEVICE_TESTS] if not chosen else []
+    run_suites(session, folder, suites, *options)
 
 
 @nox.session(venv_backend="none")
@@ -202,9 +196,8 @@ def lowest(session: nox.Session, package: str) -> None:
         environments.install_core(session, python, LINES["0.12"], bounds)
     paths = [PATHS[name] for name in packages]
     environments.pip_install(session, python, "--no-deps", *paths)
-    for name in tested:
-        tests = f"{PATHS[name]}/tests"
-        run_in(session, python.parent.parent, *PYTEST, tests, *posargs(session))
+    suites = {name: [f"{PATHS[name]}/tests"] for name in tested}
+    run_suites(session, python.parent.parent, suites, *posargs(session))
 
 
 @nox.session(python=False, venv_backend="none", default=False)
@@ -219,8 +212,8 @@ def newest(session: nox.Session) -> None:
     command = ("--upgrade", *paths, *TEST_TOOLS, *peers)
     environments.pip_install(session, folder / "bin/python", *command)
     run_in(session, folder, "-m", "pip", "list")
-    for name in PACKAGES:
-        run_in(session, folder, *PYTEST, f"{PATHS[name]}/tests", *posargs(session))
+    suites = {name: [f"{PATHS[name]}/tests"] for name in PACKAGES}
+    run_suites(session, folder, suites, *posargs(session))
 
 
 @nox.session(venv_backend="none", default=False)
@@ -245,6 +238,22 @@ def invariance(session: nox.Session, core: str) -> None:
 def posargs(session: nox.Session) -> tuple[str, ...]:
     """pytest's arguments: what is given behind `--`, else all but the slow tests."""
     return tuple(session.posargs) or NOT_SLOW
+
+
+def run_suites(
+    session: nox.Session, folder: Path, suites: dict[str, list[str]], *options: str
+) -> None:
+    """Run each package's tests; a suite that fails does not keep the next one from running."""
+    failed = []
+    for package, tests in suites.items():
+        try:
+            # Exit code 5: a selection that leaves nothing of one package is no failure.
+            if tests:
+                run_in(session, folder, *PYTEST, *tests, *options, success_codes=(0, 5))
+        except CommandFailed:
+            failed.append(package)
+    if failed:
+        session.error(f"failed: {', '.join(failed)}")
 
 
 def install_data(session: nox.Session) -> None:
