@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-import torch
 
 from ml_models import registry
 from ml_models.errors import ConfigError
@@ -16,8 +15,6 @@ from ml_models.kernels.selection import (
     choose,
 )
 from ml_models.kernels.table import OPERATIONS, KernelSettings, choices, situation_of
-from ml_models.layers.attention import CoreAttention
-from ml_models.layers.forms import set_forms
 from ml_models.scoring import Scoring
 
 SITUATION = Situation(device="cuda", dtype="bfloat16", scoring=Scoring(scale=0.5), head_size=16)
@@ -72,15 +69,3 @@ def test_the_cpu_keeps_the_blocked_form() -> None:
     for model in ("grok1-tiny", "mixtral-tiny"):
         situation = situation_of(registry.get(model), device="cpu", dtype="float32")
         assert choices(KernelSettings(), situation)[0].form == "blocked"
-
-
-def test_modules_get_their_forms_by_their_own_scoring() -> None:
-    class Layer(torch.nn.Module):
-        def __init__(self, scoring: Scoring) -> None:
-            super().__init__()
-            self.core = CoreAttention()
-            self.core.scoring = scoring
-
-    model = torch.nn.Sequential(Layer(Scoring(1.0, 30.0)), Layer(Scoring(1.0)))
-    set_forms(model, KernelSettings(attention="unfused"), SITUATION)
-    assert all(layer.core.kernel_forms == {"attention": "reference"} for layer in model)

@@ -11,15 +11,12 @@ from dataclasses import replace
 import pytest
 import torch
 from model_checks import attention_contracts as contracts
-from model_checks.references import config_of, reference_of, weights_of, whole_model
 from torch import Tensor
 
 from ml_models.kernels.attention import flex
 from ml_models.kernels.attention.forms import ATTENTION
 from ml_models.kernels.attention.functions import CAUSAL_ATTENTION
 from ml_models.kernels.selection import Situation, choose
-from ml_models.kernels.table import KernelSettings
-from ml_models.layers.attention import CoreAttention
 from ml_models.scoring import Scoring
 
 SIZES = (
@@ -237,28 +234,3 @@ def test_an_npu_has_its_fused_attention_without_a_cap(
 )
 def test_megatrons_choices(situation: Situation, asked: str, form: str) -> None:
     assert choose(ATTENTION, situation, asked).form == form
-
-
-@pytest.mark.parametrize(("cap", "asked"), [(30.0, "unfused"), (None, "unfused"), (None, "fused")])
-def test_a_model_gives_the_same_by_every_form(cap: float | None, asked: str, alone: None) -> None:
-    """Losses and gradients of a whole model, whose forms are chosen when it is built."""
-    config = config_of("hf_b", "gelu_tanh").replace(attention_logit_cap=cap)
-    reference, weights = reference_of("hf_b"), weights_of("hf_b", config)
-    ids = reference["input_ids"]
-    positions = torch.arange(ids.shape[1]).expand_as(ids)
-    results = {}
-    for request in ("local", asked):
-        model = whole_model(config, weights, kernels=KernelSettings(attention=request))
-        losses = model(ids, positions, None, labels=ids.roll(-1, dims=1))
-        losses[:, :-1].mean().backward()
-        results[request] = {name: p.grad for name, p in model.named_parameters()}
-        results[request]["losses"] = losses.detach()
-    for name, wanted in results["local"].items():
-        off = (results[asked][name] - wanted).norm()
-        assert off <= 1e-4 * wanted.norm(), (name, off / wanted.norm())
-    forms = {
-        module.kernel_forms["attention"]
-        for module in model.modules()
-        if isinstance(module, CoreAttention)
-    }
-    assert forms == {"sdpa" if asked == "fused" else "reference"}
