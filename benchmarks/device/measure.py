@@ -77,11 +77,11 @@ def _against(
     length = right["output"].shape[0]
     try:
         layer = Layer(model, platform, getattr(torch, dtype), kernels=settings)
-        found = results(layer, weights, length)
+        values = results(layer, weights, length)
     except RuntimeError as error:
         return {"passed": False, "failed": str(error).splitlines()[0]}
     errors = {
-        key: float((value - right[key]).norm() / right[key].norm()) for key, value in found.items()
+        key: float((value - right[key]).norm() / right[key].norm()) for key, value in values.items()
     }
     worst = max(errors, key=lambda key: errors[key])
     return {"error": errors[worst], "worst": worst, "passed": errors[worst] <= TOLERANCE[dtype]}

@@ -143,7 +143,7 @@ def test_its_model_in_megatrons_arguments(plugin: Path) -> None:
 
 def test_its_variant(saved: Path, plugin: Path) -> None:
     assert registry.variants() == ["xai", "hpcai", "gelu-tanh", "gelu-exact", "llama2"]
-    assert registry.formats() == ["huggingface", "xai", "megatron"]
+    assert registry.formats() == ["huggingface", "xai", "presharded", "megatron"]
     assert open_source("huggingface", saved).model.rotary_base == 20000.0
     assert open_source("huggingface", saved, variant="llama2").model.rotary_base == 10000.0
     with pytest.raises(ConfigError, match="--variant is 'xai'; known: llama2"):

@@ -268,11 +268,7 @@ def _check_fields(values: dict[str, Any], path: Path) -> None:
         value = values.get(name)
         if value is None and name not in _REQUIRED:
             continue
-        if (
-            not isinstance(value, kind)
-            or isinstance(value, bool)
-            or (name == "files" and not value)
-        ):
+        if not isinstance(value, kind) or isinstance(value, bool):
             raise FormatError(
                 f"{path} is a damaged manifest: its field {name!r} is {value!r}. {_WAY_OUT}"
             )
@@ -281,6 +277,8 @@ def _check_fields(values: dict[str, Any], path: Path) -> None:
             f"{path} has format version {values['format_version']}, this ml-data reads up to "
             f"{FORMAT_VERSION}: install a newer one"
         )
+    if not values["files"]:
+        raise FormatError(f"{path} is a damaged manifest: it lists no files. {_WAY_OUT}")
     for name, facts in values["files"].items():
         if not isinstance(facts, dict) or not isinstance(facts.get("bytes"), int):
             raise FormatError(

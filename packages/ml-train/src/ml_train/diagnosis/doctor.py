@@ -73,16 +73,16 @@ def _fault_of(check: Callable[[], object]) -> str | None:
 
 
 def _installed() -> dict[str, str]:
-    found = {
+    versions = {
         "python": f"{sys.version_info[0]}.{sys.version_info[1]}",
         "megatron_core": lines.installed_version(),
     }
     for component, distribution in (("torch", "torch"), ("torch_npu", "torch-npu")):
         try:
-            found[component] = metadata.version(distribution).partition("+")[0]
+            versions[component] = metadata.version(distribution).partition("+")[0]
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def _versions(platform: str) -> Iterator[Finding]:
@@ -154,8 +154,8 @@ def _device(name: str) -> Iterator[Finding]:
         ones = torch.ones(64, 64).to(platform.device)
         total = float((ones @ ones[:, :1]).sum())
     except (MlModelsError, RuntimeError, AssertionError) as error:
-        said = str(error).strip().splitlines() or [type(error).__name__]
-        yield Finding(verdict="fault", subject="device", text=said[0])
+        lines_of_error = str(error).strip().splitlines() or [type(error).__name__]
+        yield Finding(verdict="fault", subject="device", text=lines_of_error[0])
         return
     if total != 64.0 * 64.0:
         text = f"{name} computes a sum of 4096 ones as {total:g}: its driver or kernels are broken"
