@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Pre-trains grok2-19b, 4 layers of Grok-2, on a node of 8 devices with 64 GB. A rank needs 48.1 GB.
 # On more nodes run it on every node, NODE_RANK counting up, with MASTER_ADDR the name of node 0.
-# MODEL=grok2-270b is the whole release; ml-train plan finds its layout.
+# MODEL=grok2-270b is the whole release; `ml-train plan` says whether a layout of it fits.
 # Every variable can be set from the environment; arguments are passed on behind `--` and win over this file.
 set -euo pipefail
 

@@ -23,6 +23,14 @@ def alone() -> Iterator[None]:
     leave()
 
 
+@pytest.fixture
+def no_group() -> None:
+    """No process group, for a test that makes its own; tests with `alone` leave theirs behind."""
+    from model_checks.process import end_alone
+
+    end_alone()
+
+
 @pytest.fixture(scope="session")
 def group4():
     """Four processes on the CPU."""

@@ -44,7 +44,9 @@ def test_threads_of_the_last_collective_are_not_waited_for_in_vain(what: str) ->
     assert run.stdout.strip() == "done"
 
 
-def test_a_device_without_a_backend_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_without_a_backend_is_passed_over(
+    no_group: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A gloo group lists cuda, and transfer_to_npu has torch look for npu in its place."""
     store = torch._C._distributed_c10d.HashStore()
     dist.init_process_group("gloo", store=store, rank=0, world_size=1)

@@ -8,6 +8,8 @@ import torch
 from ml_models.costs.layer_step import LayerStep, StepCosts, fake_step, real_step
 from ml_models.grok1.config import Grok1Config
 
+pytestmark = pytest.mark.usefixtures("no_group")
+
 MODEL = Grok1Config(
     num_layers=1,
     hidden_size=64,

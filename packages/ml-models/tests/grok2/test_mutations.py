@@ -18,7 +18,7 @@ from model_checks.references import whole_model
 from torch import Tensor
 
 from ml_models.grok2.config import Grok2Config
-from ml_models.layers import attention
+from ml_models.kernels import rotary
 
 NOTICED = 1e-3
 """The tolerance of the logits."""
@@ -201,7 +201,7 @@ def test_a_mistake_is_noticed(
     if mistake in WEIGHTS:
         WEIGHTS[mistake](weights, config)
     if mistake == "rope_interleaved_pairs":
-        monkeypatch.setattr(attention, "rotate", mistakes.rotate_neighbours)
+        monkeypatch.setattr(rotary, "rotate", mistakes.rotate_neighbours)
     model = whole_model(config, weights)
     if mistake in MODEL:
         MODEL[mistake](model)

@@ -2,9 +2,9 @@
 
 import logging
 
-import megatron.core.distributed
 import pytest
 from megatron.core import parallel_state
+from megatron.core.distributed import DistributedDataParallel
 
 from ml_models import build, registry
 from ml_models.errors import RequirementError
@@ -58,7 +58,7 @@ def test_a_newer_line_that_has_everything_goes_on_with_one_warning(
 def test_a_name_that_went_and_a_keyword_that_went_are_named(
     newer: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(megatron.core.distributed.DistributedDataParallel, "start_param_sync")
+    monkeypatch.delattr(DistributedDataParallel, "start_param_sync")
     monkeypatch.setattr(parallel_state, "get_data_parallel_rank", lambda: 0)
     faults = check.faults_of("ml_models")
     method = "megatron.core.distributed.DistributedDataParallel.start_param_sync"

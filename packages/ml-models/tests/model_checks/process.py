@@ -71,6 +71,17 @@ def start_alone() -> None:
     layout()
 
 
+def end_alone() -> None:
+    """End the world of one, if it is there: the next `start_alone` makes it again."""
+    from megatron.core import parallel_state
+
+    if torch.distributed.is_initialized():
+        with backends_outlive_groups():
+            parallel_state.destroy_model_parallel()
+            torch.distributed.destroy_process_group()
+        _current.clear()
+
+
 def leave() -> None:
     """Leave the platform's context that `start` or `start_alone` entered last."""
     _entered.pop().__exit__(None, None, None)
