@@ -1,6 +1,7 @@
 """Lines of code that wait for a device, told from other lines that stand."""
 
 import _thread
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -94,7 +95,16 @@ def _engine_run_backward(t_outputs: tuple[torch.Tensor, ...]) -> None:
     Engine.run_backward(SECONDS)
 
 
-def test_the_backward_pass_of_a_device_is_where_its_threads_are() -> None:
+def test_the_backward_pass_of_a_device_is_where_its_threads_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # pytest-xdist has threads that threading does not know either.
+    frames, of_pytest = sys._current_frames, set(sys._current_frames())
+    monkeypatch.setattr(
+        sys,
+        "_current_frames",
+        lambda: {thread: at for thread, at in frames().items() if thread not in of_pytest},
+    )
     loss = torch.ones((), device="meta")
     # threading does not know this thread, as it does not know those of C++.
     _thread.start_new_thread(reads_a_list, ())
