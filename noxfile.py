@@ -197,7 +197,8 @@ def lowest(session: nox.Session, package: str) -> None:
     paths = [PATHS[name] for name in packages]
     environments.pip_install(session, python, "--no-deps", *paths)
     suites = {name: [f"{PATHS[name]}/tests"] for name in tested}
-    run_suites(session, python.parent.parent, suites, *posargs(session))
+    options = (*posargs(session), "--ignore", DEVICE_TESTS)
+    run_suites(session, python.parent.parent, suites, *options)
 
 
 @nox.session(python=False, venv_backend="none", default=False)

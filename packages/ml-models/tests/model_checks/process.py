@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ml_models.megatron_core import differences
 from ml_models.process_groups import backends_outlive_groups
 
 _entered: list[Any] = []
@@ -41,9 +42,7 @@ def layout(tp: int = 1, pp: int = 1, ep: int = 1, etp: int = 1) -> None:
         destroy_subgroups()
         gc.collect()  # models that are done with hold groups as well
     _current[:] = [(tp, pp, ep, etp)]
-    # Core 0.12 forgets the groups but not who was in them.
-    parallel_state._EMBEDDING_GLOBAL_RANKS = None
-    parallel_state._POSITION_EMBEDDING_GLOBAL_RANKS = None
+    differences.forget_embedding_ranks()
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=tp,
         pipeline_model_parallel_size=pp,

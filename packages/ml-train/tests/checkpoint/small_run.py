@@ -14,6 +14,7 @@ import torch.distributed as dist
 from megatron.core import parallel_state
 
 from ml_models import build, registry
+from ml_models.megatron_core import differences
 from ml_models.process_groups import backends_outlive_groups
 
 BATCH, LENGTH = 8, 16
@@ -43,9 +44,7 @@ class SmallRun:
             for group in list(dist.distributed_c10d._world.pg_map):
                 if group is not dist.group.WORLD:
                     dist.destroy_process_group(group)
-        # The 0.12 line forgets these two.
-        parallel_state._EMBEDDING_GLOBAL_RANKS = None
-        parallel_state._POSITION_EMBEDDING_GLOBAL_RANKS = None
+        differences.forget_embedding_ranks()
         parallel_state.initialize_model_parallel(
             tensor_model_parallel_size=tp,
             pipeline_model_parallel_size=pp,

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -98,6 +99,11 @@ def test_the_launcher_waits_for_its_ranks_and_has_their_code(
     assert log.strip() == ""
 
 
+def listening() -> list[Any]:
+    """TCP sockets of this machine; psutil 5.9 cannot ask for those of one process by this name."""
+    return psutil.net_connections("tcp")
+
+
 def test_a_signal_before_there_are_ranks(tmp_path: Path) -> None:
     """Node 0 of two waits for the other one, in torch's native code."""
     code = "from ml_train.launch import main; raise SystemExit(main())"
@@ -112,7 +118,7 @@ def test_a_signal_before_there_are_ranks(tmp_path: Path) -> None:
     try:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
-            if any(c.laddr.port == port for c in psutil.Process(process.pid).net_connections()):
+            if any(c.laddr.port == port and c.pid == process.pid for c in listening()):
                 break
             time.sleep(0.1)
         process.send_signal(signal.SIGTERM)

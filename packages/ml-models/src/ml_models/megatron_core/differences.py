@@ -12,6 +12,7 @@ import contextlib
 import functools
 import logging
 from collections.abc import Iterator
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from ml_models.megatron_core.lines import SUPPORTED, Lines, installed_line
@@ -171,12 +172,27 @@ def forget_router_losses() -> None:
     moe_utils.MoEAuxLossAutoScaler.main_loss_backward_scale = None
 
 
+def forget_embedding_ranks() -> None:
+    """Drop the ranks that hold an embedding, which 0.12 keeps when its groups are destroyed.
+
+    A rank of the layout before would take itself for one that holds an embedding in the next.
+    """
+    if _here(last="0.12"):
+        for name in ("_EMBEDDING_GLOBAL_RANKS", "_POSITION_EMBEDDING_GLOBAL_RANKS"):
+            setattr(_parallel_state(), name, None)
+
+
+def _parallel_state() -> ModuleType:
+    """Core's groups; importing them here keeps this module importable without core."""
+    from megatron.core import parallel_state
+
+    return parallel_state  # type: ignore[no-any-return]
+
+
 def _sums_by_name() -> dict[str, RouterLoss]:
     """Core's own table of sums, up to 0.17."""
     if _here(last="0.12"):
-        from megatron.core import parallel_state
-
-        return parallel_state.get_moe_layer_wise_logging_tracker()  # type: ignore[no-any-return]
+        return _parallel_state().get_moe_layer_wise_logging_tracker()  # type: ignore[no-any-return]
     from megatron.core.transformer.moe import moe_utils
 
     return moe_utils.get_moe_layer_wise_logging_tracker()  # type: ignore[no-any-return]

@@ -104,6 +104,7 @@ def model_parallel_groups(
 def end_model_parallel() -> None:
     """Forget megatron-core's groups and what else it keeps for the process of a model."""
     parallel_state.destroy_model_parallel()
+    differences.forget_embedding_ranks()
     differences.forget_router_losses()
 
 
