@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch.distributed.checkpoint.planner import WriteItemType
 
 from ml_models.errors import WeightError
 from ml_models.files.allow_lists import DCP_METADATA, RANK_FILE, TORCH_OBJECTS, XAI_SHARD
-from ml_models.files.distributed import check_distributed_checkpoint
+from ml_models.files.distributed import check_distributed_checkpoint, load_metadata
 from ml_models.files.inert import Span
 from ml_models.files.pickles import interpret
 
@@ -45,6 +46,20 @@ def checkpoint(folder: Path, *, common: object = None, extra: object = None) -> 
 
 def test_an_honest_checkpoint_passes(tmp_path: Path) -> None:
     check_distributed_checkpoint(checkpoint(tmp_path / "good"))
+
+
+@pytest.mark.parametrize("module", [b"pathlib", b"pathlib._local"])
+def test_checkpoints_of_every_python_pass(module: bytes, tmp_path: Path) -> None:
+    """Python 3.13 calls the module of a path pathlib._local, every other Python pathlib."""
+    folder = checkpoint(tmp_path / "good")
+    metadata = folder / ".metadata"
+    # Protocol 2 writes a name as text: c, the module, a line feed, the name.
+    stream = pickle.dumps(pickle.loads(metadata.read_bytes()), protocol=2)
+    stream, count = re.subn(rb"cpathlib(\._local)?\n", b"c%b\n" % module, stream)
+    assert count
+    metadata.write_bytes(stream)
+    check_distributed_checkpoint(folder)
+    assert load_metadata(folder).storage_meta.checkpoint_id == folder
 
 
 def hostile_common(folder: Path, mark: Path) -> None:

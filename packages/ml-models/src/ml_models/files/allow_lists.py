@@ -74,6 +74,11 @@ _NUMPY: Checks = {
     "numpy.core.multiarray._reconstruct": _empty_array,
     "numpy._core.multiarray._reconstruct": _empty_array,
 }
+# torch names the folder of a checkpoint in it, and Python 3.13 calls the path's module otherwise.
+_PATHS: Checks = {
+    **_names("pathlib", "PosixPath", "PurePosixPath"),
+    **_names("pathlib._local", "PosixPath", "PurePosixPath"),
+}
 # Members of enums are shared by the whole process, so that no stream may change them.
 _UNCHANGEABLE = frozenset({*_ENUMS, *_GETATTR})
 
@@ -110,7 +115,7 @@ DCP_METADATA = AllowList(
         "torch.strided": _never,
         **_names("torch.serialization", "_get_layout"),
         **_names("collections", "OrderedDict"),
-        **_names("pathlib", "PosixPath", "PurePosixPath"),
+        **_PATHS,
     },
     _UNCHANGEABLE,
 )
@@ -132,7 +137,7 @@ _TORCH_OBJECTS: Checks = {
     **_names("collections", "OrderedDict", "deque"),
     **_names("argparse", "Namespace"),
     **_names("datetime", "timedelta"),
-    **_names("pathlib", "PosixPath", "PurePosixPath"),
+    **_PATHS,
     **_MEGATRON_ENUMS,
     **_names("numpy.core.multiarray", "scalar"),
     **_names("numpy._core.multiarray", "scalar"),

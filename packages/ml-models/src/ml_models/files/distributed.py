@@ -33,7 +33,8 @@ class _RestrictedUnpickler(pickle.Unpickler):
         """A class on the list."""
         if f"{module}.{name}" not in DCP_METADATA:
             raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
-        return super().find_class(module, name)
+        # Python 3.13 alone has a module pathlib._local, and writes its name.
+        return super().find_class(module.removesuffix("._local"), name)
 
 
 def load_metadata(folder: Path) -> dcp.Metadata:
