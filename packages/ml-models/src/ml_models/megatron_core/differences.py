@@ -162,14 +162,14 @@ def forget_router_losses() -> None:
 
     Their size and device are those of a model that ended. Another model would add to them.
     """
+    # The scale of the next step is written into the tensor of the first.
+    _moe_utils().MoEAuxLossAutoScaler.main_loss_backward_scale = None
     if _here(last="0.17"):
         _sums_by_name().clear()
         return
-    from megatron.core.transformer.moe import moe_logging, moe_utils
+    from megatron.core.transformer.moe.moe_logging import destroy_moe_metrics_tracker
 
-    moe_logging.destroy_moe_metrics_tracker()
-    # Older lines make a new scale in each step. Here the next is written into the first.
-    moe_utils.MoEAuxLossAutoScaler.main_loss_backward_scale = None
+    destroy_moe_metrics_tracker()
 
 
 def forget_embedding_ranks() -> None:
@@ -193,9 +193,14 @@ def _sums_by_name() -> dict[str, RouterLoss]:
     """Core's own table of sums, up to 0.17."""
     if _here(last="0.12"):
         return _parallel_state().get_moe_layer_wise_logging_tracker()  # type: ignore[no-any-return]
+    return _moe_utils().get_moe_layer_wise_logging_tracker()  # type: ignore[no-any-return]
+
+
+def _moe_utils() -> ModuleType:
+    """Core's helpers of its expert layers, imported as in `_parallel_state`."""
     from megatron.core.transformer.moe import moe_utils
 
-    return moe_utils.get_moe_layer_wise_logging_tracker()  # type: ignore[no-any-return]
+    return moe_utils  # type: ignore[no-any-return]
 
 
 def _metrics_tracker() -> Any:
