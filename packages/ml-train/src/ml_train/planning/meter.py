@@ -15,42 +15,26 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-# Payload of a collective: the argument, of those that torch's operator takes, that is the whole
-# message. The other side of a gather or a scatter is this rank's part of it.
-_WHOLE_MESSAGE = {
-    "allreduce_": 0,
-    "allreduce_coalesced_": 0,
-    "broadcast_": 0,
-    "reduce_": 0,
-    "allgather_": 0,
-    "_allgather_base_": 0,
-    "allgather_into_tensor_coalesced_": 0,
-    "_reduce_scatter_base_": 1,
-    "reduce_scatter_": 1,
-    "reduce_scatter_tensor_coalesced_": 1,
-    "alltoall_base_": 1,
-    "alltoall_": 1,
-    "send": 0,
-    "recv_": 0,
+OPERATORS = {
+    "allreduce_": ("all-reduce", 0),
+    "allreduce_coalesced_": ("all-reduce", 0),
+    "broadcast_": ("broadcast", 0),
+    "reduce_": ("reduce", 0),
+    "allgather_": ("all-gather", 0),
+    "_allgather_base_": ("all-gather", 0),
+    "allgather_into_tensor_coalesced_": ("all-gather", 0),
+    "_reduce_scatter_base_": ("reduce-scatter", 1),
+    "reduce_scatter_": ("reduce-scatter", 1),
+    "reduce_scatter_tensor_coalesced_": ("reduce-scatter", 1),
+    "alltoall_base_": ("all-to-all", 1),
+    "alltoall_": ("all-to-all", 1),
+    "send": ("send", 0),
+    "recv_": ("receive", 0),
 }
+"""torch's operator -> the field's name of the collective, and which argument is the whole message.
 
-KINDS = {
-    "allreduce_": "all-reduce",
-    "allreduce_coalesced_": "all-reduce",
-    "broadcast_": "broadcast",
-    "reduce_": "reduce",
-    "allgather_": "all-gather",
-    "_allgather_base_": "all-gather",
-    "allgather_into_tensor_coalesced_": "all-gather",
-    "_reduce_scatter_base_": "reduce-scatter",
-    "reduce_scatter_": "reduce-scatter",
-    "reduce_scatter_tensor_coalesced_": "reduce-scatter",
-    "alltoall_base_": "all-to-all",
-    "alltoall_": "all-to-all",
-    "send": "send",
-    "recv_": "receive",
-}
-"""torch's operator -> the field's name of the collective."""
+The other side of a gather or a scatter is this rank's part of it.
+"""
 
 
 @dataclass(frozen=True)
@@ -58,7 +42,7 @@ class Collective:
     """A call of torch.distributed by this rank."""
 
     kind: str
-    """A value of KINDS."""
+    """A name of OPERATORS, such as all-reduce."""
     num_bytes: int
     """Of the whole message, over all ranks of the group: the gathered, reduced or dealt tensor."""
     group: str
@@ -109,7 +93,7 @@ class Meter(TorchDispatchMode):
         kwargs = {} if kwargs is None else kwargs
         name = func._schema.name.partition("::")[2]
         if func.namespace == "c10d":
-            if name in KINDS:
+            if name in OPERATORS:
                 self.collectives.append(_collective(name, args, self.phase))
             return func(*args, **kwargs)
         result = func(*args, **kwargs)
@@ -132,11 +116,12 @@ class Meter(TorchDispatchMode):
 
 
 def _collective(name: str, args: tuple[Any, ...], phase: str) -> Collective:
-    message = tree_leaves(args[_WHOLE_MESSAGE[name]])
-    boxed = next(argument for argument in args if isinstance(argument, torch.ScriptObject))
+    kind, argument = OPERATORS[name]
+    message = tree_leaves(args[argument])
+    boxed = next(item for item in args if isinstance(item, torch.ScriptObject))
     group = dist.ProcessGroup.unbox(boxed)
     return Collective(
-        kind=KINDS[name],
+        kind=kind,
         num_bytes=sum(bytes_of(tensor) for tensor in message if isinstance(tensor, Tensor)),
         group=group.group_name,
         ranks=tuple(dist.get_process_group_ranks(group)),

@@ -124,7 +124,7 @@ def run_rank(
         # to the meta device would make a new parameter, without the attributes of the first.
         with platform.device:
             module = TrainModule.build(config, model, layout, platform, timers=_Phases(meter))
-        held = held_bytes(module)
+        bytes_at_rest = held_bytes(module)
         choose_in(module.model_chunks, tokens_per_expert)
         at_rest = meter.live_bytes
         # Building is over: what follows is the step's.
@@ -136,7 +136,7 @@ def run_rank(
     return RankPlan(
         rank=torch.distributed.get_rank(),
         stage=parallel_state.get_pipeline_model_parallel_rank(),
-        held=held,
+        held=bytes_at_rest,
         activations=max(0, passes - at_rest),
         update=max(0, update - at_rest),
         traffic=traffic_of_step(
