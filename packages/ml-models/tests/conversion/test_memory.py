@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 WORKER = """
-import json, resource, sys
+import json, sys
 from pathlib import Path
 import numpy as np
 from ml_models import registry
@@ -18,6 +18,7 @@ from ml_models.weights.boxes import volume
 from ml_models.weights.maps import build_map
 from ml_models.weights.sink import SinkOptions
 from ml_models.conversion.open import open_source
+from ml_models.platforms import get_platform
 from ml_models.grok1.hf_config import to_huggingface
 import torch
 
@@ -35,10 +36,11 @@ with (folder / "in" / "model.safetensors").open("wb") as file:
         size = volume(shape)
         file.write(np.full(size, 0.5, dtype="<f4").tobytes())
         total += size * 4
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+memory = get_platform("cpu").memory_bytes
+before = memory()
 options = SinkOptions(chunk_bytes=4 * 2**20)
 convert(open_source("huggingface", folder / "in"), to, folder / "out", options)
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+after = memory()
 largest = max(volume(shape) for shape in maps.shapes(model).values()) * 4
 print(json.dumps([total, before, after, largest]))
 """

@@ -8,21 +8,23 @@ from pathlib import Path
 import pytest
 
 WORKER = """
-import json, resource, sys
+import json, sys
 from pathlib import Path
 from ml_models.conversion.convert import convert
 from ml_models.conversion.open import open_source
+from ml_models.platforms import get_platform
 from ml_models.weights.sink import SinkOptions
 
 folder, output = Path(sys.argv[1]), Path(sys.argv[2])
 blocks = 2 * 2**20
 # The sources read headers alone; what they import is in memory before the first measurement.
 source = open_source("huggingface", folder)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+memory = get_platform("cpu").memory_bytes
+before = memory()
 convert(source, "presharded", output / "pre", SinkOptions(presharded_ranks=4, chunk_bytes=blocks))
 source = open_source("presharded", output / "pre")
 convert(source, "huggingface", output / "plain", SinkOptions(chunk_bytes=blocks))
-print(json.dumps([before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024]))
+print(json.dumps([before, memory()]))
 """
 
 
