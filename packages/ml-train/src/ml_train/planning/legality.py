@@ -29,12 +29,9 @@ def legal_layouts(
     config: RunConfig, model: "ModelConfig", world_size: int
 ) -> Iterator[tuple[ParallelSection, Layout]]:
     """Every legal choice of TP, PP, EP and ETP, everything else as in `config`."""
-    tensor = _divisors(math.gcd(model.num_query_groups, world_size))
-    for tp in tensor:
-        for pp in _divisors(world_size // tp):
-            if pp > model.num_layers:
-                continue
-            for ep in _divisors(model.num_experts or 1):
+    for tp in divisors(math.gcd(model.num_query_groups, world_size)):
+        for pp in divisors(world_size // tp, at_most=model.num_layers):
+            for ep in divisors(model.num_experts or 1):
                 # Other sizes of ETP are legal as well. These two are what Megatron's users choose.
                 for etp in sorted({1, tp}):
                     parallel = dataclasses.replace(
@@ -91,5 +88,7 @@ def words(layout: Layout) -> str:
     return f"TP{layout.tp} PP{layout.pp}{virtual} EP{layout.ep} ETP{layout.etp} DP{layout.dp}"
 
 
-def _divisors(total: int) -> list[int]:
-    return [size for size in range(1, total + 1) if total % size == 0]
+def divisors(total: int, *, at_most: int | None = None) -> list[int]:
+    """Sizes that divide `total`, from 1 on; none above `at_most`."""
+    largest = total if at_most is None else min(total, at_most)
+    return [size for size in range(1, largest + 1) if total % size == 0]

@@ -86,6 +86,15 @@ def model_chunks(
     return _data_parallel(config, layout, transformer, chunks)
 
 
+def bucket_size(config: RunConfig, layout: Layout) -> int | None:
+    """Parameters in a bucket of gradients that are reduced together; None for all of a chunk.
+
+    Megatron's rule: with more ranks buckets are larger, so that the part of each rank is still
+    limited by bandwidth and not by latency.
+    """
+    return max(40_000_000, 1_000_000 * layout.dp) if config.parallel.overlap_grad_reduce else None
+
+
 def _data_parallel(
     config: RunConfig,
     layout: Layout,
@@ -100,9 +109,7 @@ def _data_parallel(
         overlap_param_gather=config.parallel.overlap_param_gather,
         use_distributed_optimizer=config.optimizer.use_distributed_optimizer,
         check_for_nan_in_grad=False,
-        # Parameters in a bucket, by Megatron's rule: with more ranks buckets are larger, so that
-        # the part of each rank is still limited by bandwidth and not by latency.
-        bucket_size=max(40_000_000, 1_000_000 * layout.dp) if overlap else None,
+        bucket_size=bucket_size(config, layout),
     )
     wrapped = []
     first_stage = parallel_state.get_pipeline_model_parallel_rank() == 0
