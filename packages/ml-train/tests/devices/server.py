@@ -2,8 +2,9 @@
 
 `python server.py npu` reads one JSON object per line and answers each with the exit code of the
 command. {"words", "ranks", "log"} are the command line, the number of processes and the file of
-their output. {"waits": FILE} counts what the host of rank 0 waits for, see waits.py. {"stuck":
-[RANK, STEP, PHASE, FOLDER]} stops a rank and leaves the others waiting, see stuck.py.
+their output. {"waits": FILE} counts what the host of rank 0 waits for, see waits.py. {"adam": FILE}
+says how rank 0's Adam updates, see adam.py. {"stuck": [RANK, STEP, PHASE, FOLDER]} stops a rank and
+leaves the others waiting, see stuck.py.
 """
 
 import json
@@ -43,6 +44,10 @@ def serve(device: str) -> None:
                 import waits
 
                 waits.count_into(Path(order["waits"]))
+            if order.get("adam") and rank == 0:
+                import adam
+
+                adam.write_into(Path(order["adam"]))
             if order.get("stuck"):
                 import stuck
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from ml_models.config import ModelConfig
+from ml_models.kernels.adam import ADAM
 from ml_models.kernels.attention.forms import ATTENTION
 from ml_models.kernels.forms import EXPERTS, GATED_ACTIVATION, NORM, ROTARY, WEIGHT_GRADIENT
 from ml_models.kernels.selection import (
@@ -37,6 +38,7 @@ OPERATIONS: Mapping[str, Operation] = MappingProxyType(
             GATED_ACTIVATION,
             ROTARY,
             _single("permutation", "core", "megatron-core's index_select and scatter_add"),
+            ADAM,
         )
     }
 )
@@ -53,6 +55,7 @@ class KernelSettings:
     gated_activation: str = AUTO
     rotary: str = AUTO
     permutation: str = AUTO
+    adam: str = AUTO
 
 
 def situation_of(model: ModelConfig, *, device: str, dtype: str) -> Situation:

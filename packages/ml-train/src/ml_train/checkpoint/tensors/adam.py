@@ -1,6 +1,7 @@
 """Adam's step: which updates an optimizer has made, in the form in which each Adam keeps the count.
 
-    torch's Adam and AdamW           a float32 tensor in the state of each parameter
+    torch's Adam and AdamW           a float32 tensor in the state of each parameter, on the host;
+                                     fused or capturable: on the parameter's device
     apex's and TransformerEngine's   an int in the parameter group; capturable: a device tensor
     MindSpeed's AdamW                an int64 tensor on the device, in the parameter group
 
@@ -40,9 +41,9 @@ def set_adam_step(optimizer: "MegatronOptimizer", step: int) -> None:
     """
     for inner in inner_optimizers(optimizer):
         has_torch_state = isinstance(inner, TORCH_ADAM)
-        for state in inner.state.values():
+        for parameter, state in inner.state.items():
             if "step" in state or has_torch_state:
-                state["step"] = torch.tensor(float(step), dtype=torch.float32)
+                state["step"] = _step_of_parameter(inner, parameter, step)
                 has_torch_state = True
         if has_torch_state:
             continue
@@ -61,7 +62,7 @@ def initialise_adam(optimizer: "MegatronOptimizer") -> None:
         for group in inner.param_groups:
             for parameter in group["params"]:
                 state = inner.state[parameter]
-                state.setdefault("step", torch.tensor(0.0, dtype=torch.float32))
+                state.setdefault("step", _step_of_parameter(inner, parameter, 0))
                 for name in ("exp_avg", "exp_avg_sq"):
                     if name not in state:
                         state[name] = torch.zeros_like(parameter.data)
@@ -99,6 +100,16 @@ def inner_optimizers(optimizer: "MegatronOptimizer") -> Iterator[torch.optim.Opt
     for leaf in leaves(optimizer):
         if getattr(leaf, "optimizer", None) is not None:
             yield leaf.optimizer
+
+
+def _step_of_parameter(
+    inner: torch.optim.Optimizer, parameter: torch.Tensor, step: int
+) -> torch.Tensor:
+    """`step` as torch's Adam keeps it in a parameter's state, a tensor of its own."""
+    # A fused kernel reads it on the device, and fails or reads other memory if it is on the host.
+    on_device = any(group.get("fused") or group.get("capturable") for group in inner.param_groups)
+    device = parameter.device if on_device else torch.device("cpu")
+    return torch.tensor(float(step), dtype=torch.float32, device=device)
 
 
 def _step_of_group(
