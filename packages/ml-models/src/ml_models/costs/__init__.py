@@ -9,6 +9,7 @@
 | fused_attention.py | attention kernels of a GPU, as the step launches them |
 | compiled.py | asks torch.compile's scheduler into which kernels it fuses a function |
 | routed_counts.py | values of the small integers that a step reads on the host |
+| tiles.py | share of its rate that a product loses to the start and the end of tiles |
 | device.py | seconds of a kernel on a stated device, and the bound of a step |
 
 benchmarks/device/roofline.py prints it.

@@ -20,6 +20,7 @@ import torch
 
 from ml_models.costs.operations import Shape
 from ml_models.costs.recorder import Kernel
+from ml_models.costs.tiles import TILE_OVERHEAD, start_share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +45,7 @@ class Device:
     multiprocessors: int
     tile_rows: int = 128
     tile_columns: int = 256
-    tile_overhead: int = 128
-    """Terms of a sum that could be added while a tile starts and ends."""
+    tile_overhead: int = TILE_OVERHEAD
 
     def product_rate(self, shape: Shape) -> float:
         """FLOPs per second of a matrix product."""
@@ -54,7 +54,7 @@ class Device:
         tiles = shape.batch * ceil(shape.rows / self.tile_rows)
         tiles *= ceil(shape.columns / self.tile_columns)
         full = tiles / (ceil(tiles / self.multiprocessors) * self.multiprocessors)
-        return self.large_product_rate * full * shape.inner / (shape.inner + self.tile_overhead)
+        return self.large_product_rate * full * start_share(shape.inner, self.tile_overhead)
 
     def seconds(self, kernel: Kernel) -> float:
         """The least time of a kernel."""

@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from ml_train.planning.rings import sent_bytes
+
 OPERATORS = {
     "allreduce_": ("all-reduce", 0),
     "allreduce_coalesced_": ("all-reduce", 0),
@@ -54,17 +56,8 @@ class Collective:
 
     @property
     def sent_bytes(self) -> float:
-        """What this rank sends in a ring algorithm, as NCCL counts bus bandwidth.
-
-        Source: NCCL's performance page (nccl-tests, doc/PERFORMANCE.md).
-        """
-        size = len(self.ranks)
-        if self.kind in ("send", "broadcast", "reduce"):
-            return float(self.num_bytes)
-        if self.kind == "receive":
-            return 0.0
-        share = (size - 1) / size
-        return self.num_bytes * share * (2 if self.kind == "all-reduce" else 1)
+        """What this rank sends in a ring algorithm, as NCCL counts bus bandwidth."""
+        return sent_bytes(self.kind, self.num_bytes, len(self.ranks))
 
 
 class Meter(TorchDispatchMode):

@@ -17,6 +17,8 @@ from ml_train.planning.held import HeldBytes, held_bytes
 from ml_train.planning.meta_platform import MetaPlatform
 from ml_train.planning.meter import Meter
 from ml_train.planning.routing import choose_in
+from ml_train.planning.time.recorder import PASSES, WorkRecorder
+from ml_train.planning.time.work import Work
 from ml_train.planning.traffic import Traffic, traffic_of_step
 from ml_train.training.timing import phase_of
 from ml_train.training.train_module import Batch, TrainModule
@@ -26,6 +28,15 @@ if TYPE_CHECKING:
     from ml_models.platforms.base import Platform
     from ml_train.config.run import RunConfig
     from ml_train.parallel.layout import Layout
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankWork:
+    """What a rank computes, by the operators that torch dispatched."""
+
+    microbatch: Work
+    update: Work
+    """The reduction of gradients and the optimizer's step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +52,7 @@ class RankPlan:
     update: int
     """Most bytes beyond `held` in the reduction of gradients and the optimizer's step."""
     traffic: tuple[Traffic, ...]
+    work: RankWork
 
     @property
     def peak(self) -> int:
@@ -119,7 +131,8 @@ def run_rank(
     hold a plan to the numbers that real processes give here.
     """
     meter = Meter(platform.device.type)
-    with meter:
+    recorder = WorkRecorder(meter)
+    with meter, recorder:
         # megatron-core makes some parameters without naming a device and moves them later. A move
         # to the meta device would make a new parameter, without the attributes of the first.
         with platform.device:
@@ -130,6 +143,7 @@ def run_rank(
         # Building is over: what follows is the step's.
         meter.collectives.clear()
         meter.peaks.clear()
+        recorder.clear()
         module.train_step(_batches(module, num_microbatches))
     update = meter.peaks.pop(_UPDATE, 0)
     passes = max(meter.peaks.values())
@@ -141,6 +155,10 @@ def run_rank(
         update=max(0, update - at_rest),
         traffic=traffic_of_step(
             meter.collectives, repeats=layout.num_microbatches / num_microbatches
+        ),
+        work=RankWork(
+            microbatch=recorder.work(PASSES).times(1 / num_microbatches),
+            update=recorder.work([_UPDATE]),
         ),
     )
 
