@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ml_train.planning.rings import sent_bytes
+from ml_train.planning.time.rings import sent_bytes
 
 OPERATORS = {
     "allreduce_": ("all-reduce", 0),

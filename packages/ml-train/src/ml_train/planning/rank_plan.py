@@ -131,7 +131,7 @@ def run_rank(
     hold a plan to the numbers that real processes give here.
     """
     meter = Meter(platform.device.type)
-    recorder = WorkRecorder(meter)
+    recorder = WorkRecorder(lambda: meter.phase)
     with meter, recorder:
         # megatron-core makes some parameters without naming a device and moves them later. A move
         # to the meta device would make a new parameter, without the attributes of the first.

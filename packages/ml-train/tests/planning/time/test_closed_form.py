@@ -19,10 +19,10 @@ from ml_train.parallel.layout import Layout
 from ml_train.planning.legality import layout_of
 from ml_train.planning.meta_platform import MetaPlatform
 from ml_train.planning.rank_plan import plan_rank
+from ml_train.planning.recorded_work import recorded_work
 from ml_train.planning.time.closed_form import held_parameters, stage_work, step_work
 from ml_train.planning.time.facts import ModelFacts, facts_of
 from ml_train.planning.time.job import Job, job_of
-from ml_train.planning.time.recorded import recorded_work
 from ml_train.planning.time.work import Messages
 from ml_train.training.flops import training_flops_per_token
 

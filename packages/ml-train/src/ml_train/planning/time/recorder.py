@@ -5,27 +5,25 @@ are products, and what an operator moves, is decided in ml_models/costs/operatio
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from ml_models.costs.operations import bytes_moved, is_kernel, name_of, product_shape
-from ml_train.planning.meter import Meter
 from ml_train.planning.time.work import Products, Work
 
 PASSES = ("forward", "backward", "communication")
-"""Phases of a micro batch, see Meter.phase."""
+"""Phases of a micro batch, as rank_plan.py names them."""
 
 
 class WorkRecorder(TorchDispatchMode):
-    """Entered beside a Meter, whose phase says where the step is."""
+    """Entered around a step; `phase` says where the step is."""
 
-    def __init__(self, meter: Meter) -> None:
+    def __init__(self, phase: Callable[[], str]) -> None:
         super().__init__()
-        self._meter = meter
+        self._phase = phase
         self._products: Counter[tuple[str, Products]] = Counter()
         self._attention: Counter[str] = Counter()
         self._memory: Counter[str] = Counter()
@@ -60,10 +58,10 @@ class WorkRecorder(TorchDispatchMode):
 
     def __torch_dispatch__(
         self,
-        func: Any,
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
+        func: torch._ops.OpOverload,
+        types: Sequence[type],
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
     ) -> object:
         kwargs = {} if kwargs is None else kwargs
         result = func(*args, **kwargs)
@@ -72,9 +70,13 @@ class WorkRecorder(TorchDispatchMode):
         return result
 
     def _count(
-        self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: object
+        self,
+        func: torch._ops.OpOverload,
+        args: tuple[object, ...],
+        kwargs: Mapping[str, object],
+        result: object,
     ) -> None:
-        phase = self._meter.phase
+        phase = self._phase()
         self._kernels[phase] += 1
         shape = product_shape(func, args)
         if shape is not None and name_of(func).rstrip("_") not in ("bmm", "baddbmm"):

@@ -7,7 +7,7 @@ depends on them, and the positions of the ranks of a group, which decide the lin
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from ml_train.planning.rings import sent_bytes
+from ml_train.planning.time.rings import sent_bytes
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float8": 1, "float4": 0.5}
 """Of an element, by the name of the dtype."""
