@@ -25,6 +25,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "generate": "sample text from a checkpoint",
         "evaluate": "loss and perplexity of a checkpoint on a dataset",
         "plan": "memory and traffic of every rank, without a device",
+        "rehearse": "a cluster job's start on this machine: what would fail",
         "report": "a run's metrics as one HTML page",
         "show-config": "every setting of a run and where it came from",
         "index": "build a run's sample indexes ahead of time",

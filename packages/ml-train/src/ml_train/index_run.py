@@ -4,23 +4,19 @@ This module imports torch and parts of megatron-core that need no device. ml_tra
 imports it after ml_models.platforms.make_core_importable.
 """
 
-import json
-
 from ml_train import terminal
-from ml_train.checkpoint.ownership.start import decide
-from ml_train.checkpoint.run_state import RunState
+from ml_train.checkpoint.ownership.saved_state import saved_state
 from ml_train.config.load import LoadedConfig
 from ml_train.data.index_build import ensure_indexes
 from ml_train.data.index_cache import cache_directory, pieces_of, read_stamps
 from ml_train.data.request import DataRequest
 from ml_train.data.settle import settle_orders
-from ml_train.errors import CheckpointError
 
 
 def build_indexes(loaded: LoadedConfig, global_batch_size: int) -> None:
     """Build what the cache lacks and say where it is. Raises CheckpointError and DataError."""
     config = loaded.config
-    request = DataRequest.of(config, loaded.model, global_batch_size, _saved_state(loaded))
+    request = DataRequest.of(config, loaded.model, global_batch_size, saved_state(loaded))
     settled = settle_orders(request)
     for text in settled.warnings:
         terminal.warning(text)
@@ -38,17 +34,3 @@ def build_indexes(loaded: LoadedConfig, global_batch_size: int) -> None:
     terminal.result(f"{len(files)} files {'were' if were_there else 'are now'} in {cache}")
     for name, digest in files.items():
         terminal.result(f"{digest[:16]}  {name}")
-
-
-def _saved_state(loaded: LoadedConfig) -> RunState | None:
-    """What the checkpoint says that the run will go on from; None where it starts fresh."""
-    config = loaded.config.checkpoint
-    start = decide(config, loaded.values())
-    counts_anew = start.weights_only or (config.no_load_optim and not start.own)
-    if not start.candidates or counts_anew:
-        return None
-    path = start.candidates[0] / "run_state.json"
-    try:
-        return RunState.of(json.loads(path.read_text(encoding="utf-8"))["run"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}.") from error

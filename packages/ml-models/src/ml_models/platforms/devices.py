@@ -31,6 +31,8 @@ class Device:
     title: str
     names: tuple[str, ...]
     aliases: tuple[str, ...] = ()
+    platform: str | None = None
+    """The platform that drives it, such as cuda; None where a file of a user's does not say it."""
     memory_bytes: float
     tflops: Mapping[str, float]
     """Dense peak in TFLOP/s by the name of a dtype, such as bfloat16."""

@@ -50,18 +50,16 @@ def load(
     where a run begins, so they leave out nothing that it holds, and steps are counted on.
     """
     saved: RunDocument | None = _read(folder, "run_state.json")
-    holds_optimizer = saved is not None and saved.get("optimizer") is not None
-    with_optimizer = train_module.optimizer is not None and not config.no_load_optim
-    if own and holds_optimizer and train_module.optimizer is not None:
-        with_optimizer = True
-    available = torch_dist.read_metadata(folder)
-    agree(_fault(train_module, saved, available, with_optimizer), loading.group, folder)
+    with_optimizer = _with_optimizer(train_module, saved, config, own=own)
+    agree(fault_of_run(train_module, folder, config, own=own), loading.group, folder)
     sharded_state.load_model(train_module, folder)
     if with_optimizer:
-        # _fault() has refused a checkpoint that holds no optimizer.
+        # fault_of_run() has refused a checkpoint that holds no optimizer.
         assert saved is not None and saved["optimizer"] is not None
         adam_step = saved["optimizer"]["adam_step"]
-        sharded_state.load_optimizer(train_module, folder, available, adam_step)
+        sharded_state.load_optimizer(
+            train_module, folder, torch_dist.read_metadata(folder), adam_step
+        )
     elif train_module.optimizer is not None:
         train_module.optimizer.reload_model_params()
     if saved is None or not (with_optimizer or own):
@@ -75,6 +73,29 @@ def load(
     now = RunState.of(saved["run"])
     loading.say(f"resuming from {folder} after step {now.iteration}{note}")
     return now
+
+
+def fault_of_run(
+    train_module: TrainedModel, folder: Path, config: CheckpointSection, *, own: bool
+) -> str | None:
+    """Why a checkpoint that is whole does not fit this rank of the run, or None."""
+    saved: RunDocument | None = _read(folder, "run_state.json")
+    with_optimizer = _with_optimizer(train_module, saved, config, own=own)
+    return _fault(train_module, saved, torch_dist.read_metadata(folder), with_optimizer)
+
+
+def _with_optimizer(
+    train_module: TrainedModel,
+    saved: RunDocument | None,
+    config: CheckpointSection,
+    *,
+    own: bool,
+) -> bool:
+    """Whether the optimizer's state is loaded as well."""
+    holds_optimizer = saved is not None and saved.get("optimizer") is not None
+    if own and holds_optimizer and train_module.optimizer is not None:
+        return True
+    return train_module.optimizer is not None and not config.no_load_optim
 
 
 def agree(fault: str | None, group: dist.ProcessGroup, folder: Path) -> None:

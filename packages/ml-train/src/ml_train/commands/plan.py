@@ -4,7 +4,6 @@ import argparse
 import json
 
 from ml_models.bring_up import import_model_code
-from ml_models.platforms.devices import devices
 from ml_train import terminal
 from ml_train.bring_up import start_platform
 from ml_train.config.flags import add_config_flags, given_flags
@@ -13,7 +12,7 @@ from ml_train.config.sections.rules import COUNT, check_number
 from ml_train.errors import LayoutError
 from ml_train.parallel.layout import Layout
 from ml_train.planning import legality, report
-from ml_train.planning.target import target_device
+from ml_train.planning.target import add_target_flags, target_device
 
 DESCRIPTION = (
     "Plan a run: build the ranks that differ on torch's meta device, do a training step with them, "
@@ -29,19 +28,7 @@ EXAMPLE = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The run's own flags, the devices, and the form of the answer."""
     parser.epilog = EXAMPLE
-    names = ", ".join(devices())
-    parser.add_argument(
-        "--device",
-        required=True,
-        help=f"The device: {names}, ascend-910b, or a FILE.toml with such figures.",
-    )
-    parser.add_argument("--nnodes", type=int, default=1, help="Nodes of the job (default: 1).")
-    parser.add_argument(
-        "--nproc-per-node",
-        type=int,
-        default=None,
-        help="Devices that a node gives to the job. Default: those of the device's node.",
-    )
+    add_target_flags(parser)
     parser.add_argument("--json", action="store_true", help="Print JSON instead of tables.")
     add_config_flags(parser, without=("device",))
 
@@ -82,11 +69,5 @@ def _layout(loaded: LoadedConfig, world_size: int) -> Layout:
     try:
         return legality.layout_of(loaded.config, loaded.model, world_size)
     except LayoutError as error:
-        nearest = legality.nearest_layouts(loaded.config, loaded.model, world_size)
-        if nearest:
-            hint = "Nearest legal layouts: " + "; ".join(map(legality.words, nearest)) + "."
-        else:
-            worlds = legality.nearest_worlds(loaded.config, loaded.model, world_size)
-            numbers = " or ".join(map(str, worlds)) or "other numbers of"
-            hint = f"No layout of {world_size} processes is legal; {numbers} processes have some."
+        hint = legality.neighbours(loaded.config, loaded.model, world_size)
         raise LayoutError(f"{error} {hint}") from error

@@ -3,7 +3,7 @@
 import dataclasses
 import importlib
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,8 +63,71 @@ class LoadedConfig:
         ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """A configuration as far as it could be loaded, and all that is wrong with it."""
+
+    loaded: LoadedConfig | None
+    """None where there is no model. A faulty section is as the recipe has it."""
+    errors: tuple[ConfigError, ...]
+    faulty_sections: frozenset[str]
+    """Those whose values keep a rule of theirs not."""
+
+
 def load_config(given: GivenFlags) -> LoadedConfig:
     """Flags win over the file, and the file over the recipe. Raises ConfigError."""
+    attempt = attempt_config(given)
+    if attempt.errors:
+        raise attempt.errors[0]
+    assert attempt.loaded is not None  # without errors there is a model
+    return attempt.loaded
+
+
+def attempt_config(given: GivenFlags) -> Attempt:
+    """What load_config does, with every error in place of the first."""
+    try:
+        config, changes, origins = _gather(given)
+    except ConfigError as error:
+        # What the run is cannot be known.
+        return Attempt(loaded=None, errors=(error,), faulty_sections=frozenset())
+    # Applied together, so that a rule within a section sees the final values only.
+    config, faults = _replace_sections(config, changes)
+    errors = list(faults.values())
+    if not faults:
+        errors += map(ConfigError, config.faults())
+    errors += _errors_of(
+        lambda: _check_device(config.training.device),
+        lambda: _check_overrides(config, origins),
+    )
+    model, no_model = _attempt_model(config)
+    if model is not None:
+        name = config.model.model_config or config.model.model
+        others = {other: _of_length(registry.get(other), config) for other in registry.names()}
+        errors += _errors_of(lambda: check_statements(given.statements, model, name, others))
+    elif str(no_model) not in map(str, errors):
+        # Overrides that cannot be read were met by their check as well.
+        errors.append(ConfigError(str(no_model)))
+    return Attempt(
+        loaded=LoadedConfig(config=config, origins=origins, model=model) if model else None,
+        errors=tuple(errors),
+        faulty_sections=frozenset(faults),
+    )
+
+
+def _errors_of(*checks: Callable[[], None]) -> list[ConfigError]:
+    errors = []
+    for check in checks:
+        try:
+            check()
+        except ConfigError as error:
+            errors.append(error)
+    return errors
+
+
+def _gather(
+    given: GivenFlags,
+) -> tuple[RunConfig, dict[str, SettingValue], dict[str, str]]:
+    """(the recipe's configuration, changes of file and flags, origin of each setting)."""
     config = RunConfig()
     origins = {setting.key: "default" for setting in settings().values()}
     if given.recipe is not None:
@@ -81,12 +144,7 @@ def load_config(given: GivenFlags) -> LoadedConfig:
         origins.update({settings()[name].key: f"file {given.config_file}" for name in from_file})
     changes.update(given.values)
     origins.update({settings()[name].key: origin for name, origin in given.origins.items()})
-    # Applied together, so that a rule within a section sees the final values only.
-    config = replace_settings(config, changes)
-    config.check()
-    _check_device(config.training.device)
-    _check_overrides(config, origins)
-    return LoadedConfig(config=config, origins=origins, model=_model(config, given))
+    return config, changes, origins
 
 
 def _check_device(name: str) -> None:
@@ -111,31 +169,41 @@ def _check_overrides(config: RunConfig, origins: Mapping[str, str]) -> None:
         )
 
 
-def _model(config: RunConfig, given: GivenFlags) -> ModelConfig:
-    """The resolved model, after Megatron's statements were checked against it. ConfigError."""
-    length = config.training.seq_length
-    changes = {} if length is None else {"seq_length": length}
+def _attempt_model(config: RunConfig) -> tuple[ModelConfig | None, Exception | None]:
+    """The resolved model with the run's sequence length, or why there is none."""
     try:
-        model = config.model.resolve()
-        model = model.replace(**changes) if changes else model
-    except MlModelsError as error:
-        raise ConfigError(str(error)) from error
-    name = config.model.model_config or config.model.model
-    others = {other: registry.get(other).replace(**changes) for other in registry.names()}
-    check_statements(given.statements, model, name, others)
-    return model
+        return _of_length(config.model.resolve(), config), None
+    except (ConfigError, MlModelsError) as error:
+        return None, error
+
+
+def _of_length(model: ModelConfig, config: RunConfig) -> ModelConfig:
+    length = config.training.seq_length
+    return model if length is None else model.replace(seq_length=length)
 
 
 def replace_settings(config: RunConfig, changes: Mapping[str, object]) -> RunConfig:
     """config with fields changed by their bare names, whatever section they are in."""
+    changed, faults = _replace_sections(config, changes)
+    for error in faults.values():
+        raise error
+    return changed
+
+
+def _replace_sections(
+    config: RunConfig, changes: Mapping[str, object]
+) -> tuple[RunConfig, dict[str, ConfigError]]:
+    """The changed configuration, and the error of each section that stays as it was."""
     by_section: dict[str, dict[str, object]] = {}
     for name, value in changes.items():
         by_section.setdefault(settings()[name].section, {})[name] = value
-    sections = {
-        section: dataclasses.replace(getattr(config, section), **values)
-        for section, values in by_section.items()
-    }
-    return dataclasses.replace(config, **sections)
+    sections, faults = {}, {}
+    for section, values in by_section.items():
+        try:
+            sections[section] = dataclasses.replace(getattr(config, section), **values)
+        except ConfigError as error:
+            faults[section] = error
+    return dataclasses.replace(config, **sections), faults
 
 
 def load_recipe(name: str) -> RunConfig:
@@ -150,9 +218,16 @@ def load_recipe(name: str) -> RunConfig:
         )
     try:
         function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # the module is the user's code
         raise ConfigError(f"--recipe {name!r} cannot be loaded: {error}.") from error
-    config = function()
+    try:
+        config = function()
+    except ConfigError:
+        raise
+    except Exception as error:  # a recipe is the user's code
+        raise ConfigError(
+            f"--recipe {name!r} cannot be built: {type(error).__name__}: {error}."
+        ) from error
     if not isinstance(config, RunConfig):
         raise ConfigError(
             f"--recipe {name!r} returned {type(config).__name__}; a recipe returns a RunConfig."

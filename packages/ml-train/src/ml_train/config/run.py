@@ -1,5 +1,6 @@
 """RunConfig: all sections of a run, and the checks that span sections."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ml_train.config.sections.checkpoint import CheckpointSection
@@ -31,12 +32,17 @@ class RunConfig:
     logging: LoggingSection = field(default_factory=LoggingSection)
 
     def check(self) -> None:
-        """Rules that span sections. Raises ConfigError."""
+        """Rules that span sections. Raises ConfigError for the first that is broken."""
+        for fault in self.faults():
+            raise ConfigError(fault)
+
+    def faults(self) -> Iterator[str]:
+        """A sentence for each broken rule that spans sections."""
         parallel, optimizer = self.parallel, self.optimizer
         if self.model.moe_expert_capacity_factor is not None and (
             parallel.tensor_model_parallel_size > 1
         ):
-            raise ConfigError(
+            yield (
                 f"--moe-expert-capacity-factor {self.model.moe_expert_capacity_factor} with "
                 f"--tensor-model-parallel-size {parallel.tensor_model_parallel_size}: each rank "
                 "would drop tokens of its own part of the sequence, so that the result depends on "
@@ -44,23 +50,23 @@ class RunConfig:
             )
         # The next two rules are Megatron-LM's own.
         if parallel.overlap_param_gather and not optimizer.use_distributed_optimizer:
-            raise ConfigError(
+            yield (
                 "--overlap-param-gather gathers the distributed optimizer's shards: add "
                 "--use-distributed-optimizer or drop it."
             )
         if parallel.overlap_param_gather and not parallel.overlap_grad_reduce:
-            raise ConfigError("--overlap-param-gather needs --overlap-grad-reduce as well.")
+            yield "--overlap-param-gather needs --overlap-grad-reduce as well."
         # A rollback loads a whole checkpoint, optimizer included, so there has to be a recent one.
         checkpoint = self.checkpoint
         if self.health.uses("rollback") and (
             checkpoint.save is None or checkpoint.save_interval is None or checkpoint.no_save_optim
         ):
-            raise ConfigError(
+            yield (
                 "A rollback policy goes back to a checkpoint of this run: give --save and "
                 "--save-interval, without --no-save-optim, or choose stop or skip."
             )
         if self.logging.wandb_project and self.checkpoint.save is None:
-            raise ConfigError(
+            yield (
                 f"--wandb-project {self.logging.wandb_project} keeps its files below --save, which "
                 "is not given."
             )
@@ -70,7 +76,7 @@ class RunConfig:
             and optimizer.lr_decay_style != "constant"
             and optimizer.lr_warmup_iters >= optimizer.lr_decay_iters
         ):
-            raise ConfigError(
+            yield (
                 f"--lr-warmup-iters {optimizer.lr_warmup_iters} is not below --lr-decay-iters "
                 f"{optimizer.lr_decay_iters}; warm-up is part of the decay."
             )

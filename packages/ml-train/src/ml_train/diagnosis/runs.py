@@ -5,7 +5,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ml_train.config.fields import settings
@@ -63,20 +63,40 @@ def start(words: list[str], num_processes: int, log: Path, *, python: str = sys.
 
     python: another environment's, which runs the ml-train that is installed there.
     """
-    command = [python, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", str(num_processes), "-m", "ml_train.cli", "pretrain", *words]
-    # torchrun sets one thread as well, but with a warning in every log.
-    threads = os.environ.get("OMP_NUM_THREADS", "1")
-    variables = {**own_variables(), "OMP_NUM_THREADS": threads, LAUNCHER: str(os.getpid())}
     with log.open("w", encoding="utf-8") as stream:
         try:
             done = subprocess.run(
-                command, stdout=stream, stderr=subprocess.STDOUT, env=variables, check=False
+                command_of(words, num_processes, python=python),
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                env=variables(),
+                check=False,
             )
         except OSError as error:
             raise MlTrainError(f"{python} cannot be started: {error.strerror}.") from error
     if done.returncode:
-        text = log.read_text(encoding="utf-8", errors="replace")
-        errors = [line for line in text.splitlines() if "ml-train: error:" in line]
-        reason = errors[0].strip() if errors else f"exit code {done.returncode}"
-        raise MlTrainError(f"A run failed: {reason} (whole log: {log})")
+        raise MlTrainError(f"A run failed: {reason_of_failure(log, done.returncode)}")
+
+
+def command_of(
+    words: Sequence[str], num_processes: int, *, python: str = sys.executable
+) -> list[str]:
+    """The command that starts ml-train pretrain under torchrun on this machine."""
+    command = [python, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", str(num_processes), "-m", "ml_train.cli", "pretrain"]
+    return [*command, *words]
+
+
+def variables() -> dict[str, str]:
+    """The environment of such a run, whose ranks end with this process."""
+    # torchrun sets one thread as well, but with a warning in every log.
+    threads = os.environ.get("OMP_NUM_THREADS", "1")
+    return {**own_variables(), "OMP_NUM_THREADS": threads, LAUNCHER: str(os.getpid())}
+
+
+def reason_of_failure(log: Path, code: int) -> str:
+    """The error that a run has told in its log, in one line."""
+    text = log.read_text(encoding="utf-8", errors="replace")
+    errors = [line for line in text.splitlines() if "ml-train: error:" in line]
+    reason = errors[0].strip() if errors else f"exit code {code}"
+    return f"{reason} (whole log: {log})"

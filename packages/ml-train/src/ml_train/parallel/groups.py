@@ -50,13 +50,7 @@ def process_groups(
     Gives the name of this start of the job, the same on all ranks and never used before.
     Raises ConfigError and StartError.
     """
-    # A plug-in may be older than the attribute.
-    names = (platform.backend, *getattr(platform, "backend_aliases", ()))
-    if parallel.distributed_backend not in (None, *names):
-        raise ConfigError(
-            f"--distributed-backend is {parallel.distributed_backend}, but the platform "
-            f"{platform.name} communicates through {platform.backend}. Drop the flag."
-        )
+    check_backend(platform, parallel)
     store = _meet(world, parallel.timeout)
     start = agree_on_start(store, world, parallel.timeout)
     agree(facts, store=store, world=world, timeout=parallel.timeout, start=start)
@@ -82,6 +76,17 @@ def process_groups(
             end_model_parallel()
             with contextlib.suppress(RuntimeError):
                 dist.destroy_process_group()
+
+
+def check_backend(platform: "Platform | type[Platform]", parallel: ParallelSection) -> None:
+    """Refuse --distributed-backend where the platform has another. Raises ConfigError."""
+    # A plug-in may be older than the attribute.
+    names = (platform.backend, *getattr(platform, "backend_aliases", ()))
+    if parallel.distributed_backend not in (None, *names):
+        raise ConfigError(
+            f"--distributed-backend is {parallel.distributed_backend}, but the platform "
+            f"{platform.name} communicates through {platform.backend}. Drop the flag."
+        )
 
 
 def model_parallel_groups(

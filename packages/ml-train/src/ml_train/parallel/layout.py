@@ -4,7 +4,7 @@ world = TP x PP x DP. The processes of a pipeline stage are divided twice: as TP
 layers, and as ETP x EP x EDP for the experts.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -107,6 +107,49 @@ def make_layout(
         global_batch_size=batch,
         num_microbatches=num_microbatches,
     )
+
+
+def layout_faults(
+    parallel: ParallelSection,
+    model: "ModelConfig",
+    *,
+    world_size: int,
+    micro_batch_size: int,
+    global_batch_size: int | None,
+) -> list[LayoutError]:
+    """Every rule that the layout breaks, where make_layout raises the first alone."""
+    tp, pp = parallel.tensor_model_parallel_size, parallel.pipeline_model_parallel_size
+    ep = parallel.expert_model_parallel_size
+    etp = parallel.expert_tensor_parallel_size or tp
+    sequence_parallel = tp > 1 and parallel.sequence_parallel is not False
+    checks: list[Callable[[], object]] = [
+        # A dimension at a time, so that an illegal TP does not hide an illegal EP.
+        lambda: _check_model(model, tp=tp, pp=1, ep=1, etp=1),
+        lambda: _check_model(model, tp=1, pp=1, ep=ep, etp=1),
+        lambda: _check_model(model, tp=1, pp=pp, ep=1, etp=1),
+        lambda: _check_pipeline(parallel, model, pp),
+        lambda: _check_world(world_size, tp=tp, pp=pp, ep=ep, etp=etp),
+        lambda: _check_sequence(model, tp, sequence_parallel),
+    ]
+    if etp != tp:
+        checks.insert(2, lambda: _check_model(model, tp=1, pp=1, ep=1, etp=etp))
+    faults = [fault for check in checks if (fault := _fault_of(check))]
+    if _fault_of(checks[-2]) or _fault_of(checks[-3]):
+        # The batch is divided by sizes that do not stand yet.
+        return faults
+    vp = _check_pipeline(parallel, model, pp)
+    dp = world_size // (tp * pp)
+    batch = global_batch_size or micro_batch_size * dp
+    fault = _fault_of(lambda: _microbatches(batch, micro_batch_size, dp, pp=pp, vp=vp))
+    return [*faults, fault] if fault else faults
+
+
+def _fault_of(check: Callable[[], object]) -> LayoutError | None:
+    try:
+        check()
+    except LayoutError as error:
+        return error
+    return None
 
 
 def _check_model(model: "ModelConfig", *, tp: int, pp: int, ep: int, etp: int) -> None:

@@ -78,6 +78,16 @@ def nearest_worlds(config: RunConfig, model: "ModelConfig", world_size: int) -> 
     return [size for size in worlds if size is not None]
 
 
+def neighbours(config: RunConfig, model: "ModelConfig", world_size: int) -> str:
+    """A sentence on the legal layouts nearest to an illegal one, or on the nearest worlds."""
+    nearest = nearest_layouts(config, model, world_size)
+    if nearest:
+        return "Nearest legal layouts: " + "; ".join(map(words, nearest)) + "."
+    worlds = nearest_worlds(config, model, world_size)
+    numbers = " or ".join(map(str, worlds)) or "other numbers of"
+    return f"No layout of {world_size} processes is legal; {numbers} processes have some."
+
+
 def _has_layout(config: RunConfig, model: "ModelConfig", world_size: int) -> bool:
     return next(legal_layouts(config, model, world_size), None) is not None
 

@@ -75,7 +75,7 @@ def plan_run(
 ) -> RunPlan:
     """The plan of a run on `layout.world` devices. Needs no device and no other process."""
     config, model = loaded.config, loaded.model
-    with _planning_platform() as platform:
+    with planning_platform() as platform:
         classes = plan_ranks(config, model, layout, platform, progress=progress)
         fullest = max(classes, key=lambda ranks: ranks.plan.peak).plan
 
@@ -116,7 +116,8 @@ def plan_ranks(
 
 
 @contextlib.contextmanager
-def _planning_platform() -> Iterator[MetaPlatform]:
+def planning_platform() -> Iterator[MetaPlatform]:
+    """The platform on which ranks are built without a device, inside its context."""
     platform = MetaPlatform()
     platform.apply()
     with platform.context(), warnings.catch_warnings():

@@ -1,5 +1,6 @@
 """The device that a run is planned for: a row of ml_models' table, or a file of the user's."""
 
+import argparse
 import dataclasses
 import math
 import sys
@@ -7,8 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
+from ml_models.errors import MlModelsError
 from ml_models.nearest import did_you_mean
-from ml_models.platforms.devices import FIGURES, Device, device
+from ml_models.platforms import check_platform_name
+from ml_models.platforms.devices import FIGURES, Device, device, devices
 from ml_train.errors import ConfigError
 from ml_train.text_files import read_text
 
@@ -18,6 +21,23 @@ else:
     import tomli as tomllib
 
 OPTIONAL = ("inter_node_bytes_per_second",)
+
+
+def add_target_flags(parser: argparse.ArgumentParser) -> None:
+    """--device, --nnodes and --nproc-per-node: the cluster that a command looks ahead to."""
+    names = ", ".join(devices())
+    parser.add_argument(
+        "--device",
+        required=True,
+        help=f"The device: {names}, ascend-910b, or a FILE.toml with such figures.",
+    )
+    parser.add_argument("--nnodes", type=int, default=1, help="Nodes of the job (default: 1).")
+    parser.add_argument(
+        "--nproc-per-node",
+        type=int,
+        default=None,
+        help="Devices that a node gives to the job. Default: those of the device's node.",
+    )
 
 
 def target_device(name: str) -> Device:
@@ -45,8 +65,17 @@ def _from_file(path: Path) -> Device:
         if name not in known:
             raise ConfigError(f"{path}: {name} is unknown.{did_you_mean(name, known)}")
         _check(path, name, value)
+        if name == "platform":
+            _check_platform(path, value)
     texts = {"title": path.stem, "names": (), "source": str(path), **figures}
     return Device(name=path.stem, **texts)
+
+
+def _check_platform(path: Path, value: object) -> None:
+    try:
+        check_platform_name(str(value))
+    except MlModelsError as error:
+        raise ConfigError(f"{path}: platform is {value!r}. {error}") from error
 
 
 def _check(path: Path, name: str, value: object) -> None:

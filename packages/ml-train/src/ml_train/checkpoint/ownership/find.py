@@ -105,10 +105,15 @@ def first_whole(
         passed_over.append("; ".join(faults[:3]))
         if len(paths) > 1:
             say(f"WARNING: passed over {path}: {passed_over[-1]}")
+    raise none_whole(paths, named, passed_over)
+
+
+def none_whole(paths: Sequence[Path], named: str, faults: Sequence[str]) -> CheckpointError:
+    """The error where none of `paths` is whole; faults: what is wrong with each."""
     if named.endswith(f" {paths[0]}"):
-        raise CheckpointError(f"{named} cannot be used: {'; '.join(passed_over)}.")
-    raise CheckpointError(
-        f"{named}: none of its {len(paths)} checkpoints can be used. The newest: {passed_over[0]}. "
+        return CheckpointError(f"{named} cannot be used: {'; '.join(faults)}.")
+    return CheckpointError(
+        f"{named}: none of its {len(paths)} checkpoints can be used. The newest: {faults[0]}. "
         "Give another checkpoint, or start a new run in another --save."
     )
 

@@ -51,6 +51,28 @@ class _Look:
         return values if isinstance(values, dict) else None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Holder:
+    """The job that a mark names."""
+
+    text: str
+    """Its host, process and start."""
+    lives: bool | None
+    """None where it is on another machine, which only watching the mark can tell."""
+
+
+def holder_of(directory: Path) -> Holder | None:
+    """Whose mark is in `directory`, without touching it; None without a mark. OSError."""
+    try:
+        look = _look(directory / NAME)
+    except NotADirectoryError:
+        return None
+    if look is None:
+        return None
+    values = look.values() or {}
+    return Holder(text=_described(values), lives=_lives(values))
+
+
 class SaveLock:
     """A job's right to write to a directory. Global rank 0's process has it."""
 
@@ -127,15 +149,12 @@ class SaveLock:
         look = _look(self._path)
         if look is None:
             return
-        values = look.values()
-        try:
-            lives = ProcessMark.read(values).runs() if values is not None else None
-        except (KeyError, TypeError, ValueError):
-            lives = None
+        values = look.values() or {}
+        lives = _lives(values)
         if lives is None:
-            lives = self._gives_signs(look, values or {})
+            lives = self._gives_signs(look, values)
         if lives:
-            raise CheckpointError(self._refusal(values or {}))
+            raise CheckpointError(self._refusal(values))
         self._take_away(look)
 
     def _gives_signs(self, first: _Look, values: Mapping[str, object]) -> bool:
@@ -208,6 +227,14 @@ def _look(path: Path) -> _Look | None:
             changed = os.fstat(stream.fileno()).st_mtime_ns
             return _Look(stream.read(1 << 16), changed)
     except FileNotFoundError:
+        return None
+
+
+def _lives(values: Mapping[str, object]) -> bool | None:
+    """Whether the process of a mark runs; None where this machine cannot know."""
+    try:
+        return ProcessMark.read(values).runs()
+    except (KeyError, TypeError, ValueError):
         return None
 
 
