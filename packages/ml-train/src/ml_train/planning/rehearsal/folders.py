@@ -16,6 +16,9 @@ def fault_of_folder(folder: Path) -> str | None:
     # os.access asks for the real user, and sees a file system that is mounted to be read alone.
     if not os.access(existing, os.W_OK | os.X_OK):
         return f"{existing} cannot be written by this user, or its file system is read-only"
+    if shutil.disk_usage(existing).total == 0:
+        # Such as /proc, which lets root pass the question above.
+        return f"the file system of {existing} keeps no files"
     return None
 
 
