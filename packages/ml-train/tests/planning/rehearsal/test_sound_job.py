@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rehearsed import words_of, whole
+from rehearsed import whole, words_of
 
 
 def everything_in(folder: Path) -> dict[Path, tuple[int, int]]:
