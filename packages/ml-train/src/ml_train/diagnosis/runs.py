@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -19,6 +20,18 @@ from ml_train.launch.launcher_watch import LAUNCHER
 CHANGED = frozenset({"save", "load", "save_interval", "keep_last", "keep_every", "metrics_file"})
 """Settings that the verify commands choose themselves."""
 
+
+class FailedRunError(MlTrainError):
+    """A start of ml-train pretrain that ended with an error."""
+
+    def __init__(self, reason: str, log: Path):
+        super().__init__(f"A run failed: {reason} (whole log: {log})")
+        self.reason = reason
+        """Without the path of the log, which may lie in a temporary folder."""
+
+
+_UNCAUGHT = re.compile(r"^(?:\[[^]]*\]:\s*)?(\w[\w.]*(?:Error|Exception)\b.*)")
+"""The last line of a traceback; torch puts the rank before it."""
 
 StartRun = Callable[[list[str], int, Path], None]
 """Runs ml-train pretrain: its flags, the number of processes, the log. Raises MlTrainError."""
@@ -75,7 +88,7 @@ def start(words: list[str], num_processes: int, log: Path, *, python: str = sys.
         except OSError as error:
             raise MlTrainError(f"{python} cannot be started: {error.strerror}.") from error
     if done.returncode:
-        raise MlTrainError(f"A run failed: {reason_of_failure(log, done.returncode)}")
+        raise FailedRunError(reason_of_failure(log, done.returncode), log)
 
 
 def command_of(
@@ -98,5 +111,9 @@ def reason_of_failure(log: Path, code: int) -> str:
     """The error that a run has told in its log, in one line."""
     text = log.read_text(encoding="utf-8", errors="replace")
     errors = [line for line in text.splitlines() if "ml-train: error:" in line]
-    reason = errors[0].strip() if errors else f"exit code {code}"
-    return f"{reason} (whole log: {log})"
+    if errors:
+        return errors[0].strip()
+    uncaught = next(
+        (match[1] for line in text.splitlines() if (match := _UNCAUGHT.match(line))), ""
+    )
+    return f"exit code {code}: {uncaught}" if uncaught else f"exit code {code}"

@@ -19,7 +19,7 @@ from ml_train.checkpoint.directory import store
 from ml_train.config.run import RunConfig
 from ml_train.config.sections.data import DataSection
 from ml_train.config.sections.tokenizer import TokenizerSection
-from ml_train.diagnosis.runs import StartRun, start, words_of
+from ml_train.diagnosis.runs import FailedRunError, StartRun, start, words_of
 from ml_train.diagnosis.step_numbers import read_step_numbers
 from ml_train.errors import MlTrainError
 from ml_train.planning.legality import words
@@ -60,7 +60,8 @@ class ToyRun:
             job.progress(f"toy run: {name}")
             yield self._train(job, toy, name, folder)
         except (MlTrainError, OSError) as error:
-            text = f"The job at toy width failed: {error}"
+            reason = error.reason if isinstance(error, FailedRunError) else error
+            text = f"The job at toy width failed: {reason}"
             yield wrong(SUBJECT, text, fix="Run it alone: ml-train verify-resume takes its flags.")
         finally:
             shutil.rmtree(folder, ignore_errors=True)

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from ml_train.diagnosis.runs import command_of, reason_of_failure, variables
-from ml_train.errors import MlTrainError
+from ml_train.diagnosis.runs import FailedRunError, command_of, reason_of_failure, variables
 
 _LOOK_SECONDS = 0.05
 LIMIT_SECONDS = 900
@@ -21,16 +20,16 @@ def run_and_kill(
 ) -> None:
     """Start ml-train pretrain and send SIGKILL to all its processes once `until` says so.
 
-    Raises MlTrainError where the run ends before, or hangs.
+    Raises FailedRunError where the run ends before, or hangs.
     """
     with log.open("w", encoding="utf-8") as stream, _killed(words, num_processes, stream) as run:
         deadline = time.monotonic() + LIMIT_SECONDS
         while not until():
             code = run.poll()
             if code is not None:
-                raise MlTrainError(reason_of_failure(log, code))
+                raise FailedRunError(reason_of_failure(log, code), log)
             if time.monotonic() > deadline:
-                raise MlTrainError(f"it made no step within {LIMIT_SECONDS} s.")
+                raise FailedRunError(f"no step within {LIMIT_SECONDS} s: it hangs.", log)
             time.sleep(_LOOK_SECONDS)
 
 
