@@ -77,6 +77,9 @@ def _own(platform: str | None) -> Iterator[Finding]:
     yield from _of_core("this installation", core, platform)
     shown = ", ".join(f"{name} {version}" for name, version in there.items())
     yield sound(SUBJECT, f"this installation: {shown}")
+    row = nearest(platform, {"megatron_core": core}) if platform else None
+    if row is not None:
+        yield sound(SUBJECT, f"known to work on {platform}: {_recommended(row)}")
 
 
 def _installed(name: str) -> str | None:
