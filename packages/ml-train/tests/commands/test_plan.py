@@ -72,3 +72,27 @@ def test_bad_usage_is_one_sentence(
     code, _, err = plan(capfd, "--recipe", "grok1-tiny", *words)
     assert code == 2
     assert said in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "--device is not given"),
+        (("--calibrate", "new.toml", "--recipe", "grok1-tiny"), "--recipe would have no effect"),
+        (("--calibrate", "new.toml", "--bf16", "--json"), "--bf16, --json would have no effect"),
+        (("--calibrate", "new.json"), "must end in .toml"),
+        (("--calibrate", "new.toml", "--nproc-per-node", "0"), "--nproc-per-node is 0"),
+        (("--calibrate", "new.toml", "--device", "h100"), "No platform is called 'h100'"),
+    ],
+)
+def test_a_calibration_that_makes_no_sense_is_refused_before_it_measures(
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    words: tuple[str, ...],
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, err = plan(capfd, *words)
+    assert code == 2 and said in err
+    assert not list(tmp_path.iterdir())

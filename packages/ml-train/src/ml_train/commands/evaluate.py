@@ -35,12 +35,11 @@ def run(args: argparse.Namespace) -> int:
     platform = start_platform(args.device)
 
     # These imports bring megatron-core, which must come after the platform's apply().
-    from ml_train.generation.evaluate import Evaluation, evaluate_files
-    from ml_train.generation.session import open_model
+    from ml_train.generation import evaluate, session
 
-    with open_model(args.load, platform, bf16=args.bf16) as model:
+    with session.open_model(args.load, platform, bf16=args.bf16) as model:
         terminal.result(f"[{model.folder}]")
-        evaluations = evaluate_files(
+        evaluations = evaluate.evaluate_files(
             model.losses,
             args.data_path,
             vocab_size=model.model_config.vocab_size,
@@ -49,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
             max_tokens=args.max_tokens,
         )
     if len(evaluations) > 1:
-        evaluations["all files"] = Evaluation(
+        evaluations["all files"] = evaluate.Evaluation(
             loss_sum=sum(part.loss_sum for part in evaluations.values()),
             num_tokens=sum(part.num_tokens for part in evaluations.values()),
         )

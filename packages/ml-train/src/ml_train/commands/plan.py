@@ -2,17 +2,21 @@
 
 import argparse
 import json
+from pathlib import Path
 
+from ml_models import platforms
 from ml_models.bring_up import import_model_code
 from ml_train import terminal
 from ml_train.bring_up import start_platform
+from ml_train.config.fields import settings
 from ml_train.config.flags import add_config_flags, given_flags
 from ml_train.config.load import LoadedConfig, load_config
 from ml_train.config.sections.rules import COUNT, check_number
-from ml_train.errors import LayoutError
+from ml_train.errors import DONE, ConfigError, LayoutError
 from ml_train.parallel.layout import Layout
 from ml_train.planning import legality, report
-from ml_train.planning.target import add_target_flags, target_device
+from ml_train.planning.calibration.run import calibrate, numbers_up_to
+from ml_train.planning.target import add_target_flags, measured_on, target_device
 
 DESCRIPTION = (
     "Plan a run: build the ranks that differ on torch's meta device, do a training step with them, "
@@ -20,6 +24,8 @@ DESCRIPTION = (
     "pretrain, needs no device and a few seconds, also for 1,024 devices. Exit code 1 where the "
     "run does not fit."
 )
+CPU_PROCESSES = 4
+"""Most processes of a calibration of the CPU: enough for the layouts that fit a laptop."""
 EXAMPLE = (
     "example: ml-train plan --recipe grok1-40b --device ascend-910b --nnodes 2 --nproc-per-node 8"
 )
@@ -28,14 +34,30 @@ EXAMPLE = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The run's own flags, the devices, and the form of the answer."""
     parser.epilog = EXAMPLE
-    add_target_flags(parser)
+    add_target_flags(parser, device_required=False)
+    parser.add_argument(
+        "--calibrate",
+        metavar="FILE.toml",
+        help="Plan nothing: measure this machine and write a device file for --device. Measures "
+        "matrix products, memory, the host and messages with 1, 2, 4, ... up to --nproc-per-node "
+        "processes (default: 4 on the CPU, 1 elsewhere), about 20 seconds for each. --device then "
+        "says what is measured: cpu, cuda, npu or auto (default: auto).",
+    )
     parser.add_argument("--json", action="store_true", help="Print JSON instead of tables.")
     add_config_flags(parser, without=("device",))
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the plan; 1 where a rank needs more memory than the device has."""
+    if args.calibrate is not None:
+        return _calibrate(args)
+    if args.device is None:
+        raise ConfigError(
+            "--device is not given; name the device of the run, such as h100, or a FILE.toml. "
+            "ml-train plan --calibrate FILE.toml measures this machine and writes such a file."
+        )
     device = target_device(args.device)
+    measured = measured_on(args.device)
     del args.device  # In every other command the flag names a platform of this machine.
     per_node = device.devices_per_node if args.nproc_per_node is None else args.nproc_per_node
     check_number("--nnodes", args.nnodes, COUNT)
@@ -49,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     # This import brings megatron-core, which comes after the platform.
     from ml_train.planning.plan import plan_run
 
-    plan = plan_run(loaded, layout, device, per_node, progress=terminal.detail)
+    plan = plan_run(loaded, layout, device, per_node, measured=measured, progress=terminal.detail)
     if args.json:
         terminal.result(json.dumps(report.document(plan), indent=2))
     else:
@@ -58,10 +80,39 @@ def run(args: argparse.Namespace) -> int:
         terminal.table(report.traffic_table(plan), width=120)
         for item in plan.advice:
             terminal.result(f"{item.flags} saves {report.gigabytes(item.saved_bytes)}")
+        if plan.measured_step is not None:
+            terminal.result(plan.measured_step.words())
         terminal.result(f"A checkpoint takes {report.gigabytes(plan.checkpoint_bytes)}.")
         for note in plan.notes:
             terminal.result(f"- {note}")
     return 1 if plan.margin < 0 else 0
+
+
+def _calibrate(args: argparse.Namespace) -> int:
+    """Measure this machine and write the device file."""
+    name = platforms.platform_class(args.device or "auto").name
+    del args.device
+    usual = CPU_PROCESSES if name == "cpu" else 1
+    most = usual if args.nproc_per_node is None else args.nproc_per_node
+    check_number("--nproc-per-node", most, COUNT)
+    given = given_flags(args)
+    idle = [settings()[name].flag for name in given.values] + list(given.statements)
+    others = {
+        "--recipe": given.recipe is not None,
+        "--config": given.config_file is not None,
+        "--nnodes": args.nnodes != 1,
+        "--json": args.json,
+    }
+    idle += [flag for flag, is_given in others.items() if is_given]
+    if idle:
+        raise ConfigError(
+            "--calibrate measures this machine and plans no run, so that "
+            f"{', '.join(idle)} would have no effect; drop it."
+        )
+    path = Path(args.calibrate)
+    calibrate(path, platform=name, numbers=numbers_up_to(most), progress=terminal.notice)
+    terminal.result(f"wrote {path}; plan a run on this machine: ml-train plan --device {path} ...")
+    return DONE
 
 
 def _layout(loaded: LoadedConfig, world_size: int) -> Layout:

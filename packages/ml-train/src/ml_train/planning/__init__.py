@@ -15,5 +15,6 @@ storages of a size, but no memory and no values. The code that runs is the code 
     plan.py            the classes of ranks of a run; advice.py: what would make room
     legality.py        which layouts are legal, and the nearest of them
     target.py          the device that a run is planned for
+    calibration/       figures of this machine from measurements, and a step's time from them
     report.py          tables and a JSON document
 """

@@ -11,6 +11,8 @@ from ml_models.parameters import count_parameters
 from ml_train.config.run import RunConfig
 from ml_train.parallel.layout import Layout
 from ml_train.planning.advice import Advice, advice
+from ml_train.planning.calibration.measured import Measured
+from ml_train.planning.calibration.step import MeasuredStep, measured_step
 from ml_train.planning.long_pipeline import plan_any_rank
 from ml_train.planning.meta_platform import MetaPlatform
 from ml_train.planning.rank_plan import RankPlan
@@ -53,6 +55,8 @@ class RunPlan:
     checkpoint_bytes: int
     notes: Sequence[str]
     """What the figures assume and leave out."""
+    measured_step: MeasuredStep | None = None
+    """Where the device was measured with as many processes, see planning/calibration."""
 
     @property
     def peak(self) -> int:
@@ -71,9 +75,13 @@ def plan_run(
     device: "Device",
     devices_per_node: int,
     *,
+    measured: Sequence[Measured] = (),
     progress: Callable[[str], None],
 ) -> RunPlan:
-    """The plan of a run on `layout.world` devices. Needs no device and no other process."""
+    """The plan of a run on `layout.world` devices. Needs no device and no other process.
+
+    measured: what a calibration measured on the device, by rising number of processes.
+    """
     config, model = loaded.config, loaded.model
     with planning_platform() as platform:
         classes = plan_ranks(config, model, layout, platform, progress=progress)
@@ -84,6 +92,10 @@ def plan_run(
 
         progress("trying what would make room")
         room = advice(config, model, layout.world, fullest.peak, changed)
+        step = None
+        if measured and layout.world <= measured[-1].processes:
+            progress("adding up the measured kernels of a step")
+            step = measured_step(config, model, layout, measured, platform=platform)
     return RunPlan(
         model=config.model.model,
         layout=layout,
@@ -93,6 +105,7 @@ def plan_run(
         advice=room,
         checkpoint_bytes=checkpoint_bytes(config, model, layout),
         notes=NOTES,
+        measured_step=step,
     )
 
 

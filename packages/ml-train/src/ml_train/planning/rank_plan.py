@@ -64,7 +64,7 @@ _UPDATE = "update"
 """The phase from the reduction of gradients on."""
 
 
-class _Phases:
+class Phases:
     """The timers of a TrainModule: tell the meter where the schedule is."""
 
     def __init__(self, meter: Meter) -> None:
@@ -136,7 +136,7 @@ def run_rank(
         # megatron-core makes some parameters without naming a device and moves them later. A move
         # to the meta device would make a new parameter, without the attributes of the first.
         with platform.device:
-            module = TrainModule.build(config, model, layout, platform, timers=_Phases(meter))
+            module = TrainModule.build(config, model, layout, platform, timers=Phases(meter))
         bytes_at_rest = held_bytes(module)
         choose_in(module.model_chunks, tokens_per_expert)
         at_rest = meter.live_bytes
@@ -144,7 +144,7 @@ def run_rank(
         meter.collectives.clear()
         meter.peaks.clear()
         recorder.clear()
-        module.train_step(_batches(module, num_microbatches))
+        module.train_step(made_up_batches(module, num_microbatches))
     update = meter.peaks.pop(_UPDATE, 0)
     passes = max(meter.peaks.values())
     return RankPlan(
@@ -173,7 +173,8 @@ def microbatches_in_flight(layout: "Layout") -> int:
     return min(layout.num_microbatches, enough)
 
 
-def _batches(module: TrainModule, number: int) -> list[Batch | None]:
+def made_up_batches(module: TrainModule, number: int) -> list[Batch | None]:
+    """Micro batches of token 0, or None on a stage that needs no tokens."""
     if not module.needs_data:
         return [None] * number
     length = module.model_config.seq_length

@@ -127,6 +127,7 @@ def document(plan: "RunPlan") -> dict[str, Any]:
             }
             for ranks in plan.classes
         ],
+        "measured_step": plan.measured_step and plan.measured_step.document(),
         "advice": [asdict(item) for item in plan.advice],
         "notes": list(plan.notes),
     }

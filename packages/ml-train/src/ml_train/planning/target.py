@@ -6,13 +6,16 @@ import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from ml_models.errors import MlModelsError
 from ml_models.nearest import did_you_mean
 from ml_models.platforms import check_platform_name
 from ml_models.platforms.devices import FIGURES, Device, device, devices
 from ml_train.errors import ConfigError
+from ml_train.planning.calibration import device_file
+from ml_train.planning.calibration.device_file import KEY
+from ml_train.planning.calibration.measured import Measured
 from ml_train.text_files import read_text
 
 if sys.version_info >= (3, 11):
@@ -23,12 +26,12 @@ else:
 OPTIONAL = ("inter_node_bytes_per_second",)
 
 
-def add_target_flags(parser: argparse.ArgumentParser) -> None:
+def add_target_flags(parser: argparse.ArgumentParser, *, device_required: bool = True) -> None:
     """--device, --nnodes and --nproc-per-node: the cluster that a command looks ahead to."""
     names = ", ".join(devices())
     parser.add_argument(
         "--device",
-        required=True,
+        required=device_required,
         help=f"The device: {names}, ascend-910b, or a FILE.toml with such figures.",
     )
     parser.add_argument("--nnodes", type=int, default=1, help="Nodes of the job (default: 1).")
@@ -48,11 +51,29 @@ def target_device(name: str) -> Device:
     return _from_file(Path(name)) if name.endswith(".toml") else device(name)
 
 
-def _from_file(path: Path) -> Device:
+def measured_on(name: str) -> tuple[Measured, ...]:
+    """What a calibration measured on the device; empty for a name, and a file without [[measured]].
+
+    Raises ConfigError.
+    """
+    if not name.endswith(".toml"):
+        return ()
+    path = Path(name)
+    figures = _read(path)
+    return device_file.read_measured(figures[KEY], path) if KEY in figures else ()
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
-        figures = tomllib.loads(read_text(path, "--device"))
+        return tomllib.loads(read_text(path, "--device"))
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not TOML: {error}.") from error
+
+
+def _from_file(path: Path) -> Device:
+    figures = _read(path)
+    if KEY in figures:
+        device_file.read_measured(figures.pop(KEY), path)
     missing = [name for name in FIGURES if name not in figures and name not in OPTIONAL]
     if missing:
         raise ConfigError(
