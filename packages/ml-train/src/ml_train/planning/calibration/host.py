@@ -6,6 +6,7 @@ run: its layers, megatron-core's schedule and its optimizer.
 
 import contextlib
 import dataclasses
+import statistics
 import time
 from collections.abc import Iterator
 
@@ -54,7 +55,7 @@ def with_host_seconds(measured: Measured, platform: Platform) -> Measured:
         recorder = Recorder()
         with recorder:
             module.train_step(batches)
-        step = min(_step_seconds(module, batches, platform) for _ in range(_STEPS))
+        step = statistics.median(_step_seconds(module, batches, platform) for _ in range(_STEPS))
     kernels = [kernel for kernel in recorder.kernels if kernel.kind != "communication"]
     # Where the host waits for each kernel, their own time is a part of the step's.
     known = 0.0

@@ -51,6 +51,11 @@ class Measured:
     one process."""
 
 
+def counted(processes: int) -> str:
+    """Such as 1 process and 2 processes."""
+    return f"{processes} process{'es' if processes > 1 else ''}"
+
+
 FIELDS = tuple(item.name for item in fields(Measured))
 
 

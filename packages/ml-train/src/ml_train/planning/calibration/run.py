@@ -15,7 +15,7 @@ from ml_train.planning.calibration.checked import number as number_of
 from ml_train.planning.calibration.checked import table
 from ml_train.planning.calibration.figures import figures_of
 from ml_train.planning.calibration.mean import mean_table
-from ml_train.planning.calibration.measured import Measured, from_table
+from ml_train.planning.calibration.measured import Measured, counted, from_table
 
 _WORKER = "ml_train.planning.calibration.worker"
 _PATIENCE_SECONDS = 10
@@ -34,7 +34,7 @@ def calibrate(
     measured = []
     memory_bytes = 0.0
     for number in numbers:
-        progress(f"measuring with {number} process{'es' if number > 1 else ''} at once")
+        progress(f"measuring with {counted(number)} at once")
         report = _measure(platform, number)
         measured.append(from_table(report["measured"], device_file.KEY))
         memory_bytes = number_of(report["memory_bytes"], "memory_bytes")
@@ -81,6 +81,6 @@ def _start(words: Sequence[str], processes: int) -> None:
         raise
     if code:
         raise MlTrainError(
-            f"The calibration with {processes} processes failed with exit code {code}; the "
+            f"The calibration with {counted(processes)} failed with exit code {code}; the "
             "reason is above. No file was written."
         )

@@ -8,12 +8,10 @@ import torch.distributed as dist
 
 from ml_models.platforms.base import Platform
 
-_WINDOW_SECONDS = 0.01
+_WINDOW_SECONDS = 0.02
 """An action is repeated for so long, and its mean counts. The time slices of a scheduler, some
 milliseconds, are shorter. The fastest repetition would be that of a process which had a core for
 itself, though the processes share the cores."""
-_WINDOWS = 2
-"""The fastest of them counts: other programs of the machine only make it slower."""
 _MOST_REPEATS = 1000
 
 
@@ -28,14 +26,14 @@ class Stopwatch:
         action()
         once = max(self._timed(action, 1), 1e-9)
         repeats = min(_MOST_REPEATS, 1 + int(_WINDOW_SECONDS / once))
-        return self._best(action, repeats)
+        return self._mean(action, repeats)
 
     def seconds_together(self, action: Callable[[], object]) -> float:
         """Seconds of an action in which processes wait for each other, such as a message."""
         action()
         # All processes repeat it equally often.
         repeats = 1 + int(_WINDOW_SECONDS / max(self.slowest(self._timed(action, 1)), 1e-9))
-        return self._best(action, min(_MOST_REPEATS, repeats))
+        return self._mean(action, min(_MOST_REPEATS, repeats))
 
     def slowest(self, seconds: float) -> float:
         """The largest number of all processes. Collective."""
@@ -43,12 +41,9 @@ class Stopwatch:
         dist.all_reduce(number, op=dist.ReduceOp.MAX)
         return float(number)
 
-    def _best(self, action: Callable[[], object], repeats: int) -> float:
-        windows = []
-        for _ in range(_WINDOWS):
-            dist.barrier()
-            windows.append(self._timed(action, repeats) / repeats)
-        return min(windows)
+    def _mean(self, action: Callable[[], object], repeats: int) -> float:
+        dist.barrier()
+        return self._timed(action, repeats) / repeats
 
     def issuing_share(self, action: Callable[[], object]) -> float:
         """Which share of an action's time passes before its call returns: 1 on a CPU."""

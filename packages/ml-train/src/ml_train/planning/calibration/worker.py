@@ -28,7 +28,7 @@ from ml_train.errors import DONE, EXIT_CODES
 from ml_train.launch.launcher_watch import end_with_launcher
 from ml_train.parallel.layout import World
 from ml_train.planning.calibration import computing, messages
-from ml_train.planning.calibration.measured import Measured, to_table
+from ml_train.planning.calibration.measured import Measured, counted, to_table
 from ml_train.planning.calibration.timing import Stopwatch
 
 TIMEOUT = timedelta(minutes=5)
@@ -59,7 +59,7 @@ def _run(platform_name: str, folder: Path) -> int:
         from ml_train.planning.calibration import host
 
         def say(what: str) -> None:
-            terminal.notice(f"{world.size} process{'es' if world.size > 1 else ''}: {what}")
+            terminal.notice(f"{counted(world.size)}: {what}")
 
         import_model_code(host.SMALL_RUN.model.resolve())
         measured = _measure(world, platform, say)
