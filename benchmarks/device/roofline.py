@@ -92,18 +92,22 @@ def print_assumptions(step: "LayerStep", device: Device) -> None:
     print(f"Device: {device.name}.")
     for line in (
         f"- peak {device.peak_flops / 1e12:.0f} TFLOP/s (dense bf16); large bf16 products reach "
-        f"{device.large_product_rate / 1e12:.0f}, fp32 products {device.float32_rate / 1e12:.0f}",
+        f"{device.large_product_rate / 1e12:.0f} [{device.sources['large_product_rate']}], "
+        f"fp32 products {device.float32_rate / 1e12:.0f} [{device.sources['float32_rate']}]",
         "- smaller products: times tiles / (multiprocessors * rounds) * K / (K + "
         f"{device.tile_overhead}), tiles of {device.tile_rows} x {device.tile_columns} on "
         f"{device.multiprocessors} multiprocessors",
         *(
-            f"- {name}: {rate / 1e12:.0f} TFLOP/s, causal half counted once"
+            f"- {name}: {rate / 1e12:.0f} TFLOP/s, causal half counted once "
+            f"[{device.sources[name]}]"
             for name, rate in device.attention_rate.items()
         ),
         f"- {device.bytes_per_second / 1e12:.1f} TB/s read and written; each tensor of a kernel "
-        "counts once",
-        f"- {device.seconds_per_kernel * 1e6:.0f} us for any kernel; kernels do not overlap",
-        f"- collectives at {device.link_bytes_per_second / 1e9:.0f} GB/s, each waited for",
+        f"counts once [{device.sources['bytes_per_second']}]",
+        f"- {device.seconds_per_kernel * 1e6:.0f} us for any kernel "
+        f"[{device.sources['seconds_per_kernel']}]; kernels do not overlap",
+        f"- collectives at {device.link_bytes_per_second / 1e9:.0f} GB/s "
+        f"[{device.sources['link_bytes_per_second']}]",
         "- compiled functions: the kernels and bytes of torch.compile's own scheduler, given an "
         "H100's properties (ml_models/costs/compiled.py)",
         f"- tokens spread evenly over the experts; {step.dtype} parameters, fp32 main gradients",
@@ -186,8 +190,9 @@ def main() -> int:
     print(f"\n{figures['kernels']} kernels, {figures['milliseconds']} ms at least")
     print(f"host waits: {figures['host_waits']} ({waits or 'none'})")
     print(
-        f"bound: {figures['bound']:.1%} of peak; with {figures['collectives']} collectives that "
-        f"nothing overlaps {figures['bound_with_collectives']:.1%}"
+        f"bound: {figures['bound']:.1%} of peak where computation hides all "
+        f"{figures['collectives']} collectives; {figures['bound_with_collectives']:.1%} where each "
+        "is waited for"
     )
     return 0
 

@@ -12,6 +12,7 @@ from megatron.core.distributed import DistributedDataParallel, DistributedDataPa
 from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
 
 from ml_models.build import build_model, make_transformer_config, pad_vocab_size
+from ml_models.layers.linear import add_gradients_to_buffers
 from ml_models.single_process import process_group
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class Layer:
             DistributedDataParallelConfig(grad_reduce_in_fp32=dtype == torch.bfloat16),
             built,
         )
+        add_gradients_to_buffers(self.wrapped)
         self.layer = built.decoder.layers[0]
 
     def mask(self, length: int) -> torch.Tensor | None:

@@ -19,6 +19,7 @@ from ml_models.kernels.norm import NORMS
 from ml_models.kernels.rotary import ROTATIONS
 from ml_models.kernels.selection import Situation, choose
 from ml_models.kernels.table import situation_of
+from ml_models.kernels.weight_gradient import NPU_ADD, add_product
 
 GATES: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_tanh": lambda x: torch.nn.functional.gelu(x, approximate="tanh"),
@@ -139,16 +140,16 @@ def as_cublas(
     return out.copy_(target + first.float() @ second.float())
 
 
+@pytest.mark.parametrize("counts", [[3, 0, 6], [0, 9, 0], [9]])
 @pytest.mark.parametrize("form", ["loop", "npu_grouped_matmul"])
 def test_weight_gradients_reach_the_fp32_buffer_without_bf16(
-    form: str, monkeypatch: pytest.MonkeyPatch
+    form: str, counts: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch, "addmm", as_cublas)
-    counts = [3, 0, 6]
-    x, probs = torch.randn(9, 8).bfloat16(), torch.rand(9)
-    weights = [torch.randn(3, 2, 12, 8).bfloat16(), torch.randn(3, 8, 12).bfloat16()]
+    x, probs, number = torch.randn(9, 8).bfloat16(), torch.rand(9), len(counts)
+    weights = [torch.randn(number, 2, 12, 8).bfloat16(), torch.randn(number, 8, 12).bfloat16()]
     errors = {}
-    for gradient in ("add", "addmm"):
+    for gradient in ("add", "addmm", NPU_ADD):
         made = [weight.clone().requires_grad_() for weight in weights]
         for weight in made:
             weight.main_grad = torch.ones(weight.shape)
@@ -158,11 +159,27 @@ def test_weight_gradients_reach_the_fp32_buffer_without_bf16(
         doubles = [weight.double().requires_grad_() for weight in weights]
         experts_in_double(x.double(), probs.double(), *doubles, counts, "silu").sum().backward()
         assert all(weight.grad_added_to_main_grad for weight in made)
-        # The expert without tokens keeps what the buffer held.
-        assert all((weight.main_grad[1] == 1).all() for weight in made)
+        # An expert without tokens keeps what the buffer held.
+        for expert in (expert for expert, count in enumerate(counts) if not count):
+            assert all((weight.main_grad[expert] == 1).all() for weight in made)
         second = made[1].main_grad - 1
         errors[gradient] = (second - doubles[1].grad).norm() / doubles[1].grad.norm()
     assert errors["addmm"] < errors["add"]
+    assert errors[NPU_ADD] < errors["add"]
+
+
+@pytest.mark.parametrize("form", ["addmm", NPU_ADD])
+def test_a_product_is_added_in_fp32(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "addmm", as_cublas)
+    first, second, target = torch.randn(31, 5).bfloat16(), torch.randn(31, 7).bfloat16(), None
+    for tokens in (31, 0):
+        target = torch.full((5, 7), 0.25)
+        add_product(target, first[:tokens], second[:tokens], form)
+        wanted = 0.25 + first[:tokens].double().t() @ second[:tokens].double()
+        assert_equal([target], [wanted])
+    narrow = torch.zeros(5, 7).bfloat16()
+    add_product(narrow, first, second, form)
+    assert (narrow.double() - first.double().t() @ second.double()).abs().max() < 0.1
 
 
 HERE = Situation(
@@ -191,7 +208,7 @@ def test_forms_of_a_gpu_and_of_an_npu(installed: set[str]) -> None:
     assert on_gpu == ["loop", "addmm", "fused", "compiled", "compiled"]
     npu = replace(HERE, device="npu", activation="silu")
     on_npu = [choose(operation, npu).form for operation in operations]
-    assert on_npu == ["npu_grouped_matmul", "add", "npu_rms_norm", "npu_swiglu", "npu_rotary_mul"]
+    assert on_npu == ["npu_grouped_matmul", NPU_ADD, "npu_rms_norm", "npu_swiglu", "npu_rotary_mul"]
     on_cpu = [choose(operation, replace(HERE, device="cpu")).form for operation in operations]
     assert on_cpu == ["loop", "add", "torch", "torch", "torch"]
     installed.discard("triton")
@@ -240,3 +257,12 @@ def test_a_models_activation_reaches_the_choice() -> None:
     for model, activation in (("grok1-tiny", "gelu_tanh"), ("mixtral-tiny", "silu")):
         situation = situation_of(registry.get(model), device="npu", dtype="bfloat16")
         assert situation.activation == activation
+
+
+def test_torch_npus_limits_are_told(installed: set[str]) -> None:
+    npu = replace(HERE, device="npu", activation="silu")
+    wide = choose(forms.EXPERTS, replace(npu, widths=(6144, 32768)))
+    assert wide.form == "loop" and "fewer than 65536 numbers there, not 65536" in wide.reason
+    assert choose(forms.EXPERTS, replace(npu, widths=(6144, 16384))).form == "npu_grouped_matmul"
+    assert choose(forms.ROTARY, replace(npu, head_size=896)).form == "torch"
+    assert choose(forms.NORM, replace(npu, dtype="float64")).form == "torch"

@@ -62,8 +62,19 @@ def flash_attn(dtypes: tuple[torch.dtype, ...]) -> ModuleType:
     return module
 
 
+def _check_heads(heads: int, size: int, width: int, key: Tensor, value: Tensor) -> None:
+    if not (1 <= size <= 768 and 1 <= heads <= 256 and key.shape == value.shape):
+        raise RuntimeError("heads of 1 to 768 channels, 1 to 256 of them, keys as values")
+    if width % heads or key.shape[2] % size or heads % (key.shape[2] // size):
+        raise RuntimeError("the query's heads must be a multiple of the key's")
+
+
 def torch_npu() -> ModuleType:
-    """npu_fusion_attention of torch_npu 2.x, layout SBH, causal from the upper left corner."""
+    """npu_fusion_attention of torch_npu, layout SBH, causal from the upper left corner.
+
+    Source: docs/zh/custom_APIs/torch_npu/torch_npu-npu_fusion_attention.md of
+    github.com/Ascend/op-plugin. The last five parameters are newer than torch_npu 2.6.
+    """
 
     def npu_fusion_attention(
         query: Tensor,
@@ -71,7 +82,6 @@ def torch_npu() -> ModuleType:
         value: Tensor,
         head_num: int,
         input_layout: str,
-        *,
         pse: Tensor | None = None,
         padding_mask: Tensor | None = None,
         atten_mask: Tensor | None = None,
@@ -86,9 +96,21 @@ def torch_npu() -> ModuleType:
         sparse_mode: int = 0,
         gen_mask_parallel: bool = True,
         sync: bool = False,
+        softmax_layout: str = "",
+        sink: Tensor | None = None,
+        dropout_mask: Tensor | None = None,
+        seed: int = 0,
+        offset: int = 0,
     ) -> tuple[Tensor | int, ...]:
-        unused = (pse, padding_mask, prefix, actual_seq_qlen, actual_seq_kvlen)
-        if any(item is not None for item in unused) or inner_precise or sync:
+        unused = (pse, padding_mask, prefix, actual_seq_qlen, actual_seq_kvlen, sink, dropout_mask)
+        if (
+            any(item is not None for item in unused)
+            or inner_precise
+            or sync
+            or softmax_layout
+            or seed
+            or offset
+        ):
             raise ValueError("not part of what this project uses")
         if input_layout != "SBH" or keep_prob != 1.0 or not gen_mask_parallel:
             raise ValueError(f"layout {input_layout}, keep_prob {keep_prob}")
@@ -104,6 +126,7 @@ def torch_npu() -> ModuleType:
             raise RuntimeError("atten_mask must be True above the diagonal and False elsewhere")
         length, batch, width = query.shape
         size = width // head_num
+        _check_heads(head_num, size, width, key, value)
         heads = [t.view(length, batch, -1, size).permute(1, 2, 0, 3) for t in (query, key, value)]
         out = _attention(*heads, scale, 0.0).permute(2, 0, 1, 3).reshape(length, batch, width)
         statistics = query.new_zeros(batch, head_num, length, 8, dtype=torch.float32)

@@ -43,6 +43,8 @@ class Device:
     seconds_per_kernel: float
     """The least that a kernel takes, its launch included."""
     multiprocessors: int
+    sources: dict[str, str]
+    """Field, or name of an attention kernel, to where its figure comes from."""
     tile_rows: int = 128
     tile_columns: int = 256
     tile_overhead: int = TILE_OVERHEAD
@@ -79,21 +81,39 @@ H100 = Device(
     large_product_rate=790e12,
     # Data sheet: 67 TFLOP/s without tensor cores, of which products reach about two thirds.
     float32_rate=45e12,
-    # Assumed, not measured: published figures of FlashAttention-2 on an H100 for heads of 128 and
-    # long causal sequences are 350 to 400 forward and about 300 backward; the cap costs more.
+    # TFLOP/s for heads of 128 and sequences of 8,192. The paper has FlashAttention-2 at 333 forward
+    # with a causal mask, and at 318 backward without one. A cap and flex_attention's own code cost
+    # more, by an amount that no public figure was found for.
     attention_rate={
-        "flash_attn": 350e12,
+        "flash_attn": 333e12,
         "flash_attn backward": 280e12,
-        "sdpa": 350e12,
+        "sdpa": 333e12,
         "sdpa backward": 280e12,
         "flex_attention": 300e12,
         "flex_attention backward": 200e12,
     },
     bytes_per_second=3.0e12,
-    # NVLink carries 450 GB/s each way by the data sheet; large collectives reach about 350.
+    # NVLink carries 450 GB/s each way by the data sheet, of which NCCL's protocol leaves 370. The
+    # messages of a layer are 25 to 300 MB, a little short of what reaches that.
     link_bytes_per_second=350e9,
     seconds_per_kernel=3e-6,
     multiprocessors=132,
+    sources={
+        "large_product_rate": "measured on an H100 with torch 2.11",
+        "bytes_per_second": "measured on an H100 with torch 2.11",
+        "seconds_per_kernel": "measured on an H100 with torch 2.11",
+        "float32_rate": "two thirds of the data sheet's 67 TFLOP/s; an assumption",
+        "flash_attn": "FlashAttention-3 paper (arXiv 2407.08608, figure 5): FlashAttention-2 "
+        "reaches 333 at 8,192 tokens, causal, heads of 128",
+        "flash_attn backward": "the same paper, figure 6: 318 without a causal mask; less is taken",
+        "sdpa": "torch's kernel is FlashAttention-2; as flash_attn",
+        "sdpa backward": "as flash_attn backward",
+        "flex_attention": "no figure with a cap is public; below the 369 of Triton's kernel in the "
+        "same figure 5",
+        "flex_attention backward": "no figure with a cap is public; an assumption",
+        "link_bytes_per_second": "NCCL's authors name 370 GB/s on NVLink 4 "
+        "(github.com/NVIDIA/nccl-tests/issues/212); less is taken",
+    },
 )
 
 DEVICES: dict[str, Device] = {"h100": H100}

@@ -31,8 +31,19 @@ from ml_models.costs.stand_ins import installed_packages, stand_ins
 from ml_models.kernels.execution import Execution
 from ml_models.kernels.table import KernelSettings, situation_of
 from ml_models.layers.forms import set_forms
+from ml_models.layers.linear import add_gradients_to_buffers
 from ml_models.platforms import get_platform
-from ml_models.platforms.patch import temporarily
+from ml_models.platforms.device_core import WEIGHT_GRADIENTS
+from ml_models.platforms.patch import restored, temporarily
+
+UNEVEN = tuple(
+    restored(
+        f"megatron.core.tensor_parallel.mappings:{name}",
+        "gloo's pieces are padded to equal sizes, which costs kernels that no device has",
+    )
+    for name in ("_gather_along_first_dim", "_reduce_scatter_along_first_dim")
+)
+"""Collectives of unequal pieces, as a device's library has them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +99,8 @@ def _kernels_of_device(step: LayerStep, recorder: FakeStepRecorder) -> Iterator[
     if step.device == "cpu":
         yield
         return
-    with temporarily(attention_stand_ins(recorder)), flash_attn_stand_in(recorder):
+    rows = (*attention_stand_ins(recorder), WEIGHT_GRADIENTS, *UNEVEN)
+    with temporarily(rows), flash_attn_stand_in(recorder):
         yield
 
 
@@ -161,6 +173,7 @@ def _build_layer(step: LayerStep) -> DistributedDataParallel:
     wrapped = DistributedDataParallel(
         config, DistributedDataParallelConfig(grad_reduce_in_fp32=True), built
     )
+    add_gradients_to_buffers(wrapped)
     return wrapped
 
 

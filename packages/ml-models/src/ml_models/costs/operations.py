@@ -19,6 +19,11 @@ PRODUCTS = frozenset({"mm", "addmm", "bmm", "baddbmm", "_grouped_mm"})
 _OVERWRITES = frozenset({"copy_", "zero_", "fill_", "masked_fill_", "normal_", "uniform_"})
 """In-place operations that do not read what they overwrite."""
 
+_FILLS = frozenset(
+    {"zeros", "zeros_like", "new_zeros", "ones_like", "new_ones", "full_like", "new_full"}
+)
+"""Operations that read nothing of the tensor whose size and dtype they take."""
+
 _PICKS_ROWS = frozenset({"index_select", "gather", "index", "embedding"})
 """Operations that read as many elements of their first argument as they give."""
 
@@ -81,6 +86,8 @@ def bytes_moved(
     name = name_of(operation)
     written = {id(t): t for t in tree_leaves(result) if isinstance(t, Tensor)}
     read = {id(t): t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+    if name in _FILLS:
+        return sum(map(size_bytes, written.values()))
     if name in _PICKS_ROWS and written:
         source = args[0]
         read = {key: t for key, t in read.items() if t is not source}

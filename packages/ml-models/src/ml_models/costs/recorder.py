@@ -154,7 +154,8 @@ class Recorder(TorchDispatchMode):
         sizes = [t.numel() * t.element_size() for t in tensors]
         # A collective leaves out a rank's own part. An all-reduce is a reduce-scatter and an
         # all-gather, so that its tensor leaves the device twice.
-        sent = 2 * max(sizes) if "allreduce" in name else max(sizes) - min(sizes)
+        # Pieces of a gather come as a tensor or as one for each rank: their sum is the same.
+        sent = 2 * max(sizes) if "allreduce" in name else sum(sizes) - 2 * min(sizes)
         if "alltoall" in name:
             sent = max(sizes) // 2
         self.record(name.strip("_"), "communication", tensors[0].dtype, sent)

@@ -67,8 +67,14 @@ def weigh(grad: Tensor, probs: Tensor) -> Tensor:
 
 
 def npu_gated_product(inner: Tensor, probs: Tensor, _: str) -> Tensor:
-    """gated_product for SiLU by torch_npu's kernel, whose first half of the columns is the gate."""
-    product: Tensor = torch_npu().npu_swiglu(inner, dim=-1)
+    """gated_product for SiLU by torch_npu's kernel, whose first half of the columns is the gate.
+
+    It takes neither an empty nor a strided tensor: docs/zh/custom_APIs/torch_npu of
+    github.com/Ascend/op-plugin, npu_swiglu. An expert without tokens gives an empty one.
+    """
+    if not inner.shape[0]:
+        return inner.new_empty(0, inner.shape[1] // 2)
+    product: Tensor = torch_npu().npu_swiglu(inner.contiguous(), dim=-1)
     return (product * probs[:, None]).to(inner.dtype)
 
 
@@ -76,8 +82,10 @@ def npu_gated_product_backward(
     grad: Tensor, inner: Tensor, probs: Tensor, _: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     """gated_product_backward by the gradient of torch_npu's kernel."""
+    if not inner.shape[0]:
+        return torch.empty_like(grad), torch.empty_like(inner), torch.empty_like(probs)
     with torch.enable_grad():
-        inner = inner.detach().requires_grad_()
+        inner = inner.detach().contiguous().requires_grad_()
         product = torch_npu().npu_swiglu(inner, dim=-1)
         (grad_inner,) = torch.autograd.grad(product, inner, grad)
     product = product.detach()

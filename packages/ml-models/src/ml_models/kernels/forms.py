@@ -14,6 +14,12 @@ from ml_models.megatron_core.requirements import is_cpu_build
 ALIGNMENT_BYTES = 16
 """Rows of grouped_mm's factors must begin at multiples of it (its own check of strides)."""
 
+# Limits of torch_npu, from docs/zh/custom_APIs/torch_npu of github.com/Ascend/op-plugin.
+NPU_ROW = 65536
+"""npu_grouped_matmul: the last dimension of each factor is below it ("InnerLimit")."""
+NPU_ROTARY_HEAD = 896
+"""npu_rotary_mul: channels of a head are below it."""
+
 ELEMENT_BYTES = {"bfloat16": 2, "float32": 4, "float64": 8}
 
 
@@ -67,6 +73,20 @@ def _swish_gate(situation: Situation) -> str:
     return f"npu_swiglu computes SiLU, and the model has {situation.activation}"
 
 
+def _within_npus_rows(situation: Situation) -> str:
+    # Gate and value are one product: its result, and the factor of its gradient, are twice as wide.
+    hidden, part = situation.widths or (0, 0)
+    if max(hidden, 2 * part) < NPU_ROW:
+        return ""
+    return f"a row of a factor has fewer than {NPU_ROW} numbers there, not {max(hidden, 2 * part)}"
+
+
+def _within_npus_heads(situation: Situation) -> str:
+    if situation.head_size < NPU_ROTARY_HEAD:
+        return ""
+    return f"a head has fewer than {NPU_ROTARY_HEAD} channels there, not {situation.head_size}"
+
+
 def _compiled(text: str) -> Form:
     hindrance = _all_of(_only_on("cuda"), _needs_package("triton"))
     return Form(name="compiled", text=text, hindrance=hindrance)
@@ -82,7 +102,11 @@ def _npu(name: str, text: str, *more: Hindrance) -> Form:
             return "" if is_importable("torch_npu") else "torch_npu is not installed"
         return "" if hasattr(imported, name) else f"this torch_npu has no {name}"
 
-    return Form(name=name, text=text, hindrance=_all_of(_only_on("npu"), is_there, *more))
+    def narrow(situation: Situation) -> str:
+        return "it does not compute in float64" if situation.dtype == "float64" else ""
+
+    hindrance = _all_of(_only_on("npu"), is_there, narrow, *more)
+    return Form(name=name, text=text, hindrance=hindrance)
 
 
 EXPERTS = Operation(
@@ -98,7 +122,11 @@ EXPERTS = Operation(
                 _aligned,
             ),
         ),
-        _npu("npu_grouped_matmul", "two grouped products for all experts, by torch_npu"),
+        _npu(
+            "npu_grouped_matmul",
+            "two grouped products for all experts, by torch_npu",
+            _within_npus_rows,
+        ),
     ),
     order={"npu": ("npu_grouped_matmul", "loop"), ANY_DEVICE: ("loop",)},
     requests={
@@ -115,8 +143,13 @@ WEIGHT_GRADIENT = Operation(
             text="a product that adds to the fp32 buffer as it is computed",
             hindrance=_all_of(_only_on("cuda"), _needs_torch(2, 8), _needs_cuda_build),
         ),
+        _npu("npu_grouped_matmul_add_", "torch_npu's product that adds to the fp32 buffer"),
     ),
-    order={"cuda": ("addmm", "add"), ANY_DEVICE: ("add",)},
+    order={
+        "cuda": ("addmm", "add"),
+        "npu": ("npu_grouped_matmul_add_", "add"),
+        ANY_DEVICE: ("add",),
+    },
     requests={"unfused": Request(flag="--no-gradient-accumulation-fusion", forms=("add",))},
 )
 
@@ -162,7 +195,7 @@ ROTARY = Operation(
     forms=(
         Form(name="torch", text="torch operations in fp32"),
         _compiled("the same operations in a kernel of torch.compile"),
-        _npu("npu_rotary_mul", "torch_npu's kernel, in fp32"),
+        _npu("npu_rotary_mul", "torch_npu's kernel, in fp32", _within_npus_heads),
     ),
     order={
         "cuda": ("compiled", "torch"),

@@ -11,6 +11,7 @@ from ml_models.kernels.execution import Execution, set_execution
 from ml_models.kernels.selection import Situation, choose
 from ml_models.kernels.table import OPERATIONS, KernelSettings, situation_of
 from ml_models.layers.device import device_of
+from ml_models.layers.linear import declare_forms
 
 OWN = ("scoring", "activation", "widths")
 """Fields of a Situation that a module may have as attributes."""
@@ -30,6 +31,7 @@ def equip(
         device=device_of(config).type,
         dtype=str(config.params_dtype).removeprefix("torch."),
     )
+    declare_forms(built)
     set_forms(built, kernels or KernelSettings(), situation)
     set_execution(built, execution)
 

@@ -25,7 +25,9 @@ class GatedMLP(torch.nn.Module):
     """The mlp module of a transformer layer. `gated_mlp` makes subclasses with an activation."""
 
     activation = "silu"
-    kernel_forms: Mapping[str, str] = MappingProxyType({"gated_activation": "torch"})
+    kernel_forms: Mapping[str, str] = MappingProxyType(
+        {"gated_activation": "torch", "weight_gradient": "add"}
+    )
     use_compiled = False
 
     def __init__(self, config: TransformerConfig, **_: object) -> None:
@@ -53,6 +55,7 @@ class GatedMLP(torch.nn.Module):
                 activation=self.activation,
                 compiled=self.use_compiled,
                 gated=self.kernel_forms["gated_activation"],
+                weight_gradient=self.kernel_forms["weight_gradient"],
             ),
         )
         out = out.view_as(x_SBH)

@@ -6,8 +6,10 @@ Each row is exercised by ml-train's tests on a simulated device.
 from collections.abc import Callable, Sequence
 
 import torch
+from torch import Tensor
 
-from ml_models.platforms.patch import Patch
+from ml_models.kernels.weight_gradient import NPU_ADD, add_product
+from ml_models.platforms.patch import ABSENT, Patch
 
 Norm = tuple[torch.Tensor, None]
 
@@ -32,6 +34,29 @@ def _norm_on_device(original: Callable[..., Norm]) -> Callable[..., Norm]:
     return l2_norm
 
 
+class WeightGradientProducts:
+    """apex's module fused_weight_gradient_mlp_cuda, by products of torch and torch_npu.
+
+    Its two functions add grad_output [T, out]^T @ input [T, in] to main_grad [out, in].
+    """
+
+    @staticmethod
+    def wgrad_gemm_accum_fp32(input: Tensor, grad_output: Tensor, main_grad: Tensor) -> None:  # noqa: A002 - apex's name
+        """For a buffer in fp32."""
+        form = NPU_ADD if main_grad.device.type == "npu" else "addmm"
+        add_product(main_grad, grad_output, input, form)
+
+    wgrad_gemm_accum_fp16 = wgrad_gemm_accum_fp32
+    """For a buffer in the factors' dtype."""
+
+
+WEIGHT_GRADIENTS = Patch(
+    target="megatron.core.tensor_parallel.layers:fused_weight_gradient_mlp_cuda",
+    make=lambda original: WeightGradientProducts() if original is ABSENT else original,
+    reason="without apex a linear layer makes its weight's gradient in bf16 and adds that",
+    link="https://github.com/NVIDIA/Megatron-LM/blob/core_v0.16.1/megatron/core/tensor_parallel/layers.py",
+)
+
 ON_DEVICE: tuple[Patch, ...] = (
     Patch(
         target="megatron.core.optimizer.clip_grads:l2_norm_impl",
@@ -39,4 +64,5 @@ ON_DEVICE: tuple[Patch, ...] = (
         reason="without apex the host waits for the norm of every parameter's gradient",
         link="https://github.com/NVIDIA/Megatron-LM/blob/core_v0.16.1/megatron/core/utils.py",
     ),
+    WEIGHT_GRADIENTS,
 )

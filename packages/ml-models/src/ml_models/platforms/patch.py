@@ -17,6 +17,7 @@ ABSENT = object()
 """Stands for an attribute that was not there."""
 
 _MARK = "_ml_models_patch"
+_ORIGINAL = "_ml_models_original"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +89,17 @@ def _made(patch: Patch, original: object) -> object:
     # A plain value, such as None for a missing kernel, cannot carry the mark and needs none.
     with contextlib.suppress(AttributeError, TypeError):
         setattr(_function(replacement), _MARK, patch.target)
+        setattr(_function(replacement), _ORIGINAL, original)
     return replacement
+
+
+def restored(target: str, reason: str) -> Patch:
+    """A row for `temporarily` that puts back what a row with this target has replaced for good."""
+    return Patch(
+        target=target,
+        make=lambda current: getattr(_function(current), _ORIGINAL, current),
+        reason=reason,
+    )
 
 
 def _function(value: object) -> object:

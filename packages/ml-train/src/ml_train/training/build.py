@@ -8,6 +8,7 @@ from megatron.core.distributed import DistributedDataParallel, DistributedDataPa
 from megatron.core.transformer.module import Float16Module
 
 from ml_models.build import build_model, make_transformer_config, pad_vocab_size
+from ml_models.layers.linear import add_gradients_to_buffers
 from ml_models.megatron_core import differences
 from ml_train.config.run import RunConfig
 from ml_train.parallel.layout import Layout
@@ -122,4 +123,5 @@ def _data_parallel(
                 transformer, ddp, chunk, disable_bucketing=number > 0, **arguments
             )
         )
+        add_gradients_to_buffers(wrapped[-1])
     return wrapped

@@ -9,7 +9,7 @@ FLEX_TORCH = (2, 7)  # The oldest whose masks take lengths that are no multiple 
 FLASH_ATTN = (2, 6)  # The first with softcap.
 FLEX_HEAD_SIZE = 16  # The smallest factor of a product that triton makes.
 FLASH_HEAD_SIZE = 256
-NPU_HEAD_SIZE = 512
+NPU_HEAD_SIZE = 512  # The documents of torch_npu up to 2.6 say so; the newest say 768.
 
 
 def _plain_scores(situation: Situation) -> str:

@@ -1,10 +1,11 @@
 """Attention without a cap by torch_npu's npu_fusion_attention.
 
-Its contract (Ascend's reference of torch_npu): layout SBH is query [S, B, N*D], key and value
-[S, B, G*D], in fp16, bf16 or fp32; `head_num` counts the query's heads. `sparse_mode` 2 is the
-causal mask from the upper left corner, for which `atten_mask` is always 2048 x 2048, True where a
-query may not look. The first of its seven results is the output. No NPU was available: the tests
-hold the call to a stand-in that implements this contract and refuses anything else.
+Its contract (docs/zh/custom_APIs/torch_npu of github.com/Ascend/op-plugin): layout SBH is query
+[S, B, N*D], key and value [S, B, G*D], in fp16, bf16 or fp32; `head_num` counts the query's heads.
+`sparse_mode` 2 is the causal mask from the upper left corner, for which `atten_mask` is always
+2048 x 2048, True where a query may not look. The first of its seven results is the output. No NPU
+was available: the tests hold the call to a stand-in that implements this contract and refuses
+anything else.
 """
 
 import functools

@@ -64,9 +64,9 @@ class ExpertFunction(torch.autograd.Function):
             product, grad_inner, grad_probs[rows] = gated.backward(
                 grad, inner[rows], probs[rows], ctx.product.activation
             )
-            grad_fc2.add(expert, weighted.t(), product)
+            grad_fc2.add(expert, weighted, product)
             torch.mm(grad_inner, fc1[expert].view(2 * width, -1), out=grad_x[rows])
-            grad_fc1.add(expert, grad_inner.t(), x[rows])
+            grad_fc1.add(expert, grad_inner, x[rows])
         return grad_x, grad_probs, grad_fc1.result, grad_fc2.result, None, None
 
 

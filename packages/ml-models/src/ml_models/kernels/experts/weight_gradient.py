@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ml_models.kernels.weight_gradient import NPU_ADD, add_grouped, add_product
+
 
 class WeightGradient:
     """The gradient of a weight: part of megatron-core's buffer if that exists, else a tensor.
@@ -27,15 +29,24 @@ class WeightGradient:
             weight.grad_added_to_main_grad = True
 
     def add(self, expert: int, first: Tensor, second: Tensor) -> None:
-        """Set the gradient of `expert` to first @ second, or add that to the buffer."""
+        """Set the gradient of `expert` to first^T @ second, or add that to the buffer.
+
+        first [n, M] and second [n, N] are the expert's rows.
+        """
         if self._sum is None:
-            torch.mm(first, second, out=self.result[expert].view(first.shape[0], -1))
-            return
-        target = self._sum[expert].view(first.shape[0], -1)
-        if target.dtype == first.dtype:
-            target.addmm_(first, second)
-        elif self._form == "addmm":
-            # Sums of bf16 products are kept in fp32 and added there: no tensor in bf16 between.
-            torch.addmm(target, first, second, out_dtype=target.dtype, out=target)
+            torch.mm(first.t(), second, out=self.result[expert].view(first.shape[1], -1))
         else:
-            target.add_(torch.mm(first, second))
+            add_product(self._sum[expert].view(first.shape[1], -1), first, second, self._form)
+
+    def add_all(
+        self, first: Tensor, second: Tensor, ranges: list[tuple[int, slice]], ends: Tensor
+    ) -> None:
+        """`add` for all experts, in one kernel where the form has one.
+
+        Rows are sorted by expert; `ranges` are those of each, `ends` where they end.
+        """
+        if self._form == NPU_ADD and self._sum is not None and self._sum.dtype != first.dtype:
+            add_grouped(self._sum, first, second, ends)
+            return
+        for expert, rows in ranges:
+            self.add(expert, first[rows], second[rows])
