@@ -218,12 +218,12 @@ def newest(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none", default=False)
-@nox.parametrize("package", PACKAGES)
+@nox.parametrize("package", [*PACKAGES, "examples"])
 def slow(session: nox.Session, package: str) -> None:
-    """The long tests: kill points, layouts, fuzzing at depth (by name)."""
+    """The long tests: kill points, layouts, fuzzing at depth, the device benchmark (by name)."""
     extra = ("ray>=2.40",) if package == "ml-data" else ()
     folder = environments.layer(session, DRIVER, DEFAULT, *extra)
-    run_in(session, folder, *PYTEST, f"{PATHS[package]}/tests", "-m", "slow")
+    run_in(session, folder, *PYTEST, f"{PATHS.get(package, package)}/tests", "-m", "slow")
 
 
 @nox.session(venv_backend="none", default=False)

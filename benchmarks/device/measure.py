@@ -25,6 +25,7 @@ from typing import Any
 from ml_models import registry
 from ml_models.bring_up import start_platform
 from ml_models.errors import ConfigError
+from ml_models.kernels.adam import why_not_fused
 from ml_models.kernels.selection import AUTO
 from ml_models.kernels.table import OPERATIONS, KernelSettings, choices, situation_of
 
@@ -49,6 +50,9 @@ def parity(platform: Any) -> Iterator[dict[str, Any]]:
     right = results(reference, weights, length)
     measured: dict[tuple[str, ...], dict[str, Any]] = {}
     for name, operation in OPERATIONS.items():
+        if name == "adam":
+            yield adam_parity(platform)
+            continue
         for text in TOLERANCE:
             situation = situation_of(model, device=platform.device.type, dtype=text)
             for request in (AUTO, *operation.requests):
@@ -85,6 +89,30 @@ def _against(
     }
     worst = max(errors, key=lambda key: errors[key])
     return {"error": errors[worst], "worst": worst, "passed": errors[worst] <= TOLERANCE[dtype]}
+
+
+def adam_parity(platform: Any) -> dict[str, Any]:
+    """Three updates of torch's AdamW, in the form that a run has here, against fp64."""
+    import torch
+
+    form = "torch" if why_not_fused(platform.device.type) else "fused"
+    generator = torch.Generator().manual_seed(0)
+    start, *gradients = torch.randn(4, 10007, generator=generator)
+    parameter = torch.nn.Parameter(start.to(platform.device))
+    optimizer = torch.optim.AdamW(
+        [parameter], lr=0.1, weight_decay=0.1, fused=True if form == "fused" else None
+    )
+    wanted, first, second = start.double(), torch.zeros(10007).double(), torch.zeros(10007).double()
+    for step, gradient in enumerate(gradients, start=1):
+        parameter.grad = gradient.to(platform.device)
+        optimizer.step()
+        first = 0.9 * first + 0.1 * gradient
+        second = 0.999 * second + 0.001 * gradient.double() ** 2
+        scale = (second / (1 - 0.999**step)).sqrt() + 1e-8
+        wanted = wanted * (1 - 0.1 * 0.1) - 0.1 * (first / (1 - 0.9**step)) / scale
+    error = float((parameter.detach().double().cpu() - wanted).norm() / wanted.norm())
+    record = {"operation": "adam", "request": AUTO, "dtype": "float32", "form": form}
+    return {**record, "error": error, "passed": error <= TOLERANCE["float32"]}
 
 
 def results(layer: Any, weights: dict[str, Any], length: int) -> dict[str, Any]:

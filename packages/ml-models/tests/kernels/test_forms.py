@@ -266,3 +266,16 @@ def test_torch_npus_limits_are_told(installed: set[str]) -> None:
     assert choose(forms.EXPERTS, replace(npu, widths=(6144, 16384))).form == "npu_grouped_matmul"
     assert choose(forms.ROTARY, replace(npu, head_size=896)).form == "torch"
     assert choose(forms.NORM, replace(npu, dtype="float64")).form == "torch"
+
+
+def test_fused_permutation_is_transformer_engines_or_refused(
+    installed: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert choose(forms.PERMUTATION, HERE).form == "core"
+    with pytest.raises(ConfigError, match="--moe-permute-fusion.*transformer_engine is not inst"):
+        choose(forms.PERMUTATION, HERE, "fused")
+    installed.add("transformer_engine")
+    monkeypatch.setattr(forms, "needs_version", lambda *_: "")
+    assert choose(forms.PERMUTATION, HERE, "fused").form == "transformer_engine"
+    with pytest.raises(ConfigError, match="runs on cuda, and the device is npu"):
+        choose(forms.PERMUTATION, replace(HERE, device="npu"), "fused")

@@ -206,3 +206,22 @@ ROTARY = Operation(
         "fused": Request(flag="--use-fused-rotary-pos-emb", forms=("npu_rotary_mul", "compiled")),
     },
 )
+
+PERMUTATION = Operation(
+    name="permutation",
+    forms=(
+        Form(name="core", text="megatron-core's index_select and scatter_add"),
+        Form(
+            name="transformer_engine",
+            text="TransformerEngine's fused permutation, which megatron-core calls",
+            hindrance=_all_of(
+                _only_on("cuda"),
+                _needs_package("transformer_engine"),
+                lambda _: needs_version("transformer-engine", (2, 1)),
+            ),
+        ),
+    ),
+    # No fused form without a request, as in Megatron: index_select reads and writes rows once.
+    order={ANY_DEVICE: ("core",)},
+    requests={"fused": Request(flag="--moe-permute-fusion", forms=("transformer_engine",))},
+)

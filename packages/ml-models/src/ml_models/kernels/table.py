@@ -10,22 +10,21 @@ from types import MappingProxyType
 from ml_models.config import ModelConfig
 from ml_models.kernels.adam import ADAM
 from ml_models.kernels.attention.forms import ATTENTION
-from ml_models.kernels.forms import EXPERTS, GATED_ACTIVATION, NORM, ROTARY, WEIGHT_GRADIENT
+from ml_models.kernels.forms import (
+    EXPERTS,
+    GATED_ACTIVATION,
+    NORM,
+    PERMUTATION,
+    ROTARY,
+    WEIGHT_GRADIENT,
+)
 from ml_models.kernels.selection import (
-    ANY_DEVICE,
     AUTO,
     Choice,
-    Form,
     Operation,
     Situation,
     choose,
 )
-
-
-def _single(name: str, form: str, text: str) -> Operation:
-    """An operation with a form alone."""
-    return Operation(name=name, forms=(Form(name=form, text=text),), order={ANY_DEVICE: (form,)})
-
 
 OPERATIONS: Mapping[str, Operation] = MappingProxyType(
     {
@@ -37,7 +36,7 @@ OPERATIONS: Mapping[str, Operation] = MappingProxyType(
             NORM,
             GATED_ACTIVATION,
             ROTARY,
-            _single("permutation", "core", "megatron-core's index_select and scatter_add"),
+            PERMUTATION,
             ADAM,
         )
     }

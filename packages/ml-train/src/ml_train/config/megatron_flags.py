@@ -204,6 +204,10 @@ REFUSED: Mapping[str, str] = MappingProxyType(
         "--tp-comm-overlap": "it needs TransformerEngine, which nothing here calls; drop the flag.",
         "--moe-permutation-async-comm": "overlapping token permutation with communication needs "
         "MindSpeed's dispatcher; tokens go by all-to-all here; drop the flag.",
+        "--moe-router-fusion": "the router is this project's own, with gates in fp32, and calls "
+        "nothing of TransformerEngine; drop the flag.",
+        "--use-fused-moe-token-permute-and-unpermute": "torch_npu's kernels take indices, and "
+        "megatron-core's dispatcher gives a map of tokens and experts; drop the flag.",
         # Features that this product does not have.
         "--context-parallel-algo": "context parallelism is not supported; drop the flag and "
         "shorten --seq-length or raise --tensor-model-parallel-size instead.",

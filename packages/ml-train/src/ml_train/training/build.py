@@ -43,6 +43,8 @@ def transformer_config(
         "recompute_granularity": training.recompute_granularity,
         "recompute_method": training.recompute_method,
         "recompute_num_layers": training.recompute_num_layers,
+        # Asked for and checked as a form of the operation permutation (kernels/forms.py).
+        "moe_permute_fusion": config.kernels.moe_permute_fusion,
         "deterministic_mode": training.deterministic_mode,
         "num_layers_in_first_pipeline_stage": parallel.decoder_first_pipeline_num_layers,
         "num_layers_in_last_pipeline_stage": parallel.decoder_last_pipeline_num_layers,

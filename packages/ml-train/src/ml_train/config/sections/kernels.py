@@ -38,6 +38,10 @@ class KernelsSection(Section):
     use_fused_rotary_pos_emb: bool = False
     """A fused kernel for rotary positions, or an error where there is none."""
 
+    moe_permute_fusion: bool = False
+    """TransformerEngine's fused token permutation, or an error where it is not installed. Without
+    it megatron-core's index_select."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.use_flash_attn and self.attention_backend not in ("auto", "flash"):
@@ -54,5 +58,6 @@ class KernelsSection(Section):
             weight_gradient="unfused" if self.no_gradient_accumulation_fusion else AUTO,
             norm="fused" if self.use_fused_rmsnorm else AUTO,
             gated_activation="fused" if self.use_fused_swiglu else AUTO,
+            permutation="fused" if self.moe_permute_fusion else AUTO,
             rotary="fused" if self.use_fused_rotary_pos_emb else AUTO,
         )
