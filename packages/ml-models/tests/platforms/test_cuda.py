@@ -39,5 +39,6 @@ def test_what_the_oldest_line_lacks_without_transformer_engine(
         return [row.target.rpartition(":")[2] for row in rows if line in row.lines]
 
     monkeypatch.setattr(patch, "apply", chosen)
-    # The distributed optimizer, numpy 2, and the norm of the gradients.
-    assert CudaPlatform().apply() == ["quantize_param_shard", "np", "l2_norm_impl"]
+    # The distributed optimizer, numpy 2, the norm of the gradients, and apex's product.
+    rows = ["quantize_param_shard", "np", "l2_norm_impl", "fused_weight_gradient_mlp_cuda"]
+    assert CudaPlatform().apply() == rows

@@ -3,7 +3,8 @@
 `python server.py npu` reads one JSON object per line and answers each with the exit code of the
 command. {"words", "ranks", "log"} are the command line, the number of processes and the file of
 their output. {"waits": FILE} counts what the host of rank 0 waits for, see waits.py. {"adam": FILE}
-says how rank 0's Adam updates, see adam.py. {"stuck": [RANK, STEP, PHASE, FOLDER]} stops a rank and
+says how rank 0's Adam updates, see adam.py. {"fused": true} gives a CPU the fused Adam that devices
+have, so that the updates round alike. {"stuck": [RANK, STEP, PHASE, FOLDER]} stops a rank and
 leaves the others waiting, see stuck.py.
 """
 
@@ -48,6 +49,10 @@ def serve(device: str) -> None:
                 import adam
 
                 adam.write_into(Path(order["adam"]))
+            if order.get("fused"):
+                import ml_train.training.optimizer
+
+                ml_train.training.optimizer.why_not_fused = lambda _: ""
             if order.get("stuck"):
                 import stuck
 

@@ -42,7 +42,7 @@ Figures = list[list[float]]
 
 def figures(folder: Path, prefix: str, case: str, device: str) -> Figures:
     """What each step of a run says: loss, auxiliary losses and norm of the gradients."""
-    done(train(folder, prefix, *CASES[case], device=device, processes=4))
+    done(train(folder, prefix, *CASES[case], device=device, processes=4, fused=True))
     steps = records(folder, "report")
     return [[step[name] for name in COMPARED if step[name] is not None] for step in steps]
 

@@ -21,14 +21,18 @@ def declare_forms(model: torch.nn.Module) -> None:
 def add_gradients_to_buffers(wrapped: torch.nn.Module) -> None:
     """Let the layers whose form is not `add` add to the buffers of DistributedDataParallel.
 
-    Called when these buffers exist. A weight that a layer shares with the embedding is left out:
-    autograd sums its two gradients, and the embedding has no such product.
+    Called when these buffers exist. A buffer of the weight's own dtype needs no other product. A
+    weight that a layer shares with the embedding is left out: autograd sums its two gradients, and
+    the embedding has no such product.
     """
     for layer in _linear_layers(wrapped):
         forms: dict[str, str] = getattr(layer, "kernel_forms", {})
         weight = getattr(layer, "weight", None)
-        shared = getattr(weight, "zero_out_wgrad", False)
-        if forms.get("weight_gradient", "add") != "add" and hasattr(weight, "main_grad"):
+        buffer = getattr(weight, "main_grad", None)
+        if weight is None or buffer is None or buffer.dtype == weight.dtype:
+            continue
+        if forms.get("weight_gradient", "add") != "add":
+            shared = getattr(weight, "zero_out_wgrad", False)
             setattr(layer, "gradient_accumulation_fusion", not shared)  # noqa: B010 - no Tensor
 
 

@@ -292,6 +292,8 @@ TORCH_LIBRARY_IMPL(aten, SIMULATED_KEY, m) {
 #else
   m.impl("_copy_from", simulated::copy_from);
   m.impl("_copy_from_and_resize", simulated::copy_from_and_resize);
+  // torch_npu has a kernel for it, and ml-train asks the dispatcher whether there is one.
+  m.impl("_fused_adamw_", torch::CppFunction::makeFromBoxedFunction<&simulated::run_on_cpu>());
 #endif
   m.impl("_local_scalar_dense", simulated::item);
   m.impl("nonzero", simulated::nonzero);

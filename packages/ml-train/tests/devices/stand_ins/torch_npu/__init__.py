@@ -1,7 +1,7 @@
 """A stand-in of torch_npu: its documented Python surface, on the simulated device.
 
 What ml-models, ml-train and megatron-core use of torch_npu is here under torch_npu's names. Its
-fused operators (torch_npu.npu_...) are absent; torch's _fused_adamw_ has a kernel (fused_adamw.py).
+fused operators (torch_npu.npu_...) are absent; torch's _fused_adamw_ has a kernel.
 The library that build_library.py compiles must be importable.
 """
 
@@ -9,7 +9,7 @@ import simulated_npu
 import torch
 from torch.distributed import distributed_c10d
 
-from torch_npu import fused_adamw, npu
+from torch_npu import npu
 
 __version__ = torch.__version__.split("+")[0]
 
@@ -31,4 +31,3 @@ torch.distributed.Backend.register_backend(
     "hccl", _make_process_group, extended_api=True, devices=["npu"]
 )
 torch.distributed.is_hccl_available = lambda: True
-fused_adamw.register()
