@@ -1,6 +1,9 @@
 """Measures matrix products and other operations of this process's device."""
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -9,6 +12,8 @@ from ml_train.planning.calibration.curve import Curve
 from ml_train.planning.calibration.operations import KINDS
 from ml_train.planning.calibration.products import ProductGrid, corners
 from ml_train.planning.calibration.timing import Stopwatch, powers
+
+Action = Callable[[], object]
 
 DTYPES = (torch.float32, torch.bfloat16)
 """In which a model computes, and in which it keeps what is added up."""
@@ -19,9 +24,16 @@ BATCH = 8
 _LONGEST_SECONDS = 0.05
 """Sizes grow until an action takes so long."""
 _MOST_SIZES = 5
-_GROWTH = 8
-_OPERATION_BYTES = powers(2**12, _GROWTH, 7)
+_GROWTH = 4
+_OPERATION_BYTES = powers(2**12, _GROWTH, 10)
 """4 KiB to 1 GiB: from the smallest cache to what no cache of a GPU holds."""
+_COLD_BYTES = 2**27
+"""Operands are taken in turn from so many bytes, more than caches hold: a step comes back to a
+weight when it has read all others."""
+_MOST_COPIES = 32
+_KEPT_RESULTS = 4
+"""A step keeps results for its backward pass. An allocator that gets a result back at once would
+give the same warm memory to the next."""
 _ISSUED = 0.5
 """Of the time of a product: a call that returns earlier did not wait for the product."""
 _ROW = 256
@@ -51,13 +63,30 @@ def measure_products(
 
 def _product(
     batch: int, corner: tuple[int, ...], device: torch.device, dtype: torch.dtype
-) -> Callable[[], Tensor]:
+) -> Action:
     rows, columns, inner = corner
-    first = torch.ones(batch, rows, inner, device=device, dtype=dtype)
-    second = torch.ones(batch, inner, columns, device=device, dtype=dtype)
+    num_bytes = batch * (rows + columns) * inner * dtype.itemsize
+    factors = [
+        (
+            torch.ones(batch, rows, inner, device=device, dtype=dtype),
+            torch.ones(batch, inner, columns, device=device, dtype=dtype),
+        )
+        for _ in range(_num_copies(num_bytes))
+    ]
     if batch == 1:
-        return lambda: torch.mm(first[0], second[0])
-    return lambda: torch.bmm(first, second)
+        return _in_turn([(first[0], second[0]) for first, second in factors], torch.mm)
+    return _in_turn(factors, torch.bmm)
+
+
+def _num_copies(num_bytes: int) -> int:
+    return max(1, min(_MOST_COPIES, _COLD_BYTES // num_bytes))
+
+
+def _in_turn(operands: Sequence[tuple[Tensor, ...]], compute: Callable[..., Tensor]) -> Action:
+    """An action that computes with the next operands, and keeps its last results for a while."""
+    turn = itertools.cycle(operands)
+    results: deque[Tensor] = deque(maxlen=_KEPT_RESULTS)
+    return lambda: results.append(compute(*next(turn)))
 
 
 def is_asynchronous(watch: Stopwatch, device: torch.device) -> bool:
@@ -78,23 +107,27 @@ def measure_operations(
             seconds = watch.seconds(action)
             points[kind].append((moved, seconds))
             longest = max(longest, seconds)
-        if watch.slowest(longest) > _LONGEST_SECONDS / _GROWTH:
+        if watch.slowest(longest) > _LONGEST_SECONDS / 2:
             break
     return {kind: Curve(tuple(measured)) for kind, measured in points.items()}
 
 
 def _operations(
     num_bytes: int, device: torch.device, dtype: torch.dtype
-) -> Mapping[str, tuple[int, Callable[[], object]]]:
+) -> Mapping[str, tuple[int, Action]]:
     """Kind -> (bytes that it reads and writes, the action), on a tensor of `num_bytes`."""
     rows = num_bytes // dtype.itemsize // _ROW
-    first = torch.ones(rows, _ROW, device=device, dtype=dtype)
-    second = torch.ones_like(first)
+    # Values as an activation has them: the time of a function may depend on them.
+    values = torch.linspace(-3, 3, rows * _ROW, device=device).to(dtype).view(rows, _ROW)
+    copies = range(_num_copies(2 * num_bytes))
+    single = [(values.clone(),) for _ in copies]
+    pairs = [(first, torch.ones_like(first)) for (first,) in single]
     order = torch.randperm(rows, generator=torch.Generator().manual_seed(0)).to(device)
+    gelu = partial(torch.nn.functional.gelu, approximate="tanh")
     return {
-        "in_place": (3 * num_bytes, lambda: first.mul_(second)),
-        "new_result": (3 * num_bytes, lambda: first * second),
-        "function": (2 * num_bytes, lambda: torch.nn.functional.gelu(first)),
-        "reduction": (num_bytes, lambda: first.sum(-1)),
-        "rows": (2 * num_bytes, lambda: first.index_select(0, order)),
+        "in_place": (3 * num_bytes, _in_turn(pairs, torch.Tensor.mul_)),
+        "new_result": (3 * num_bytes, _in_turn(pairs, torch.mul)),
+        "function": (2 * num_bytes, _in_turn(single, gelu)),
+        "reduction": (num_bytes, _in_turn(single, lambda first: first.sum(-1))),
+        "rows": (2 * num_bytes, _in_turn(single, lambda first: first.index_select(0, order))),
     }
