@@ -11,23 +11,26 @@ from ml_train.bring_up import start_platform
 from ml_train.config.fields import settings
 from ml_train.config.flags import add_config_flags, given_flags
 from ml_train.config.load import LoadedConfig, load_config
+from ml_train.config.run import RunConfig
 from ml_train.config.sections.rules import COUNT, check_number
-from ml_train.errors import DONE, ConfigError, LayoutError
+from ml_train.errors import DONE, ConfigError, LayoutError, MlTrainError
 from ml_train.parallel.layout import Layout
-from ml_train.planning import legality, report
+from ml_train.planning import launcher, legality, report
 from ml_train.planning.calibration.run import calibrate, numbers_up_to
+from ml_train.planning.search.space import SIZES, Space
 from ml_train.planning.target import add_target_flags, measured_on, target_device
 
 DESCRIPTION = (
     "Plan a run: build the ranks that differ on torch's meta device, do a training step with them, "
     "and print the memory and the traffic of a rank. Takes a recipe and every flag of ml-train "
     "pretrain, needs no device and a few seconds, also for 1,024 devices. Exit code 1 where the "
-    "run does not fit."
+    "run does not fit. With --search it tries every legal layout of these devices and ranks them."
 )
 CPU_PROCESSES = 4
 """Most processes of a calibration of the CPU: enough for the layouts that fit a laptop."""
 EXAMPLE = (
-    "example: ml-train plan --recipe grok1-40b --device ascend-910b --nnodes 2 --nproc-per-node 8"
+    "example: ml-train plan --recipe grok1-40b --device ascend-910b --nnodes 2 --nproc-per-node 8 "
+    "--search --write launch.sh"
 )
 
 
@@ -44,6 +47,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "says what is measured: cpu, cuda, npu or auto (default: auto).",
     )
     parser.add_argument("--json", action="store_true", help="Print JSON instead of tables.")
+    parser.add_argument(
+        "--search",
+        nargs="*",
+        choices=SIZES,
+        default=None,
+        metavar="SIZE",
+        help="Rank the legal layouts of the devices by the time of a step and build the best ten. "
+        f"Behind the flag: the sizes that may vary, of {', '.join(SIZES)}; none means all. The "
+        "others stay as the recipe and the flags have them.",
+    )
+    parser.add_argument(
+        "--write",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help="Write the planned run, or the best of the search, as a launcher FILE.sh or as a "
+        "recipe FILE.toml for --recipe. A file that ml-train plan did not write is kept.",
+    )
     add_config_flags(parser, without=("device",))
 
 
@@ -62,16 +83,29 @@ def run(args: argparse.Namespace) -> int:
     per_node = device.devices_per_node if args.nproc_per_node is None else args.nproc_per_node
     check_number("--nnodes", args.nnodes, COUNT)
     check_number("--nproc-per-node", per_node, COUNT)
+    if args.write is not None:
+        launcher.check_target(args.write)
     loaded = load_config(given_flags(args))
-    layout = _layout(loaded, args.nnodes * per_node)
+    layout = None if args.search is not None else _layout(loaded, args.nnodes * per_node)
     start_platform("cpu")
 
     import_model_code(loaded.model)
 
     # This import brings megatron-core, which comes after the platform.
-    from ml_train.planning.plan import plan_run
+    from ml_train.planning import of_run
 
-    plan = plan_run(loaded, layout, device, per_node, measured=measured, progress=terminal.detail)
+    if layout is None:
+        vary = tuple(args.search) or SIZES
+        space = Space(world=args.nnodes * per_node, devices_per_node=per_node, vary=vary)
+        result = of_run.show_search(loaded, space, device, as_json=args.json)
+        best = result.best[0] if result.best else None
+        if args.write is not None:
+            chosen = None if best is None else (best.timed.candidate.config, of_run.figures(best))
+            _write(args, per_node, chosen)
+        return 1 if best is None else 0
+    plan = of_run.plan_run(
+        loaded, layout, device, per_node, measured=measured, progress=terminal.detail
+    )
     if args.json:
         terminal.result(json.dumps(report.document(plan), indent=2))
     else:
@@ -85,6 +119,9 @@ def run(args: argparse.Namespace) -> int:
         terminal.result(f"A checkpoint takes {report.gigabytes(plan.checkpoint_bytes)}.")
         for note in plan.notes:
             terminal.result(f"- {note}")
+    if args.write is not None:
+        planned = (loaded.config, report.headline(plan))
+        _write(args, per_node, planned if plan.margin >= 0 else None)
     return 1 if plan.margin < 0 else 0
 
 
@@ -102,6 +139,8 @@ def _calibrate(args: argparse.Namespace) -> int:
         "--config": given.config_file is not None,
         "--nnodes": args.nnodes != 1,
         "--json": args.json,
+        "--search": args.search is not None,
+        "--write": args.write is not None,
     }
     idle += [flag for flag, is_given in others.items() if is_given]
     if idle:
@@ -113,6 +152,23 @@ def _calibrate(args: argparse.Namespace) -> int:
     calibrate(path, platform=name, numbers=numbers_up_to(most), progress=terminal.notice)
     terminal.result(f"wrote {path}; plan a run on this machine: ml-train plan --device {path} ...")
     return DONE
+
+
+def _write(
+    args: argparse.Namespace, devices_per_node: int, planned: tuple[RunConfig, str] | None
+) -> None:
+    """Write the file of --write: a configuration and its figures; MlTrainError without them."""
+    if planned is None:
+        raise MlTrainError(
+            f"--write {args.write}: nothing fits, so that nothing was written; rule: only a run "
+            "that fits is written. Plan it on more devices, or make room as the plan says."
+        )
+    config, figures = planned
+    run = launcher.PlannedRun(
+        config=config, nodes=args.nnodes, devices_per_node=devices_per_node, figures=figures
+    )
+    launcher.write_run(args.write, run)
+    terminal.notice(f"Wrote {args.write}.")
 
 
 def _layout(loaded: LoadedConfig, world_size: int) -> Layout:

@@ -1,7 +1,6 @@
 """ml-train show-config: every value of a run and where it came from, as TOML for --config."""
 
 import argparse
-import json
 
 from ml_models.errors import ConfigError as ModelConfigError
 from ml_models.kernels.selection import choose
@@ -10,6 +9,7 @@ from ml_models.platforms import device_type
 from ml_train import terminal
 from ml_train.config.flags import add_config_flags, given_flags
 from ml_train.config.load import LoadedConfig, load_config
+from ml_train.config.written import toml_value
 from ml_train.errors import ConfigError
 
 DESCRIPTION = (
@@ -62,14 +62,6 @@ def render(loaded: LoadedConfig) -> str:
         if table != section:
             lines += ["", f"[{table}]"]
             section = table
-        text = f"{name} = {_toml(value)}" if value is not None else f"# {name} is unset"
+        text = f"{name} = {toml_value(value)}" if value is not None else f"# {name} is unset"
         lines.append(f"{text:<52} # {origin}")
     return "\n".join(lines).lstrip("\n") + "\n"
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, tuple):
-        return "[" + ", ".join(_toml(item) for item in value) + "]"
-    if isinstance(value, bool | str):
-        return json.dumps(value)
-    return repr(value)

@@ -87,7 +87,8 @@ def add_config_flags(parser: argparse.ArgumentParser, *, without: Collection[str
     parser.add_argument(
         "--recipe",
         default=None,
-        help="A built-in recipe's name, or module:function returning a RunConfig.",
+        help="A built-in recipe's name, module:function returning a RunConfig, or a FILE.toml such "
+        "as ml-train plan --write makes.",
     )
     parser.add_argument("--config", default=None, help="A TOML file with the same settings.")
     groups: dict[str, argparse._ArgumentGroup] = {}

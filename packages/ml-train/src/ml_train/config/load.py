@@ -207,14 +207,16 @@ def _replace_sections(
 
 
 def load_recipe(name: str) -> RunConfig:
-    """Call a recipe: a built-in name, or module:function."""
+    """Call a recipe, a built-in name or module:function, or read it from a file FILE.toml."""
     if name in recipes.RECIPES:
         return recipes.RECIPES[name]()
+    if name.endswith(".toml"):
+        return replace_settings(RunConfig(), read_toml(Path(name), flag="--recipe"))
     module_name, colon, function_name = name.partition(":")
     if not colon:
         raise ConfigError(
             f"--recipe {name!r} is neither a built-in recipe ({', '.join(recipes.RECIPES)}) nor "
-            f"module:function.{_did_you_mean(name, recipes.RECIPES)}"
+            f"module:function nor a FILE.toml.{_did_you_mean(name, recipes.RECIPES)}"
         )
     try:
         function = getattr(importlib.import_module(module_name), function_name)
@@ -235,12 +237,15 @@ def load_recipe(name: str) -> RunConfig:
     return config
 
 
-def read_toml(path: Path) -> dict[str, SettingValue]:
-    """Field name -> value of a TOML file with one table per section. Raises ConfigError."""
+def read_toml(path: Path, *, flag: str = "--config") -> dict[str, SettingValue]:
+    """Field name -> value of a TOML file with one table per section. Raises ConfigError.
+
+    flag: the flag that names the file, for messages.
+    """
     try:
-        document = tomllib.loads(read_text(path, "--config"))
+        document = tomllib.loads(read_text(path, flag))
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"--config {path} is not TOML: {error}.") from error
+        raise ConfigError(f"{flag} {path} is not TOML: {error}.") from error
     sections = [field.name for field in dataclasses.fields(RunConfig)]
     values: dict[str, SettingValue] = {}
     for section, table in document.items():

@@ -12,7 +12,7 @@ from ml_train.planning.search.space import SIZES, Candidate, Space, candidates
 
 # Odd sizes: nothing is a multiple of what buffers are padded to.
 _ODD = (
-    *("--seq-length", "32", "--model-override", "num_layers=4", "hidden_size=48"),
+    *("--seq-length", "64", "--model-override", "num_layers=4", "hidden_size=48"),
     *("vocab_size=1000", "num_experts=4"),
 )
 MODELS = {

@@ -6,7 +6,7 @@ refused at once.
 """
 
 import dataclasses
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -57,8 +57,17 @@ class Space:
     """Names of SIZES; the others stay as the configuration has them."""
 
 
-def candidates(config: RunConfig, model: "ModelConfig", space: Space) -> Iterator[Candidate]:
-    """The legal combinations. Raises ConfigError for a configuration that cannot be searched."""
+def candidates(
+    config: RunConfig,
+    model: "ModelConfig",
+    space: Space,
+    *,
+    refused: Callable[[str], None] | None = None,
+) -> Iterator[Candidate]:
+    """The legal combinations. Raises ConfigError for a configuration that cannot be searched.
+
+    refused: is told the message of every combination that is not legal.
+    """
     if config.training.global_batch_size is None:
         raise ConfigError(
             "--search without --global-batch-size: the batch would be another for every layout; "
@@ -84,7 +93,9 @@ def candidates(config: RunConfig, model: "ModelConfig", space: Space) -> Iterato
                 )
                 changed = dataclasses.replace(config, parallel=parallel, training=training)
                 changed.check()
-            except (LayoutError, ConfigError):
+            except (LayoutError, ConfigError) as error:
+                if refused is not None:
+                    refused(str(error))
                 continue
             yield Candidate(config=changed, layout=layout)
 
@@ -203,3 +214,20 @@ def _training_sections(given: TrainingSection, space: Space) -> list[TrainingSec
     return [
         dataclasses.replace(form, micro_batch_size=size) for size in micro_batches for form in forms
     ]
+
+
+def nearest_worlds(config: RunConfig, model: "ModelConfig", space: Space) -> list[int]:
+    """Numbers of devices below and above that have a legal layout, where there are such."""
+    assert config.training.global_batch_size is not None
+    # More devices than this have no sequence to work on.
+    largest = model.num_query_groups * model.num_layers * config.training.global_batch_size
+    below = range(min(space.world - 1, largest), 0, -1)
+    above = range(space.world + 1, min(2 * space.world, largest) + 1)
+    worlds = []
+    for sizes in (below, above):
+        for world in sizes:
+            smaller = dataclasses.replace(space, world=world)
+            if next(candidates(config, model, smaller), None) is not None:
+                worlds.append(world)
+                break
+    return worlds
