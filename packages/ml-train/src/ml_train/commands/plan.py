@@ -3,6 +3,7 @@
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ml_models import platforms
 from ml_models.bring_up import import_model_code
@@ -19,6 +20,9 @@ from ml_train.planning import launcher, legality, report
 from ml_train.planning.calibration.run import calibrate, numbers_up_to
 from ml_train.planning.search.space import SIZES, Space
 from ml_train.planning.target import add_target_flags, measured_on, target_device
+
+if TYPE_CHECKING:
+    from ml_train.planning.plan import RunPlan
 
 DESCRIPTION = (
     "Plan a run: build the ranks that differ on torch's meta device, do a training step with them, "
@@ -106,19 +110,7 @@ def run(args: argparse.Namespace) -> int:
     plan = of_run.plan_run(
         loaded, layout, device, per_node, measured=measured, progress=terminal.detail
     )
-    if args.json:
-        terminal.result(json.dumps(report.document(plan), indent=2))
-    else:
-        terminal.result(report.headline(plan))
-        terminal.table(report.memory_table(plan), width=120)
-        terminal.table(report.traffic_table(plan), width=120)
-        for item in plan.advice:
-            terminal.result(f"{item.flags} saves {report.gigabytes(item.saved_bytes)}")
-        if plan.measured_step is not None:
-            terminal.result(plan.measured_step.words())
-        terminal.result(f"A checkpoint takes {report.gigabytes(plan.checkpoint_bytes)}.")
-        for note in plan.notes:
-            terminal.result(f"- {note}")
+    _show(plan, as_json=args.json)
     if args.write is not None:
         planned = (loaded.config, report.headline(plan))
         _write(args, per_node, planned if plan.margin >= 0 else None)
@@ -152,6 +144,23 @@ def _calibrate(args: argparse.Namespace) -> int:
     calibrate(path, platform=name, numbers=numbers_up_to(most), progress=terminal.notice)
     terminal.result(f"wrote {path}; plan a run on this machine: ml-train plan --device {path} ...")
     return DONE
+
+
+def _show(plan: "RunPlan", *, as_json: bool) -> None:
+    """Print the plan."""
+    if as_json:
+        terminal.result(json.dumps(report.document(plan), indent=2))
+        return
+    terminal.result(report.headline(plan))
+    terminal.table(report.memory_table(plan), width=120)
+    terminal.table(report.traffic_table(plan), width=120)
+    for item in plan.advice:
+        terminal.result(f"{item.flags} saves {report.gigabytes(item.saved_bytes)}")
+    if plan.measured_step is not None:
+        terminal.result(plan.measured_step.words())
+    terminal.result(f"A checkpoint takes {report.gigabytes(plan.checkpoint_bytes)}.")
+    for note in plan.notes:
+        terminal.result(f"- {note}")
 
 
 def _write(
