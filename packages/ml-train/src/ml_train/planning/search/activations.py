@@ -13,7 +13,7 @@ From them the peak of a stage is linear in its layers and in the micro batches i
 
 Full recomputation keeps a layer's input in place of the layer, and works on a whole unit of
 layers. A micro batch size above 2 follows linearly from 1 and 2. The search builds the best layouts
-afterwards, so that this estimate only decides which; tests/planning/search holds it to built ranks.
+afterwards, so that this estimate only decides which.
 """
 
 import dataclasses
@@ -73,12 +73,13 @@ class Activations:
     def at_least(self, candidate: Candidate, stage: int) -> int:
         """A lower bound of the estimate, for which a single rank per TP is run.
 
-        Experts that are dealt to most ranks and not divided make the smallest layer, and what a
-        micro batch keeps grows with its sequences.
+        A layer whose experts are dealt to most ranks and not divided keeps least, and what a micro
+        batch keeps grows with its sequences. What the passes need beyond that is left out: it can
+        be less in every other shape.
         """
         layout, size = candidate.layout, candidate.config.training.micro_batch_size
         layer = self._measured(_Shape(layout.tp, self._model.num_experts, 1), 1)
-        smallest = _LayerBytes(kept=layer.kept * size, working=layer.working)
+        smallest = _LayerBytes(kept=layer.kept * size, working=0.0)
         # The figures that the bound starts from are measured, too: a twentieth of safety.
         return round(0.95 * self._peak(candidate, stage, smallest, 0.0))
 
@@ -115,14 +116,12 @@ class Activations:
 
     def _working_of_loss(self, shape: _Shape, size: int) -> float:
         """What the last stage needs beyond what its layers keep, at most."""
-        # The logits know nothing of experts: the smallest share of them leaves the loss visible.
-        small = _Shape(shape.tp, self._model.num_experts, 1)
         values = []
         for number in _MEASURED if size not in _MEASURED else (size,):
-            key = (small, number)
+            key = (shape, number)
             if key not in self._last:
-                kept = self._measured(small, number).kept
-                self._last[key] = self._run(small, number, 1, 1) - kept
+                kept = self._measured(shape, number).kept
+                self._last[key] = self._run(shape, number, 1, 1) - kept
             values.append(self._last[key])
         return values[0] if len(values) == 1 else _on_line(values[0], values[1], size)
 
