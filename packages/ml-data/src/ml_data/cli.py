@@ -20,6 +20,8 @@ from ml_data.flags import FlagParser, refuse_unknown_flags
 from ml_data.version import __version__
 
 _OBJECTS_PER_COLLECTION = 50_000
+# Python has no exception of its own for a thread that the system refuses.
+_NO_THREAD = "can't start new thread"
 
 COMMANDS = {
     "tokenize": "parquet or JSON lines to .bin/.idx",
@@ -85,12 +87,33 @@ def _guarded(run: Callable[[], int]) -> int:
         return ExitCode.TERMINATED
     except BrokenPipeError:
         pass  # the reader of the results closed the pipe, as `head` does: nothing to tell
-    except MemoryError:
-        terminal.error("out of memory: close other programs, or run on a larger machine")
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename is not None else ""
-        terminal.error(f"{where}{error.strerror or error}")
+    except (MemoryError, ImportError, RuntimeError, OSError) as error:
+        text = _fault_of_machine(error)
+        if text is None:
+            raise
+        terminal.error(text)
     return ExitCode.FAILED
+
+
+def _fault_of_machine(error: Exception) -> str | None:
+    """What the machine lacks, where an exception stands for that; None for a mistake of ours."""
+    if isinstance(error, MemoryError):
+        return "out of memory: close other programs, or run on a larger machine"
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return f"{where}{error.strerror or error}"
+    if isinstance(error, ImportError):
+        # A limit on memory (ulimit -v) fails here first, as libraries are mapped one by one.
+        return (
+            f"a library cannot be loaded: {error}. Install ml-data again, or give the process more "
+            "memory"
+        )
+    if str(error) == _NO_THREAD:
+        return (
+            "the system starts no further thread: raise its limits on memory or processes "
+            "(ulimit -v, ulimit -u), or use fewer --workers"
+        )
+    return None
 
 
 @contextmanager

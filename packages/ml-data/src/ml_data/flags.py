@@ -1,6 +1,7 @@
-"""A command line that refuses flags which are given twice or do not exist.
+"""A command line that refuses flags which are given twice, have an empty value, or do not exist.
 
-argparse keeps the last of two values without a word: `--input a --input b` would read b alone.
+argparse keeps the last of two values without a word: `--input a --input b` would read b alone. It
+takes an empty value, too. That is what `--input "$DATA"` gives where DATA is not set.
 """
 
 from __future__ import annotations
@@ -35,6 +36,11 @@ class StoreOnce(argparse.Action):
         option_string: str | None = None,
     ) -> None:
         """Take the values of one mention."""
+        if "" in (values if isinstance(values, list) else [values]):
+            parser.error(
+                f"{option_string or self.dest} '': the value is empty; is a variable of the shell "
+                "empty?"
+            )
         given = namespace.__dict__.setdefault(_GIVEN, set())
         if self.dest in given:
             before = getattr(namespace, self.dest)

@@ -6,6 +6,8 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ml_data.errors import MlDataError, UsageError
 from ml_data.terminal import printable, say, say_histogram
 
@@ -28,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print what is in a token file."""
-    # Imported here for start-up time: numpy, pyarrow and the tokenizers.
+    # Imported here for start-up time: pyarrow and the tokenizers.
     from ml_data.indexed.manifest import known_manifest
     from ml_data.indexed.reader import IndexedDataset
     from ml_data.tokenizers import load_tokenizer
@@ -63,8 +65,6 @@ def run(args: argparse.Namespace) -> int:
 
 def describe(data: IndexedDataset, manifest: Manifest | None) -> dict[str, Any]:
     """Counts, and a histogram of sequence lengths with powers of two as bounds."""
-    import numpy as np  # for the reason given in `run`
-
     counts = np.zeros(33, np.int64)
     shortest, longest = None, 0
     for at in range(0, len(data), 1 << 20):

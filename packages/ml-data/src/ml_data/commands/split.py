@@ -9,6 +9,9 @@ from ml_data.commands.merge import show
 from ml_data.errors import UsageError
 from ml_data.terminal import notice
 
+# Names of parts have five digits, so that they sort in their order.
+_MOST_PARTS = 99_999
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of the command."""
@@ -27,8 +30,10 @@ def run(args: argparse.Namespace) -> int:
     # Imported here for start-up time: it brings numpy.
     from ml_data.pipeline.combine import split
 
-    if (args.parts is None) == (args.fractions is None) or (args.parts or 1) < 1:
-        raise UsageError("split: give either --parts N (at least 1) or --fractions")
+    if (args.parts is None) == (args.fractions is None):
+        raise UsageError("split: give either --parts N or --fractions")
+    if args.parts is not None and not 1 <= args.parts <= _MOST_PARTS:
+        raise UsageError(f"--parts {args.parts}: must be from 1 to {_MOST_PARTS:,}")
     fractions = args.fractions or [1.0] * args.parts
     made = split(
         args.prefix, args.output_prefix, fractions, overwrite=args.overwrite, notice=notice

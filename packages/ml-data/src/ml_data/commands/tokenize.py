@@ -87,16 +87,18 @@ def _dry_run(options: TokenizeOptions, *, as_json: bool) -> int:
 def summary(manifest: Manifest, folder: Path) -> str:
     """One line about an output. It begins with the prefix, as training takes it."""
     name = str(folder / next(iter(manifest.files))).removesuffix(".bin")
-    ledger = manifest.ledger
-    assert ledger is not None, "tokenize writes a ledger"
-    reasons = ", ".join(f"{count} {reason}" for reason, count in ledger.documents_dropped.items())
-    quarantines = [name for name in manifest.files if name.endswith(".quarantine.jsonl")]
-    reasons += f"; kept in {quarantines[0]}" if quarantines else ""
+    empty, dropped = "", ""
+    # A finished output of an earlier run may have lost its ledger to another program.
+    if (ledger := manifest.ledger) is not None:
+        reasons = [f"{count} {reason}" for reason, count in ledger.documents_dropped.items()]
+        why = ", ".join(reasons)
+        for quarantine in [file for file in manifest.files if file.endswith(".quarantine.jsonl")]:
+            why += f"; kept in {quarantine}"
+        empty = f" ({ledger.documents_empty} empty)"
+        dropped = f", dropped {ledger.num_dropped}{f' ({why})' if why else ''}"
     seconds = (manifest.run or {}).get("seconds")
     took = f", {seconds:.1f} s" if isinstance(seconds, (int, float)) else ""
     return (
-        f"{name}: {manifest.num_documents:,} documents "
-        f"({ledger.documents_empty} empty), {manifest.num_tokens:,} tokens "
-        f"({manifest.dtype}), dropped {ledger.num_dropped}{f' ({reasons})' if reasons else ''}"
-        f"{took}"
+        f"{name}: {manifest.num_documents:,} documents{empty}, {manifest.num_tokens:,} tokens "
+        f"({manifest.dtype}){dropped}{took}"
     )

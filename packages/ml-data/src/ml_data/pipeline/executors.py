@@ -17,7 +17,6 @@ from ml_data.documents.batch import Batch
 from ml_data.errors import WorkerError
 from ml_data.pipeline.encode import EncodedBatch, EncodingJob, encode_batch
 from ml_data.pipeline.plan import TokenizePlan
-from ml_data.pipeline.worker import WorkerProcess
 from ml_data.tokenizers import Tokenizer
 
 # Bound on the texts that wait or are being encoded. A batch larger than this (a huge cell) goes
@@ -154,4 +153,7 @@ def make_executor(plan: TokenizePlan) -> LocalExecutor:
         return LocalExecutor(lambda: make_ray_worker(job), options.workers)
     if workers == 1 or plan.tokenizer.releases_gil:
         return LocalExecutor(lambda: InProcessEncoder(job, plan.tokenizer), workers)
+    # Imported here for start-up time: it brings subprocess and multiprocessing.
+    from ml_data.pipeline.worker import WorkerProcess
+
     return LocalExecutor(lambda: WorkerProcess(job), workers)

@@ -6,10 +6,13 @@ alone: any number of workers, kills and resumes gives the same bytes.
 
 from __future__ import annotations
 
+import os
 import platform
+import re
+import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 
 from ml_data.indexed.files import FileFacts
@@ -74,11 +77,23 @@ def versions(engine: str = "") -> dict[str, str]:
 @cache
 def _installed_version(name: str) -> str | None:
     """The version of a distribution; None where it is not installed."""
-    # Kept, as each look-up parses the whole description of the package.
-    try:
+    # Installers call the folder with the facts of a distribution NAME-VERSION.dist-info. Its name
+    # is read first, as importlib.metadata takes 12 ms to be imported and to parse the descriptions
+    # of four packages.
+    folder_name = re.compile(rf"{name}-([^-]+)\.dist-info")
+    for folder in sys.path:
+        with suppress(OSError):
+            matches = list(filter(None, map(folder_name.fullmatch, os.listdir(folder or "."))))
+            if len(matches) == 1:
+                return matches[0][1]
+            if matches:
+                break
+    # Another kind of installer, an archive in sys.path, or the rest of an installation that failed.
+    from importlib import metadata
+
+    with suppress(metadata.PackageNotFoundError):
         return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
+    return None
 
 
 def describe_inputs(

@@ -28,7 +28,16 @@ _SHAPING_NAMES = (
     "tokenizer_type", "parse_special_tokens", "json_keys", "append_eod", "eod_token", "eod_id",
     "add_bos", "template", "on_error", "max_document_tokens", "input_checksums",
 )  # fmt: skip
-_COUNTS = ("workers", "log_interval", "num_tasks", "batch_bytes", "shard_bytes")
+# The largest value of every count. Names of tasks have five digits, which the merge looks for. A
+# batch is a single block of memory, which Arrow addresses with 32 bits.
+_LARGEST_COUNTS = {
+    "workers": 1 << 16,
+    "log_interval": 1 << 62,
+    "num_tasks": 99_999,
+    "batch_bytes": (1 << 31) - 1,
+    "shard_bytes": 1 << 62,
+}
+_PATHS = ("input", "tokenizer_name_or_path", "output_prefix")
 
 
 class Flag(TypedDict, total=False):
@@ -149,6 +158,7 @@ class TokenizeOptions:
         object.__setattr__(self, "input", _as_tuple(self.input))
         object.__setattr__(self, "json_keys", _as_tuple(self.json_keys))
         object.__setattr__(self, "output_prefix", output_prefix(self.output_prefix))
+        self._check_texts()
         tokenizer = os.path.expanduser(self.tokenizer_name_or_path)
         object.__setattr__(self, "tokenizer_name_or_path", tokenizer)
         if not self.input:
@@ -168,10 +178,24 @@ class TokenizeOptions:
         if self.template is not None and self.json_keys != ("text",):
             raise UsageError("--template makes the one output 'text': leave --json-keys away")
 
+    def _check_texts(self) -> None:
+        """Refuse empty texts, which a variable of the shell without a value gives."""
+        for name, value in vars(self).items():
+            for text in value if isinstance(value, tuple) else (value,):
+                if not isinstance(text, str):
+                    continue
+                if not text or (name in _PATHS and (not text.strip() or "\0" in text)):
+                    raise UsageError(
+                        f"{flag_of(name)} {text!r}: a {'path' if name in _PATHS else 'text'} was "
+                        "expected; is a variable of the shell empty?"
+                    )
+
     def _check_counts(self) -> None:
-        for name in _COUNTS:
-            if getattr(self, name) < 1:
-                raise UsageError(f"{flag_of(name)} {getattr(self, name)}: must be at least 1")
+        for name, largest in _LARGEST_COUNTS.items():
+            count = getattr(self, name)
+            if not 1 <= count <= largest:
+                bound = "must be at least 1" if count < 1 else f"must be at most {largest}"
+                raise UsageError(f"{flag_of(name)} {count}: {bound}")
 
     def _check_choices(self) -> None:
         for name in ("on_error", "executor", "input_checksums"):
@@ -185,8 +209,8 @@ class TokenizeOptions:
         if (self.eod_token is not None or self.eod_id is not None) and not self.append_eod:
             flag = "--eod-token" if self.eod_token is not None else "--eod-id"
             raise UsageError(f"{flag} has no effect without --append-eod: add it")
-        if self.eod_token == "":
-            raise UsageError("--eod-token '': give the text of a token")
+        if self.eod_token is not None and not _is_unicode(self.eod_token):
+            raise UsageError(f"--eod-token {self.eod_token!a}: not the text of a token: no UTF-8")
         if self.eod_id is not None and self.eod_id < 0:
             raise UsageError(f"--eod-id {self.eod_id}: ids begin at 0")
 
@@ -194,6 +218,14 @@ class TokenizeOptions:
         """Options on which the bytes depend, for the journal and the manifest."""
         values = asdict(self)
         return {name: values[name] for name in _SHAPING_NAMES}
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # bytes of the command line that are not UTF-8
+        return False
+    return True
 
 
 def _as_tuple(values: str | Path | Iterable[str | Path]) -> tuple[str, ...]:

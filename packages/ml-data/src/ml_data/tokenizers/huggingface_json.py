@@ -21,7 +21,7 @@ import tokenizers
 from ml_data.errors import TokenizerError
 from ml_data.tokenizer_files.recognize import read_file, refuse_lfs_pointer
 from ml_data.tokenizers.base import TokenizerBase
-from ml_data.tokenizers.protocol import Frame, Ids, check_text, flatten
+from ml_data.tokenizers.protocol import Frame, Ids, check_text, flatten, is_unicode
 from ml_data.tokenizers.side_files import CONFIG, NamedToken, SideFiles
 
 _BOM = b"\xef\xbb\xbf"
@@ -157,7 +157,7 @@ class HuggingFaceTokenizer(TokenizerBase):
 
     def token_id(self, token: str) -> int | None:
         """Id of the token with exactly this text."""
-        number: int | None = self._tokenizer.token_to_id(token)
+        number: int | None = self._tokenizer.token_to_id(token) if is_unicode(token) else None
         return number
 
     def token_of(self, token_id: int) -> str | None:

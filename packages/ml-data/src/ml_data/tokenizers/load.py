@@ -67,6 +67,8 @@ def load_tokenizer(
         raise TokenizerError(f"tokenizer type {tokenizer_type!r}: known types are {known}")
     if engine not in ENGINES:
         raise TokenizerError(f"engine {engine!r}: known engines are {', '.join(ENGINES)}")
+    if not str(path).strip():  # pathlib makes the current folder of an empty path
+        raise TokenizerError("the tokenizer's path is empty: give a folder or a file")
     path = Path(os.path.expanduser(path))
     files = _files_to_load(path, engine)
     side = SideFiles(files[0] if files[0].is_dir() else files[0].parent)

@@ -17,7 +17,15 @@ from ml_data.errors import TokenizerError
 from ml_data.tokenizer_files.model_facts import with_control_tokens_in_text
 from ml_data.tokenizer_files.recognize import read_file, why_not_sentencepiece
 from ml_data.tokenizers.base import TokenizerBase
-from ml_data.tokenizers.protocol import Ids, Role, TokenClaim, check_text, check_values, flatten
+from ml_data.tokenizers.protocol import (
+    Ids,
+    Role,
+    TokenClaim,
+    check_text,
+    check_values,
+    flatten,
+    is_unicode,
+)
 from ml_data.tokenizers.side_files import SideFiles
 
 
@@ -87,6 +95,8 @@ class SentencePieceTokenizer(TokenizerBase):
 
     def token_id(self, token: str) -> int | None:
         """Id of the piece, or added token, with exactly this text."""
+        if not is_unicode(token):
+            return None
         number = int(self._processor.piece_to_id(token))
         # The library answers with the id of the unknown piece for a text that is no piece.
         if self._processor.id_to_piece(number) == token:

@@ -25,7 +25,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ml_data.arrow import integers, offsets_of, strings
+from ml_data.arrow import call, integers, offsets_of
 from ml_data.errors import TokenizerError
 from ml_data.tokenizer_files.model_facts import NORMAL, UNUSED, USER_DEFINED, ModelFacts, read_facts
 from ml_data.tokenizers.cuts import Bytes, CutTable
@@ -109,7 +109,7 @@ class UnitTokenizer(SampledEngine):
         # Rows without text have no units. They keep the length 0.
         sizes = np.diff(offsets_of(values)) if len(values) else lengths
         rows = np.flatnonzero(sizes)
-        filled = values if len(rows) == len(values) else values.take(integers(rows))
+        filled = values if len(rows) == len(values) else call("take", values, integers(rows))
         ends = np.cumsum(sizes[rows], dtype=np.int64)
         parts: list[Ids] = [np.empty(0, np.int32)]
         row = 0
@@ -131,11 +131,8 @@ class UnitTokenizer(SampledEngine):
     def _encode_rows(self, rows: pa.Array) -> tuple[Ids, Ids]:
         """Ids and lengths of a few rows, none of them empty."""
         if self._prefix:
-            # Imported here, as it takes 35 ms that the thread of the first text has: see above.
-            import pyarrow.compute as pc
-
-            prefix, empty = strings([self._prefix.encode(), b""]).cast(rows.type)
-            rows = pc.binary_join_element_wise(empty, rows, prefix)
+            prefix, empty = pa.scalar(self._prefix, rows.type), pa.scalar("", rows.type)
+            rows = call("binary_join_element_wise", empty, rows, prefix)
         offsets = offsets_of(rows)
         text = np.frombuffer(rows.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
         offsets = offsets - offsets[0]

@@ -18,7 +18,7 @@ import pyarrow as pa
 import sentencepiece
 from numpy.typing import NDArray
 
-from ml_data.arrow import integers
+from ml_data.arrow import call, integers
 from ml_data.tokenizers.cuts import Bytes
 from ml_data.tokenizers.protocol import Ids, flatten
 
@@ -194,7 +194,7 @@ class UnitEncoder:
         with self._lock:
             ids_by_code = table.ids_by_code()
         chosen = pa.Array.from_buffers(pa.int32(), len(codes), [None, pa.py_buffer(codes)])
-        _, offsets, flat = ids_by_code.take(chosen).buffers()
+        _, offsets, flat = call("take", ids_by_code, chosen).buffers()
         return (
             np.frombuffer(flat, np.int32),
             np.frombuffer(offsets, np.int32)[: len(positions)] // 4,
@@ -206,7 +206,7 @@ class UnitEncoder:
         """Codes of these units, by their bytes; new ones are encoded and added."""
         buffers = [None, pa.py_buffer(positions), pa.py_buffer(text)]
         units = pa.Array.from_buffers(pa.large_binary(), len(positions) - 1, buffers)
-        encoded = units.take(integers(rows)).dictionary_encode()
+        encoded = call("dictionary_encode", call("take", units, integers(rows)))
         distinct = encoded.dictionary.to_pylist()
         indices = np.frombuffer(encoded.indices.buffers()[1], np.int32)[: len(rows)]
         codes = table.find(distinct)

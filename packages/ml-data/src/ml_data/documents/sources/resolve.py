@@ -25,7 +25,7 @@ from ml_data.documents.sources.names import (
 )
 from ml_data.documents.sources.remote import list_remote, without_query
 from ml_data.documents.sources.source import SourceFile, reporting_input
-from ml_data.errors import InputError
+from ml_data.errors import InputError, UsageError
 
 TOKENS = "token files"
 UNKNOWN = "their endings are not known"
@@ -39,6 +39,7 @@ _REVISION = re.compile(
 )
 _MANIFEST_MARK = b'"ml-data manifest"'
 _NAMES_IN_A_NOTICE = 5
+_BUCKETS = ("s3", "gs", "gcs", "abfs", "abfss")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +90,10 @@ def _list(given: str) -> InputCandidates:
     if not given.strip():
         raise InputError(f"input {given!r}: a path was expected; is a variable of the shell empty?")
     scheme, mark, rest = given.partition("://")
+    # Without a bucket a store would list all buckets of the account, or fail in a way of its own.
+    no_bucket = scheme.lower() in _BUCKETS and rest.startswith("/")
+    if mark and (no_bucket or not rest):
+        raise UsageError(f"input {given}: a bucket or a path was expected behind {scheme}://")
     if mark and scheme.lower() not in ("file", "local"):
         return list_remote(given)
     path = os.path.expanduser(rest if mark else given)
