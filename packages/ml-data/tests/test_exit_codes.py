@@ -170,6 +170,7 @@ HUGE = "9" * 23
 NONSENSE = {
     "--output-prefix": [" ", "\n", "s3://bucket/p", "file:///p", "p/", ".."],
     "--tokenizer-type": ["x", " "],
+    "--json-keys": ["a/b", "../a"],
     "--engine": ["x", " ", "Auto"],
     "--eod-token": ["\udcff"],
     "--eod-id": ["x", "-1", "1.5", "nan"],

@@ -107,6 +107,7 @@ def test_a_bin_of_another_size_is_refused_on_opening(pair: Path) -> None:
     ("offset", "value", "words"),
     [
         (34, (9).to_bytes(4, "little"), "sequence 0 lies outside"),
+        (34, (-5).to_bytes(4, "little", signed=True), "sequence 0 has -5 tokens: damaged"),
         (42, (1).to_bytes(8, "little"), "sequence 0 lies outside"),
         (42, (1 << 40).to_bytes(8, "little"), "sequence 0 lies outside"),
         (42, (-2).to_bytes(8, "little", signed=True), "sequence 0 lies outside"),

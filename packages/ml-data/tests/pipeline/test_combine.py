@@ -1,6 +1,7 @@
 """Tasks, merge and split give the bytes of a single run."""
 
 import gzip
+import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import ml_data
 from ml_data.cli import main
 from ml_data.errors import FormatError, OutputError, UsageError
+from ml_data.flags import FlagParser
 from ml_data.indexed.reader import IndexedDataset
 from ml_data.pipeline.combine import merge, merge_tasks, split
 from ml_data.pipeline.options import TokenizeOptions
@@ -140,7 +142,9 @@ def test_a_pair_that_would_be_doubled_or_eaten(tmp_path: Path) -> None:
     first, second = bare(tmp_path / "a", 1), bare(tmp_path / "b", 2)
     (tmp_path / "link.idx").symlink_to(tmp_path / "a.idx")
     (tmp_path / "link.bin").symlink_to(tmp_path / "a.bin")
-    for other in (first, str(tmp_path / "." / "a"), str(tmp_path / "link")):
+    (tmp_path / "hard.idx").hardlink_to(tmp_path / "a.idx")
+    (tmp_path / "hard.bin").hardlink_to(tmp_path / "a.bin")
+    for other in (first, str(tmp_path / "." / "a"), str(tmp_path / "link"), str(tmp_path / "hard")):
         with pytest.raises(UsageError, match="is named twice: its documents would be doubled"):
             merge([first, other], str(tmp_path / "m"))
     with pytest.raises(UsageError, match="is both input and output"):
@@ -158,6 +162,28 @@ def test_a_pair_that_would_be_doubled_or_eaten(tmp_path: Path) -> None:
             write()
     assert not list(tmp_path.glob("m.*"))
     assert not list(tmp_path.glob("s.*"))
+
+
+@pytest.mark.parametrize("value", [-4, 1 << 40])
+@pytest.mark.parametrize("offset", [34, 34 + 4, 34 + 12, 34 + 12 + 8])
+def test_a_damaged_index_is_one_sentence(tmp_path: Path, offset: int, value: int) -> None:
+    """Its length, its byte offset and both marks of the only document, one after the other."""
+    pair = bare(tmp_path / "a", 1)
+    raw = bytearray(Path(f"{pair}.idx").read_bytes())
+    size = 4 if offset == 34 else 8
+    raw[offset : offset + size] = value.to_bytes(8, "little", signed=True)[:size]
+    Path(f"{pair}.idx").write_bytes(raw)
+    for words in (["merge", pair, bare(tmp_path / "b", 2)], ["split", pair, "--parts", "2"]):
+        with pytest.raises(FormatError):
+            _raising([*words, "--output-prefix", str(tmp_path / "m")])
+    assert not list(tmp_path.glob("m.*"))
+
+
+def _raising(words: list[str]) -> None:
+    parser = FlagParser()
+    module = importlib.import_module(f"ml_data.commands.{words[0]}")
+    module.add_arguments(parser)
+    module.run(parser.parse_args(words[1:]))
 
 
 @pytest.mark.parametrize(

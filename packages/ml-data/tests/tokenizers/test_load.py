@@ -10,6 +10,7 @@ import pytest
 import tokenizers
 
 from ml_data.errors import TokenizerError
+from ml_data.tokenizer_files.model_facts import read_facts
 from ml_data.tokenizers import Tokenizer, load_tokenizer
 
 
@@ -74,6 +75,20 @@ def test_an_empty_directory_and_a_damaged_model(tmp_path: Path, grok1: Path) -> 
     damaged.write_bytes(grok1.read_bytes()[:100_000])
     with pytest.raises(TokenizerError, match="not a SentencePiece model"):
         load_tokenizer(tmp_path)
+    # The library takes a file that was cut off between two of its first pieces for a smaller model.
+    raw = grok1.read_bytes()
+    damaged.write_bytes(raw[: int(read_facts(raw).starts[40]) - 4])
+    for engine in ("auto", "sentencepiece", "fast"):
+        with pytest.raises(TokenizerError, match="ends after 40 pieces, .* was cut off"):
+            load_tokenizer(tmp_path, engine=engine)
+
+
+def test_an_empty_path_is_not_the_current_folder(
+    grok1: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(grok1.parent)
+    with pytest.raises(TokenizerError, match="path is empty"):
+        load_tokenizer("")
 
 
 @pytest.mark.parametrize("engine", ["fast", "sentencepiece"])

@@ -119,6 +119,7 @@ def test_the_end_token_comes_from_any_file(tmp_path: Path, files: dict[str, Any]
     [
         ({}, ["has no end-of-document token"]),
         ({"tokenizer_config": {"eos_token": "</s>"}}, ["tokenizer_config.json", "'</s>'", "lacks"]),
+        ({"tokenizer_config": {"eos_token": "\ud800"}}, ["tokenizer_config.json", "lacks"]),
         ({"config": {"eos_token_id": 5000}}, ["config.json", "5000", "no such id"]),
         ({"generation_config": {"eos_token_id": [0, 1]}}, ["generation_config.json", "several"]),
         (
@@ -167,6 +168,7 @@ def test_no_single_end_token_says_why(
         ("config", {"eos_token_id": True}),
         ("generation_config", {"eos_token_id": [1, None]}),
         ("added_tokens", {"<new>": "400"}),
+        ("added_tokens", {"<new>": 1 << 31}),
         ("tokenizer_config", {"added_tokens_decoder": ["<new>"]}),
         ("tokenizer_config", {"added_tokens_decoder": {"x": {"content": "<new>"}}}),
         ("tokenizer_config", {"added_tokens_decoder": {"400": "<new>"}}),

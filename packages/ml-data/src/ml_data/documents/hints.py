@@ -79,7 +79,7 @@ def way_out(names: NamesByContent, flag: str) -> str:
         )
     if flag == "--template":
         return "Name another with --template"
-    if names.texts:
+    if names.texts and names.texts[0]:  # no flag can name a key without a name
         fields = [f"{{{name}}}" for name in names.texts[:2] if name.isidentifier()]
         several = f", or make one text of several as in --template '{' '.join(fields)}'"
         example = f"as in --json-keys {shlex.quote(names.texts[0])}"

@@ -75,7 +75,14 @@ def copy_documents(
         )
     first, last = (int(index.marks(document, document + 1)[0]) for document in (start, stop))
     size = index.dtype.itemsize
+    if not 0 <= first <= last <= index.num_sequences:
+        raise FormatError(
+            f"{index.path}: documents {start} to {stop} have the sequences {first} to {last} of "
+            f"{index.num_sequences}: damaged"
+        )
     byte = index.byte_of_document(start)
+    if not 0 <= byte <= index.bin_path.stat().st_size:
+        raise FormatError(f"{index.path}: document {start} lies outside of the .bin: damaged")
     with index.bin_path.open("rb") as tokens:
         tokens.seek(byte)
         for at in range(first, last, _CHUNK):

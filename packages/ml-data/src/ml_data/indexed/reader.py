@@ -152,6 +152,8 @@ class IndexedDataset:
         if not -len(self) <= number < len(self):
             raise IndexError(f"sequence {number} of {self.prefix}: it has {len(self)}")
         size = int(self.sequence_lengths[number])
+        if size < 0:
+            raise FormatError(f"{self.prefix}.idx: sequence {number} has {size} tokens: damaged")
         count = size - offset if length is None else length
         if not 0 <= offset <= offset + count <= size:
             wanted = "the ids" if length is None else f"{length} ids"

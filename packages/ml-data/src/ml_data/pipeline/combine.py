@@ -10,7 +10,8 @@ import json
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -99,12 +100,24 @@ def split(
 
 def _refuse_same_pair(inputs: Sequence[str], outputs: Sequence[str]) -> None:
     """UsageError where a pair is named twice, or is input and output, by whatever names."""
-    paths = [os.path.realpath(layout.idx_path(prefix)) for prefix in inputs]
-    for number, (prefix, path) in enumerate(zip(inputs, paths, strict=True)):
-        if path in paths[:number]:
+    seen, written = set(), {_file_of(prefix) for prefix in outputs}
+    for prefix in inputs:
+        file = _file_of(prefix)
+        if file in seen:
             raise UsageError(f"{prefix} is named twice: its documents would be doubled")
-        if path in [os.path.realpath(layout.idx_path(output)) for output in outputs]:
+        if file in written:
             raise UsageError(f"{prefix} is both input and output: choose another --output-prefix")
+        seen.add(file)
+
+
+def _file_of(prefix: str) -> Hashable:
+    """What is equal for two names of the same .idx: links have other names, copies are others."""
+    path = layout.idx_path(prefix)
+    with suppress(OSError):
+        facts = path.stat()
+        if facts.st_ino:  # some network file systems give files no number
+            return facts.st_dev, facts.st_ino
+    return os.path.realpath(path)
 
 
 def _document_at(index: IndexFile, byte: float) -> int:

@@ -21,8 +21,9 @@ Executor = Literal["local", "ray"]
 InputChecksums = Literal["all", "local", "none"]
 # Input read between two entries of the journal. Smaller loses less to a kill and syncs more often.
 SHARD_BYTES = 16 << 20
-# Larger batches repeat more units, which the fast engine encodes once: 4 MiB gain a tenth over 1.
-BATCH_BYTES = 4 << 20
+# A window of the fast engine. Larger batches leave a worker without one at the end of a run, and are
+# read before the first of them is encoded.
+BATCH_BYTES = 2 << 20
 # In the order in which manifests list them, which is part of the format.
 _SHAPING_NAMES = (
     "tokenizer_type", "parse_special_tokens", "json_keys", "append_eod", "eod_token", "eod_id",
@@ -163,8 +164,7 @@ class TokenizeOptions:
         object.__setattr__(self, "tokenizer_name_or_path", tokenizer)
         if not self.input:
             raise UsageError("--input: name at least one file, directory, glob or URI")
-        if not self.json_keys or len(set(self.json_keys)) != len(self.json_keys):
-            raise UsageError(f"--json-keys {' '.join(self.json_keys)}: give each key once")
+        self._check_keys()
         self._check_counts()
         self._check_choices()
         if not 0 <= self.task_index < self.num_tasks:
@@ -189,6 +189,16 @@ class TokenizeOptions:
                         f"{flag_of(name)} {text!r}: a {'path' if name in _PATHS else 'text'} was "
                         "expected; is a variable of the shell empty?"
                     )
+
+    def _check_keys(self) -> None:
+        if not self.json_keys or len(set(self.json_keys)) != len(self.json_keys):
+            raise UsageError(f"--json-keys {' '.join(self.json_keys)}: give each key once")
+        for key in self.json_keys:
+            if "/" in key or "\0" in key:
+                raise UsageError(
+                    f"--json-keys {key!r}: the key becomes a part of file names, which cannot hold "
+                    "a '/': rename the column"
+                )
 
     def _check_counts(self) -> None:
         for name, largest in _LARGEST_COUNTS.items():

@@ -40,6 +40,8 @@ class ModelFacts:
     starts: Positions
     ends: Positions
     types: Positions
+    has_trainer_spec: bool
+    """Whether the file says how it was made. It does so behind its pieces, at its end."""
     is_bpe: bool
     byte_fallback: bool
     add_dummy_prefix: bool
@@ -97,6 +99,7 @@ def read_facts(raw: bytes) -> ModelFacts:
         starts=np.concatenate((starts, more[:, 0])),
         ends=np.concatenate((ends, more[:, 1])),
         types=np.concatenate((types, more[:, 2])),
+        has_trainer_spec=bool(trainer),
         is_bpe=trainer.get(3, 1) == _BPE,
         byte_fallback=bool(trainer.get(35, 0)),
         whitespace_as_suffix=bool(trainer.get(24, 0)),

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from ml_data.arrow import offsets_of
 from ml_data.errors import TokenizerError
-from ml_data.tokenizer_files.model_facts import NORMAL, ModelFacts, read_facts
+from ml_data.tokenizer_files.model_facts import NORMAL, ModelFacts
 from ml_data.tokenizers.gigatoken_json import convert
 from ml_data.tokenizers.protocol import Ids, check_values
 from ml_data.tokenizers.sampled_engine import SampledEngine
@@ -57,7 +57,7 @@ class GigatokenTokenizer(SampledEngine):
         if importlib.util.find_spec(ENGINE) is None:
             raise TokenizerError(f"engine {ENGINE!r} is not installed: {GIGATOKEN_EXTRA}")
         super().__init__(path, parse_special_tokens=parse_special_tokens)
-        facts = read_facts(self._raw)
+        facts = self._facts
         reason = reason_against(facts) or self._scores_against(facts)
         if reason:
             raise NotAdmittedError(f"{path} cannot use the engine {ENGINE}: {reason}")

@@ -14,7 +14,7 @@ import pyarrow as pa
 import sentencepiece
 
 from ml_data.errors import TokenizerError
-from ml_data.tokenizer_files.model_facts import with_control_tokens_in_text
+from ml_data.tokenizer_files.model_facts import read_facts, with_control_tokens_in_text
 from ml_data.tokenizer_files.recognize import read_file, why_not_sentencepiece
 from ml_data.tokenizers.base import TokenizerBase
 from ml_data.tokenizers.protocol import (
@@ -49,7 +49,13 @@ class SentencePieceTokenizer(TokenizerBase):
         if parse_special_tokens:
             raw = with_control_tokens_in_text(raw)
             self._processor = load_processor(raw, path)
-        self._raw = raw
+        self._facts = read_facts(raw)
+        # A file that was cut off between two pieces is a model to the library, of fewer pieces.
+        if not self._facts.has_trainer_spec:
+            raise TokenizerError(
+                f"{path} ends after {len(self._facts.starts):,} pieces, without the settings that "
+                "follow them in a SentencePiece model: it was cut off. Copy it again"
+            )
 
     def add_tokens(self, side: SideFiles) -> None:
         """Record the tokens that files beside the model add to it: their ids are valid ids.

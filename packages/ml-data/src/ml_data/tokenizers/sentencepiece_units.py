@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from ml_data.arrow import call, integers, offsets_of
 from ml_data.errors import TokenizerError
-from ml_data.tokenizer_files.model_facts import NORMAL, UNUSED, USER_DEFINED, ModelFacts, read_facts
+from ml_data.tokenizer_files.model_facts import NORMAL, UNUSED, USER_DEFINED, ModelFacts
 from ml_data.tokenizers.cuts import Bytes, CutTable
 from ml_data.tokenizers.protocol import Ids, check_values
 from ml_data.tokenizers.sampled_engine import SampledEngine
@@ -84,11 +84,10 @@ class UnitTokenizer(SampledEngine):
 
     def __init__(self, path: Path, *, parse_special_tokens: bool = False) -> None:
         super().__init__(path, parse_special_tokens=parse_special_tokens)
-        facts = read_facts(self._raw)
+        facts = self._facts
         reason, guard = reason_against(facts), _guard(facts)
         if reason or guard is None:
             raise NotAdmittedError(f"{path} cannot use the fast engine: {reason}")
-        self._facts = facts
         self._made_cuts: CutTable | None = None
         self._lock = threading.Lock()
         self._units = UnitEncoder(self._processor, guard)

@@ -176,5 +176,5 @@ def _text_of(value: Any, file: str, name: str) -> str:
 
 
 def _is_id(value: Any) -> bool:
-    # JSON's true is an int to Python.
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    # JSON's true is an int to Python. Token files keep ids in 32 bits with a sign.
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 31
