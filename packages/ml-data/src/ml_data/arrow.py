@@ -21,12 +21,13 @@ except ImportError:  # the module is private: another version of pyarrow may nam
     from pyarrow.compute import call_function
 
 
-def strings(encoded: Sequence[bytes]) -> pa.Array:
-    """A large_string array of these UTF-8 values, without nulls."""
-    ends = np.zeros(len(encoded) + 1, np.int64)
+def strings(encoded: Sequence[bytes], kind: pa.DataType | None = None) -> pa.Array:
+    """A large_string array, or a `kind` of string array, of these UTF-8 values without nulls."""
+    kind = kind or pa.large_string()
+    ends = np.zeros(len(encoded) + 1, _offset_type(kind))
     np.cumsum(np.fromiter(map(len, encoded), np.int64, len(encoded)), out=ends[1:])
     buffers = [None, pa.py_buffer(ends), pa.py_buffer(b"".join(encoded))]
-    return pa.Array.from_buffers(pa.large_string(), len(encoded), buffers)
+    return pa.Array.from_buffers(kind, len(encoded), buffers)
 
 
 def integers(values: NDArray[np.int64]) -> pa.Array:
@@ -41,6 +42,10 @@ def call(function: str, *arguments: Any) -> Any:
 
 def offsets_of(values: pa.Array) -> NDArray[np.integer]:
     """Offsets [len(values) + 1] of a string array into its value buffer, without a copy."""
-    kind = np.int64 if pa.types.is_large_string(values.type) else np.int32
+    kind = _offset_type(values.type)
     offsets: NDArray[np.integer] = np.frombuffer(values.buffers()[1], kind)
     return offsets[values.offset : values.offset + len(values) + 1]
+
+
+def _offset_type(kind: pa.DataType) -> type[np.integer]:
+    return np.int64 if pa.types.is_large_string(kind) else np.int32

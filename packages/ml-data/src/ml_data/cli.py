@@ -22,6 +22,8 @@ from ml_data.version import __version__
 _OBJECTS_PER_COLLECTION = 50_000
 # Python has no exception of its own for a thread that the system refuses.
 _NO_THREAD = "can't start new thread"
+# SentencePiece and others give Python no exception where they get no memory.
+_LIBRARY_FAILED = "error return without exception set"
 
 COMMANDS = {
     "tokenize": "parquet or JSON lines to .bin/.idx",
@@ -87,7 +89,7 @@ def _guarded(run: Callable[[], int]) -> int:
         return ExitCode.TERMINATED
     except BrokenPipeError:
         pass  # the reader of the results closed the pipe, as `head` does: nothing to tell
-    except (MemoryError, ImportError, RuntimeError, OSError) as error:
+    except (MemoryError, ImportError, RuntimeError, SystemError, OSError) as error:
         text = _fault_of_machine(error)
         if text is None:
             raise
@@ -107,6 +109,10 @@ def _fault_of_machine(error: Exception) -> str | None:
         return (
             f"a library cannot be loaded: {error}. Install ml-data again, or give the process more "
             "memory"
+        )
+    if str(error) == _LIBRARY_FAILED:
+        return (
+            "out of memory: a library failed without saying why, as it does where memory is short"
         )
     if str(error) == _NO_THREAD:
         return (

@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+from ml_data.errors import UsageError
 from ml_data.nearest import did_you_mean
 
 _GIVEN = "flags_given"
@@ -37,7 +38,7 @@ class StoreOnce(argparse.Action):
     ) -> None:
         """Take the values of one mention."""
         if "" in (values if isinstance(values, list) else [values]):
-            parser.error(
+            raise UsageError(
                 f"{option_string or self.dest} '': the value is empty; is a variable of the shell "
                 "empty?"
             )

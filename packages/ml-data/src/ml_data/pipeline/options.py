@@ -21,8 +21,8 @@ Executor = Literal["local", "ray"]
 InputChecksums = Literal["all", "local", "none"]
 # Input read between two entries of the journal. Smaller loses less to a kill and syncs more often.
 SHARD_BYTES = 16 << 20
-# A window of the fast engine. Larger batches leave a worker without one at the end of a run, and are
-# read before the first of them is encoded.
+# A window of the fast engine. Larger batches make a worker wait longer for its first batch, and
+# for the others' last ones.
 BATCH_BYTES = 2 << 20
 # In the order in which manifests list them, which is part of the format.
 _SHAPING_NAMES = (

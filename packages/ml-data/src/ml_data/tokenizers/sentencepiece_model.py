@@ -49,7 +49,7 @@ class SentencePieceTokenizer(TokenizerBase):
         if parse_special_tokens:
             raw = with_control_tokens_in_text(raw)
             self._processor = load_processor(raw, path)
-        self._facts = read_facts(raw)
+        self._raw, self._facts = raw, read_facts(raw)
         # A file that was cut off between two pieces is a model to the library, of fewer pieces.
         if not self._facts.has_trainer_spec:
             raise TokenizerError(

@@ -25,7 +25,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ml_data.arrow import call, integers, offsets_of
+from ml_data.arrow import call, integers, offsets_of, strings
 from ml_data.errors import TokenizerError
 from ml_data.tokenizer_files.model_facts import NORMAL, UNUSED, USER_DEFINED, ModelFacts
 from ml_data.tokenizers.cuts import Bytes, CutTable
@@ -130,7 +130,7 @@ class UnitTokenizer(SampledEngine):
     def _encode_rows(self, rows: pa.Array) -> tuple[Ids, Ids]:
         """Ids and lengths of a few rows, none of them empty."""
         if self._prefix:
-            prefix, empty = pa.scalar(self._prefix, rows.type), pa.scalar("", rows.type)
+            prefix, empty = strings([self._prefix.encode(), b""], rows.type)
             rows = call("binary_join_element_wise", empty, rows, prefix)
         offsets = offsets_of(rows)
         text = np.frombuffer(rows.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
