@@ -11,6 +11,7 @@ from rehearsed import LAYOUT, MODEL, cluster, findings, one_error, words_of
 
 from ml_models.megatron_core import lines
 from ml_train.cli import main
+from ml_train.planning.rehearsal import versions
 from ml_train.planning.rehearsal.versions import packages_of
 
 NOTHING = ("--device", "h100", "--no-toy-run")
@@ -73,6 +74,30 @@ def test_a_run_that_ends_too_early(tmp_path: Path, more: tuple[str, ...], text: 
     at = words.index("--train-iters")
     del words[at : at + 2]
     one_error(findings([*words, *more], "settings"), text)
+
+
+def test_ranks_that_the_job_does_not_have_cannot_be_profiled(tmp_path: Path) -> None:
+    words = words_of(tmp_path, "--profile", "--profile-ranks", "0", "8")
+    one_error(findings(words, "layouts"), "--profile-ranks 8", "ranks are 0 to 7")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "cannot be read"),
+        ("[training\n", "is not TOML"),
+        ("[training]\ntrain_itres = 3\n", "Did you mean train_iters?"),
+        ("[training]\ntrain_iters = 'many'\n", "is not of type int"),
+    ],
+)
+def test_a_settings_file_that_cannot_be_used(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], text: str | None, said: str
+) -> None:
+    path = tmp_path / "run.toml"
+    if text is not None:
+        path.write_text(text)
+    code, told = rehearsed(capfd, *NOTHING, "--config", str(path))
+    assert code == 1 and said in told
 
 
 def test_a_setting_without_effect_is_a_warning(tmp_path: Path) -> None:
@@ -191,7 +216,7 @@ def freeze(path: Path, **versions: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("device", "versions", "text"),
+    ("device", "packages", "text"),
     [
         ("h100", {"torch": "2.13.0", "megatron_core": "0.14.0"}, "supports the lines 0.12"),
         ("h100", {"torch": "2.13.0"}, "lists no megatron-core"),
@@ -210,9 +235,9 @@ def freeze(path: Path, **versions: str) -> Path:
     ],
 )
 def test_versions_of_the_cluster_that_do_not_go_together(
-    tmp_path: Path, device: str, versions: dict[str, str], text: str
+    tmp_path: Path, device: str, packages: dict[str, str], text: str
 ) -> None:
-    listed = freeze(tmp_path / "packages.txt", **versions)
+    listed = freeze(tmp_path / "packages.txt", **packages)
     where = cluster(device, package_lists=(listed,))
     errors = [
         f"{item.what} {item.fix}"
@@ -223,15 +248,28 @@ def test_versions_of_the_cluster_that_do_not_go_together(
 
 
 def test_nodes_with_different_versions(tmp_path: Path) -> None:
-    versions = {"torch": "2.13.0", "megatron_core": "0.16.1"}
+    packages = {"torch": "2.13.0", "megatron_core": "0.16.1"}
     lists = (
-        freeze(tmp_path / "node1.txt", **versions),
-        freeze(tmp_path / "node2.txt", **{**versions, "torch": "2.12.0"}),
+        freeze(tmp_path / "node1.txt", **packages),
+        freeze(tmp_path / "node2.txt", **{**packages, "torch": "2.12.0"}),
     )
     said = findings(words_of(tmp_path), "versions", where=cluster(package_lists=lists))
     one_error(said, "different versions of torch: 2.13.0 in node1.txt; 2.12.0 in node2.txt")
     same = cluster(package_lists=lists[:1])
     assert findings(words_of(tmp_path), "versions", where=same) == []
+
+
+def test_packages_of_this_installation_that_do_not_go_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = versions._installed
+    monkeypatch.setattr(
+        versions, "_installed", lambda name: "0.9" if name == "ml-models" else installed(name)
+    )
+    errors = [item for item in findings(words_of(tmp_path), "versions") if item.severity == "error"]
+    assert [item.what for item in errors] == [
+        "this installation: ml-train 1.0.0 needs ml-models>=1.0, and 0.9 is there."
+    ]
 
 
 def test_a_list_that_cannot_be_read(tmp_path: Path) -> None:

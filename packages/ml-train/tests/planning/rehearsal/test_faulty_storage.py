@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from rehearsed import cluster, findings, one_error, words_of
 
+from ml_models.files.integrity import write_integrity
 from ml_models.megatron_core import differences
 from ml_train.checkpoint.ownership.lock import SaveLock
 from ml_train.config.flags import parse
@@ -211,11 +212,27 @@ def test_data_that_the_checkpoint_did_not_have(tmp_path: Path, copied: Path) -> 
 
 
 def test_a_checkpoint_without_the_optimizer(tmp_path: Path, copied: Path) -> None:
-    state = json.loads((copied / "run_state.json").read_text())
-    (copied / "run_state.json").write_text(json.dumps({**state, "optimizer": None}))
-    words = [*begins_with(tmp_path, copied.parent), "--no-verify-checksums"]
-    said = findings(words, "resume")
-    assert said and said[0].severity == "error"
+    """As --no-save-optim writes it."""
+    change_state(copied, optimizer=None)
+    words = begins_with(tmp_path, copied.parent)
+    one_error(findings(words, "resume"), "a model without optimizer state", "--no-load-optim")
+    weights = [*words, "--no-load-optim", "--no-load-rng"]
+    assert findings(weights, "resume") == []
+
+
+def test_a_checkpoint_of_a_later_version(tmp_path: Path, copied: Path) -> None:
+    change_state(copied, format=99)
+    words = begins_with(tmp_path, copied.parent)
+    one_error(findings(words, "resume"), "format 99, newer than this ml-train reads")
+
+
+def change_state(folder: Path, **changes: object) -> None:
+    """A whole checkpoint whose run_state.json says something else."""
+    state = json.loads((folder / "run_state.json").read_text())
+    (folder / "run_state.json").write_text(json.dumps({**state, **changes}))
+    (folder / "COMPLETE").unlink()
+    (folder / "integrity.json").unlink()
+    write_integrity(folder)
 
 
 def test_a_layout_that_the_optimizers_state_cannot_go_to(

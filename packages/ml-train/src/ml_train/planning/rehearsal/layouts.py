@@ -40,6 +40,7 @@ def check(job: Job) -> Iterator[Finding]:
             f"{cluster.device.title} has {cluster.device.devices_per_node} devices.",
             fix="Start a process for each device, on more nodes (--nnodes).",
         )
+    yield from _profile_ranks(job)
     yield from _core_line(job)
     if cluster.device.platform is not None:
         yield from _backend(job, cluster.device.platform)
@@ -48,6 +49,18 @@ def check(job: Job) -> Iterator[Finding]:
         batches = job.layout.num_microbatches
         what = f"{words(job.layout)}, {batches} micro batches a step"
         yield sound(SUBJECT, f"{cluster.num_processes} processes: {what}")
+
+
+def _profile_ranks(job: Job) -> Iterator[Finding]:
+    logging, last = job.loaded.config.logging, job.cluster.num_processes - 1
+    beyond = [str(rank) for rank in logging.profile_ranks if rank > last]
+    if logging.profile and beyond:
+        yield wrong(
+            SUBJECT,
+            f"--profile-ranks {' '.join(beyond)}: the job's ranks are 0 to {last}, so that nothing "
+            "would be recorded there.",
+            fix=f"Give ranks up to {last}.",
+        )
 
 
 def _core_line(job: Job) -> Iterator[Finding]:

@@ -174,4 +174,5 @@ def _small_model(
         changes["vocab_size"] = _VOCABULARY
     overrides = {**section.overrides(), **changes}
     words = tuple(f"{name}={json.dumps(value)}" for name, value in overrides.items())
-    return dataclasses.replace(section, model_override=words)
+    # torch.compile needs a compiler, which the cluster has and a laptop may lack.
+    return dataclasses.replace(section, model_override=words, execution="eager")
