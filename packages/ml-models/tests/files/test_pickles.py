@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import re
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,12 @@ from torch.distributed.checkpoint.planner import WriteItemType
 
 from ml_models.errors import WeightError
 from ml_models.files.allow_lists import DCP_METADATA, RANK_FILE, TORCH_OBJECTS, XAI_SHARD
-from ml_models.files.distributed import check_distributed_checkpoint, load_metadata
+from ml_models.files.distributed import (
+    check_distributed_checkpoint,
+    load_metadata,
+    metadata_pickle,
+    paths_of_every_python,
+)
 from ml_models.files.inert import Span
 from ml_models.files.pickles import interpret
 
@@ -60,6 +66,23 @@ def test_checkpoints_of_every_python_pass(module: bytes, tmp_path: Path) -> None
     metadata.write_bytes(stream)
     check_distributed_checkpoint(folder)
     assert load_metadata(folder).storage_meta.checkpoint_id == folder
+    known = sys.modules.copy()
+    with paths_of_every_python():
+        by_torch = dcp.FileSystemReader(folder).read_metadata()
+    assert by_torch.storage_meta.checkpoint_id == folder
+    assert sys.modules == known
+
+
+def test_what_is_written_names_no_path(tmp_path: Path) -> None:
+    """Then it does not matter what a path's module is called by the Python that reads it."""
+    folder = checkpoint(tmp_path / "good")
+    by_torch = (folder / ".metadata").read_bytes()
+    stream = metadata_pickle(pickle.loads(by_torch))
+    assert b"pathlib" in by_torch and b"pathlib" not in stream and b"Path" not in stream
+    (folder / ".metadata").write_bytes(stream)
+    loaded = {"weight": torch.zeros(2, 3)}
+    dcp.load(loaded, checkpoint_id=folder)
+    assert torch.equal(loaded["weight"], torch.arange(6.0).reshape(2, 3))
 
 
 def hostile_common(folder: Path, mark: Path) -> None:

@@ -1,8 +1,23 @@
-"""Text files that a user wrote by hand: UTF-8, with or without the mark that editors put first."""
+"""Text and TOML files that a user wrote: UTF-8, with or without the mark that editors put first."""
 
+import sys
 from pathlib import Path
+from typing import Any
 
 from ml_train.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+def toml_document(path: Path, flag: str) -> dict[str, Any]:
+    """The document in a TOML file that a flag names. Raises ConfigError."""
+    try:
+        return tomllib.loads(read_text(path, flag))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{flag} {path} is not TOML: {error}.") from error
 
 
 def read_text(path: Path, flag: str) -> str:

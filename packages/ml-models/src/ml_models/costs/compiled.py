@@ -33,16 +33,20 @@ from torch.utils._pytree import tree_leaves
 GPU = torch.device("cuda", 0)
 
 # NVIDIA's Hopper tuning guide: 132 multiprocessors of an H100 SXM with 64 K registers each.
+_H100: dict[str, Any] = {
+    "type": "cuda",
+    "index": 0,
+    "multi_processor_count": 132,
+    "cc": 90,
+    "major": 9,
+    "regs_per_multiprocessor": 65536,
+    "max_threads_per_multi_processor": 2048,
+    "max_threads_per_block": 1024,
+    "warp_size": 32,
+}
+# torch 2.6 does not ask for the threads of a block.
 _PROPERTIES = DeviceProperties(
-    type="cuda",
-    index=0,
-    multi_processor_count=132,
-    cc=90,
-    major=9,
-    regs_per_multiprocessor=65536,
-    max_threads_per_multi_processor=2048,
-    max_threads_per_block=1024,
-    warp_size=32,
+    **{name: value for name, value in _H100.items() if name in DeviceProperties._fields}
 )
 
 

@@ -7,10 +7,14 @@ common.pt         torch.save of what is not sharded; metadata.json names the for
 ```
 """
 
+import contextlib
 import io
 import json
+import pathlib
 import pickle
-from dataclasses import dataclass, field
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -24,6 +28,8 @@ from ml_models.files.slices import open_slice
 from ml_models.files.torch_zip import inspect_torch_zip
 
 METADATA, COMMON, BACKEND = ".metadata", "common.pt", "metadata.json"
+# What the module of a path's class is called under Python 3.13; Python 3.14 knows the name, too.
+_PATHS_OF_3_13 = "pathlib._local"
 
 
 class _RestrictedUnpickler(pickle.Unpickler):
@@ -33,8 +39,30 @@ class _RestrictedUnpickler(pickle.Unpickler):
         """A class on the list."""
         if f"{module}.{name}" not in DCP_METADATA:
             raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
-        # Python 3.13 alone has a module pathlib._local, and writes its name.
-        return super().find_class(module.removesuffix("._local"), name)
+        return super().find_class("pathlib" if module == _PATHS_OF_3_13 else module, name)
+
+
+def metadata_pickle(metadata: dcp.Metadata) -> bytes:
+    """The content of `.metadata`: it names no folder, so that every Python reads it.
+
+    torch's own writers put the folder's path in it, under a name that depends on the Python.
+    """
+    return pickle.dumps(replace(metadata, storage_meta=dcp.StorageMeta()))
+
+
+@contextlib.contextmanager
+def paths_of_every_python() -> Iterator[None]:
+    """In this context torch's own reader takes a `.metadata` that torch wrote under Python 3.13.
+
+    An alias for the module of paths is known for that time. It is safe: it names what `pathlib`
+    names, and check_distributed_checkpoint has seen which names of it the file mentions.
+    """
+    alias = None if sys.version_info >= (3, 13) else sys.modules.setdefault(_PATHS_OF_3_13, pathlib)
+    try:
+        yield
+    finally:
+        if alias is pathlib:
+            del sys.modules[_PATHS_OF_3_13]
 
 
 def load_metadata(folder: Path) -> dcp.Metadata:
@@ -129,9 +157,8 @@ class MetadataBuilder:
         metadata = dcp.Metadata(
             state_dict_metadata=dict(self._tensors),
             storage_data=self._storage,
-            storage_meta=dcp.StorageMeta(),
         )
-        (folder / METADATA).write_bytes(pickle.dumps(metadata))
+        (folder / METADATA).write_bytes(metadata_pickle(metadata))
         torch.save({}, folder / COMMON)
         backend = {
             "sharded_backend": "torch_dist",

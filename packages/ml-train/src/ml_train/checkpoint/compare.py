@@ -14,6 +14,7 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 
+from ml_models.files.distributed import paths_of_every_python
 from ml_train.checkpoint.directory import integrity
 from ml_train.checkpoint.run_state import RunDocument
 from ml_train.errors import CheckpointError
@@ -57,7 +58,8 @@ def compare(first: Path, second: Path) -> Iterator[Comparison]:
 def read(folder: Path, key: str, entry: TensorStorageMetadata) -> torch.Tensor:
     """One whole tensor of a checkpoint that has passed the check of its pickles."""
     tensor = torch.empty(tuple(entry.size), dtype=entry.properties.dtype)
-    load({key: tensor}, storage_reader=FileSystemReader(str(folder)))
+    with paths_of_every_python():
+        load({key: tensor}, storage_reader=FileSystemReader(str(folder)))
     return tensor
 
 
@@ -93,7 +95,8 @@ def _entries(folder: Path) -> dict[str, TensorStorageMetadata]:
     faults = integrity.faults(folder, checksums=False)
     if faults:
         raise CheckpointError(f"{folder} cannot be compared: {faults[0]}")
-    entries = FileSystemReader(str(folder)).read_metadata().state_dict_metadata
+    with paths_of_every_python():
+        entries = FileSystemReader(str(folder)).read_metadata().state_dict_metadata
     return {
         key: entry for key, entry in entries.items() if isinstance(entry, TensorStorageMetadata)
     }

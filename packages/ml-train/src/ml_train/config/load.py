@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +21,7 @@ from ml_train.config.megatron_flags import check_statements
 from ml_train.config.run import RunConfig
 from ml_train.config.sections.rules import SettingValue
 from ml_train.errors import ConfigError
-from ml_train.text_files import read_text
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from ml_train.text_files import toml_document
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,10 +236,7 @@ def read_toml(path: Path, *, flag: str = "--config") -> dict[str, SettingValue]:
 
     flag: the flag that names the file, for messages.
     """
-    try:
-        document = tomllib.loads(read_text(path, flag))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{flag} {path} is not TOML: {error}.") from error
+    document = toml_document(path, flag)
     sections = [field.name for field in dataclasses.fields(RunConfig)]
     values: dict[str, SettingValue] = {}
     for section, table in document.items():

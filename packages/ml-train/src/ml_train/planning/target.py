@@ -3,10 +3,9 @@
 import argparse
 import dataclasses
 import math
-import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from ml_models.errors import MlModelsError
 from ml_models.nearest import did_you_mean
@@ -16,12 +15,7 @@ from ml_train.errors import ConfigError
 from ml_train.planning.calibration import device_file
 from ml_train.planning.calibration.device_file import KEY
 from ml_train.planning.calibration.measured import Measured
-from ml_train.text_files import read_text
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from ml_train.text_files import toml_document
 
 OPTIONAL = ("inter_node_bytes_per_second",)
 
@@ -59,19 +53,12 @@ def measured_on(name: str) -> tuple[Measured, ...]:
     if not name.endswith(".toml"):
         return ()
     path = Path(name)
-    figures = _read(path)
+    figures = toml_document(path, "--device")
     return device_file.read_measured(figures[KEY], path) if KEY in figures else ()
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(read_text(path, "--device"))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not TOML: {error}.") from error
-
-
 def _from_file(path: Path) -> Device:
-    figures = _read(path)
+    figures = toml_document(path, "--device")
     if KEY in figures:
         device_file.read_measured(figures.pop(KEY), path)
     missing = [name for name in FIGURES if name not in figures and name not in OPTIONAL]

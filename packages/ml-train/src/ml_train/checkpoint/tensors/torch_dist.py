@@ -14,7 +14,6 @@ computes its checksum on the way. Trade-off: one file per rank, written by one t
 
 import dataclasses
 import io
-import pickle
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -42,7 +41,7 @@ from megatron.core.dist_checkpointing.utils import extract_sharded_base
 from torch.distributed.checkpoint.filesystem import FileSystemReader, _StorageInfo
 from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex
 
-from ml_models.files import durable
+from ml_models.files import distributed, durable
 from ml_models.files.hashes import HashingStream
 
 _CHAINED = re.compile(r"^chained_\d+\.")
@@ -143,7 +142,7 @@ def write_metadata(
         for file in files
         for index, offset, length in file.shards
     }
-    durable.write_flushed(folder / ".metadata", pickle.dumps(metadata))
+    durable.write_flushed(folder / distributed.METADATA, distributed.metadata_pickle(metadata))
     # megatron-core's own loader expects the file; ml-train's facts are in run_state.json.
     common = io.BytesIO()
     torch.save({"iteration": iteration}, common)
@@ -153,7 +152,8 @@ def write_metadata(
 
 def read_metadata(folder: Path) -> dict[str, tuple[int, ...]]:
     """Key -> global shape. The caller has passed .metadata through the restricted unpickler."""
-    entries = FileSystemReader(str(folder)).read_metadata().state_dict_metadata
+    with distributed.paths_of_every_python():
+        entries = FileSystemReader(str(folder)).read_metadata().state_dict_metadata
     return {key: tuple(entry.size) for key, entry in entries.items() if hasattr(entry, "size")}
 
 
@@ -165,7 +165,8 @@ def load_tensors(sharded_state_dict: ShardedStateDict, folder: Path) -> StateDic
     rest, unwrapped, factories = state_dict_utils.load_preprocess(sharded_state_dict)
     sharded, common = extract_sharded_base(rest)
     merge(common, unwrapped)
-    merge(common, strategy.TorchDistLoadShardedStrategy().load(sharded, folder))
+    with distributed.paths_of_every_python():
+        merge(common, strategy.TorchDistLoadShardedStrategy().load(sharded, folder))
     return apply_factory_merges(common, factories)
 
 
