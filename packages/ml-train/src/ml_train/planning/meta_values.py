@@ -9,7 +9,7 @@ Most of a step never reads a value. What does:
 - the rows that a mask selects: the real mask is counted.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -63,13 +63,15 @@ def _without_values(leaf: object) -> object:
     return leaf
 
 
-def _communicate(
-    func: Callable[..., object], args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> object:
-    """A collective of a fake group. Some have no implementation for meta tensors."""
+def _communicate(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> object:
+    """A collective of a fake group. Some have no implementation for meta tensors.
+
+    Which these are depends on torch: on 2.6 all of them, on 2.13 the all-to-all.
+    """
     try:
         return func(*args, **kwargs)
     except NotImplementedError:
-        # Such a collective returns only the handle to wait for, which a barrier gives as well.
+        # The handle to wait for is that of a barrier; what else is returned is the first argument.
         group = next(argument for argument in args if isinstance(argument, torch.ScriptObject))
-        return torch.ops.c10d.barrier(torch.empty(1), group, [], False)
+        work = torch.ops.c10d.barrier(torch.empty(1), group, [], False)
+        return work if len(func._schema.returns) == 1 else (args[0], work)

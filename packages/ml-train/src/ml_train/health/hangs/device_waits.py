@@ -27,6 +27,8 @@ _READS = frozenset(
 # In torch and torch_npu: Event.synchronize, _cuda_synchronize, _npu_synchronize, and so on.
 _SYNCHRONIZES = "synchronize"
 _BACKWARD = "run_backward"
+# Lines that are tried as a statement where Python does not tell which expression stands (3.10).
+_LONGEST_STATEMENT = 20
 # Instructions that ask a tensor whether it is true. Other objects answer at once.
 _ASKS_FOR_TRUTH = ("TO_BOOL", "POP_JUMP", "JUMP_IF", "UNARY_NOT")
 
@@ -104,7 +106,7 @@ def _has_device(tensor: torch.Tensor) -> bool:
 
 
 def _expressions(frame: FrameType) -> list[ast.expr]:
-    """The expression that the frame evaluates now; before Python 3.11 all of its line."""
+    """The expression that the frame evaluates now; before Python 3.11 all of its statement."""
     text, is_exact = _source(frame)
     with contextlib.suppress(SyntaxError, ValueError):
         tree = ast.parse(text.strip(), mode="eval" if is_exact else "exec")
@@ -118,9 +120,7 @@ def _source(frame: FrameType) -> tuple[str, bool]:
     """(text of what is evaluated, whether it is that expression alone)."""
     code, number = frame.f_code, frame.f_lineno
     if not hasattr(code, "co_positions"):
-        # The head of an `if` is no statement by itself; as a condition of an expression it is.
-        line = linecache.getline(code.co_filename, number).strip()
-        return line.removeprefix("if ").removeprefix("while ").removesuffix(":"), False
+        return _statement(linecache.getlines(code.co_filename)[number - 1 :]), False
     first, last, begin, end = next(islice(code.co_positions(), frame.f_lasti // 2, None))
     if first is None or last is None or begin is None or end is None:
         return linecache.getline(code.co_filename, number).strip(), False
@@ -130,3 +130,16 @@ def _source(frame: FrameType) -> tuple[str, bool]:
     lines[0] = lines[0].encode()[begin:].decode(errors="replace")
     # In parentheses an expression may go over several lines.
     return f"({''.join(lines)})", True
+
+
+def _statement(lines: list[str]) -> str:
+    """The statement that `lines` begin with, or their first line where nothing is one."""
+    text = ""
+    for line in lines[:_LONGEST_STATEMENT]:
+        text += line
+        # The head of an `if` is no statement by itself; its condition is one.
+        statement = text.strip().removeprefix("if ").removeprefix("while ").removesuffix(":")
+        with contextlib.suppress(SyntaxError, ValueError):
+            ast.parse(statement)
+            return statement
+    return lines[0].strip() if lines else ""
