@@ -172,9 +172,11 @@ def agree_on_start(store: Store, world: World, timeout: timedelta) -> str:
 
 def _same_timeout_everywhere(timeout: timedelta) -> None:
     """megatron-core makes its gloo groups of expert-data ranks with torch's own 30 minutes."""
+    # torch 2.14 has a public name for it and calls the private one deprecated; 2.6 has that alone.
+    set_timeout = getattr(dist, "set_timeout", None) or distributed_c10d._set_pg_timeout
     for group, (backend, _) in distributed_c10d._world.pg_map.items():
         if "gloo" in backend or "nccl" in backend:
-            distributed_c10d._set_pg_timeout(timeout, group)
+            set_timeout(timeout, group)
 
 
 def host_group(timeout: timedelta, description: str) -> dist.ProcessGroup:
