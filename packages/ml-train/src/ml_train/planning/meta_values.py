@@ -73,5 +73,5 @@ def _communicate(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
     except NotImplementedError:
         # The handle to wait for is that of a barrier; what else is returned is the first argument.
         group = next(argument for argument in args if isinstance(argument, torch.ScriptObject))
-        work = torch.ops.c10d.barrier(torch.empty(1), group, [], False)
+        work = torch.ops.c10d.barrier(torch.empty(1, device="cpu"), group, [], False)
         return work if len(func._schema.returns) == 1 else (args[0], work)
