@@ -30,6 +30,8 @@ from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
+from ml_models.errors import RequirementError
+
 GPU = torch.device("cuda", 0)
 
 # NVIDIA's Hopper tuning guide: 132 multiprocessors of an H100 SXM with 64 K registers each.
@@ -59,8 +61,21 @@ class FusedKernel:
     """Whether it sums over elements."""
 
 
+def check_torch() -> None:
+    """RequirementError where torch has not what is used of its compiler, as torch 2.6 has not."""
+    if not hasattr(GraphLowering, "_update_scheduler"):
+        raise RequirementError(
+            f"torch {torch.__version__} is too old to count the kernels of a step; rule: torch "
+            "2.13 or newer, with which it was tried. pip install 'torch>=2.13'"
+        )
+
+
 def fused_kernels(function: Callable[..., Any], args: Sequence[object]) -> list[FusedKernel]:
-    """The kernels of torch.compile(function)(*args), in order. Tensors in `args` may be fake."""
+    """The kernels of torch.compile(function)(*args), in order. Tensors in `args` may be fake.
+
+    Raises RequirementError for a torch that is too old.
+    """
+    check_torch()
     shapes = tuple(_signature(item) for item in args)
     key = (function, shapes)
     if key not in _known:

@@ -24,6 +24,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from ml_models.build import build_model, make_transformer_config, pad_vocab_size
 from ml_models.config import ModelConfig
+from ml_models.costs.compiled import check_torch
 from ml_models.costs.fused_attention import attention_stand_ins, flash_attn_stand_in
 from ml_models.costs.recorder import Kernel, Recorder
 from ml_models.costs.routed_counts import FakeStepRecorder, HostRanges
@@ -77,7 +78,11 @@ class StepCosts:
 
 
 def fake_step(step: LayerStep) -> StepCosts:
-    """The costs of a step, run on fake tensors. Opens and closes torch.distributed."""
+    """The costs of a step, run on fake tensors. Opens and closes torch.distributed.
+
+    Raises RequirementError for a torch that is too old.
+    """
+    check_torch()
     with _process_groups(step), FakeTensorMode(allow_non_fake_inputs=True):
         recorder = FakeStepRecorder(step.model.moe_router_topk)
         with temporarily(stand_ins(recorder)), HostRanges(), _kernels_of_device(step, recorder):
