@@ -19,7 +19,7 @@ PACKAGES = ("ml-data", "ml-models", "ml-train")
 TEST_TOOLS = (
     "pytest>=8",
     "pytest-timeout>=2.3",
-    "pytest-xdist>=3.6",
+    "pytest-xdist>=3.8",
     "hypothesis>=6.100",
     "psutil>=5.9",
 )

@@ -1,16 +1,17 @@
-"""A group of spawned processes that stays up and runs one check after another.
+"""A group of processes that stays up and runs one check after another.
 
 Starting a process costs seconds of imports, so the default suite starts one group of four and lets
 each check remake megatron-core's process groups for its layout.
 """
 
-import multiprocessing
 import tempfile
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 from time import monotonic
 from typing import Any
+
+from ranks import fork_context
 
 TIMEOUT_SECONDS = 180
 
@@ -19,7 +20,7 @@ class Group:
     """`run(function, *arguments)` calls function in every process and returns their results."""
 
     def __init__(self, world_size: int) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = fork_context()
         folder = tempfile.mkdtemp()
         self.pipes: list[Connection] = []
         self.processes = []
