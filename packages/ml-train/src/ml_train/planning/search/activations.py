@@ -13,7 +13,7 @@ From them the peak of a stage is linear in its layers and in the micro batches i
 
 Full recomputation keeps a layer's input in place of the layer, and works on a whole unit of
 layers. A micro batch size above 2 follows linearly from 1 and 2. The search builds the best layouts
-afterwards, so that this estimate only decides which.
+afterwards, so that this estimate only decides which; tests/planning/search holds it to built ranks.
 """
 
 import dataclasses
