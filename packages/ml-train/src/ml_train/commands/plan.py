@@ -13,11 +13,12 @@ from ml_train.config.fields import settings
 from ml_train.config.flags import add_config_flags, given_flags
 from ml_train.config.load import LoadedConfig, load_config
 from ml_train.config.run import RunConfig
-from ml_train.config.sections.rules import COUNT, check_number
+from ml_train.config.sections.rules import COUNT, POSITIVE, check_number
 from ml_train.errors import DONE, ConfigError, LayoutError, MlTrainError
 from ml_train.parallel.layout import Layout
-from ml_train.planning import launcher, legality, report
+from ml_train.planning import launcher, legality, report, time_report
 from ml_train.planning.calibration.run import calibrate, numbers_up_to
+from ml_train.planning.run_time import STORAGE_BYTES_PER_SECOND, RunScope
 from ml_train.planning.search.space import SIZES, Space
 from ml_train.planning.target import add_target_flags, measured_on, target_device
 
@@ -49,6 +50,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "matrix products, memory, the host and messages with 1, 2, 4, ... up to --nproc-per-node "
         "processes (default: 4 on the CPU, 1 elsewhere), about 20 seconds for each. --device then "
         "says what is measured: cpu, cuda, npu or auto (default: auto).",
+    )
+    parser.add_argument(
+        "--train-tokens",
+        type=float,
+        default=None,
+        help="Tokens of the run, such as 1e12, for its days and device-hours. Default: those of "
+        "--train-iters.",
+    )
+    parser.add_argument(
+        "--storage-gigabytes-per-second",
+        type=float,
+        default=STORAGE_BYTES_PER_SECOND / 1e9,
+        help="What a node writes to --save, for the time of a checkpoint (default: 1).",
     )
     parser.add_argument("--json", action="store_true", help="Print JSON instead of tables.")
     parser.add_argument(
@@ -89,6 +103,9 @@ def run(args: argparse.Namespace) -> int:
     check_number("--nproc-per-node", per_node, COUNT)
     if args.write is not None:
         launcher.check_target(args.write)
+    storage = args.storage_gigabytes_per_second
+    check_number("--storage-gigabytes-per-second", storage, POSITIVE)
+    check_number("--train-tokens", args.train_tokens, COUNT)
     loaded = load_config(given_flags(args))
     layout = None if args.search is not None else _layout(loaded, args.nnodes * per_node)
     start_platform("cpu")
@@ -107,8 +124,15 @@ def run(args: argparse.Namespace) -> int:
             chosen = None if best is None else (best.timed.candidate.config, of_run.figures(best))
             _write(args, per_node, chosen)
         return 1 if best is None else 0
+    scope = RunScope(
+        train_tokens=None if args.train_tokens is None else int(args.train_tokens),
+        storage_bytes_per_second=storage * 1e9,
+    )
     plan = of_run.plan_run(
-        loaded, layout, device, per_node, measured=measured, progress=terminal.detail
+        *(loaded, layout, device, per_node),
+        measured=measured,
+        scope=scope,
+        progress=terminal.detail,
     )
     _show(plan, as_json=args.json)
     if args.write is not None:
@@ -133,6 +157,9 @@ def _calibrate(args: argparse.Namespace) -> int:
         "--json": args.json,
         "--search": args.search is not None,
         "--write": args.write is not None,
+        "--train-tokens": args.train_tokens is not None,
+        "--storage-gigabytes-per-second": args.storage_gigabytes_per_second
+        != STORAGE_BYTES_PER_SECOND / 1e9,
     }
     idle += [flag for flag, is_given in others.items() if is_given]
     if idle:
@@ -158,8 +185,12 @@ def _show(plan: "RunPlan", *, as_json: bool) -> None:
         terminal.result(f"{item.flags} saves {report.gigabytes(item.saved_bytes)}")
     if plan.measured_step is not None:
         terminal.result(plan.measured_step.words())
+    else:
+        terminal.table(time_report.time_table(plan.time), width=120)
+        for sentence in time_report.sentences(plan.time):
+            terminal.result(sentence)
     terminal.result(f"A checkpoint takes {report.gigabytes(plan.checkpoint_bytes)}.")
-    for note in plan.notes:
+    for note in (*plan.notes, *plan.time.step.assumptions):
         terminal.result(f"- {note}")
 
 

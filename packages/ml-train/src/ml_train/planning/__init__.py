@@ -12,6 +12,7 @@ storages of a size, but no memory and no values. The code that runs is the code 
     rank_plan.py       builds a rank, runs a step of it, gives what was counted
     long_pipeline.py   a rank with many micro batches in flight, from steps with one and two
     time/              how long a step takes; recorded_work.py: the work of a built rank for it
+    run_time.py        how long the run takes; time_report.py: in words, a table and JSON
     plan.py            the classes of ranks of a run; advice.py: what would make room
     legality.py        which layouts are legal, and the nearest of them
     target.py          the device that a run is planned for

@@ -16,6 +16,8 @@ from ml_train.planning.calibration.step import MeasuredStep, measured_step
 from ml_train.planning.long_pipeline import plan_any_rank
 from ml_train.planning.meta_platform import MetaPlatform
 from ml_train.planning.rank_plan import RankPlan
+from ml_train.planning.run_time import Cluster, RunScope, RunTime, run_time
+from ml_train.planning.time.rates import rates_of
 
 if TYPE_CHECKING:
     from ml_models.config import ModelConfig
@@ -53,6 +55,7 @@ class RunPlan:
     classes: Sequence[RankClass]
     advice: Sequence[Advice]
     checkpoint_bytes: int
+    time: RunTime
     notes: Sequence[str]
     """What the figures assume and leave out."""
     measured_step: MeasuredStep | None = None
@@ -77,12 +80,15 @@ def plan_run(
     *,
     measured: Sequence[Measured] = (),
     progress: Callable[[str], None],
+    scope: RunScope | None = None,
 ) -> RunPlan:
     """The plan of a run on `layout.world` devices. Needs no device and no other process.
 
     measured: what a calibration measured on the device, by rising number of processes.
+    scope: how long the run trains, and what it is saved to.
     """
     config, model = loaded.config, loaded.model
+    saved = checkpoint_bytes(config, model, layout)
     with planning_platform() as platform:
         classes = plan_ranks(config, model, layout, platform, progress=progress)
         fullest = max(classes, key=lambda ranks: ranks.plan.peak).plan
@@ -103,7 +109,16 @@ def plan_run(
         devices_per_node=devices_per_node,
         classes=classes,
         advice=room,
-        checkpoint_bytes=checkpoint_bytes(config, model, layout),
+        checkpoint_bytes=saved,
+        time=run_time(
+            config,
+            model,
+            layout,
+            Cluster(device=device, devices_per_node=devices_per_node, rates=rates_of(device.name)),
+            ranks=[ranks.plan for ranks in classes],
+            checkpoint_bytes=saved,
+            scope=scope or RunScope(),
+        ),
         notes=NOTES,
         measured_step=step,
     )

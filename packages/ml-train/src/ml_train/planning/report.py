@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ml_train import tables
+from ml_train.planning import time_report
 from ml_train.planning.legality import words
 from ml_train.tables import Column
 
@@ -129,6 +130,7 @@ def document(plan: "RunPlan") -> dict[str, Any]:
         ],
         "measured_step": plan.measured_step and plan.measured_step.document(),
         "advice": [asdict(item) for item in plan.advice],
+        "time": time_report.document(plan.time),
         "notes": list(plan.notes),
     }
 

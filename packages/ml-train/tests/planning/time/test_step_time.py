@@ -8,7 +8,7 @@ import pytest
 
 from ml_models.platforms.devices import Device, device
 from ml_train.errors import ConfigError
-from ml_train.planning.time.rates import DEFAULT
+from ml_train.planning.time.rates import fitted_rates
 from ml_train.planning.time.step_time import message_seconds, step_time, work_seconds
 from ml_train.planning.time.work import Messages, Products, StepWork, Work, total
 
@@ -25,14 +25,17 @@ CARD = Device(
     source="",
 )
 RATES = replace(
-    DEFAULT,
+    fitted_rates(),
     product_share={"bfloat16": 0.5},
     attention_share=0.25,
     memory_share=1.0,
     intra_node_share=1.0,
     inter_node_share=0.5,
     seconds_per_kernel=1e-6,
+    seconds_per_routing=1e-3,
     seconds_per_message=0.0,
+    exposed_share=0.1,
+    imbalance=1.5,
 )
 LARGE = Products(rows=8192, columns=8192, inner=8192, count=2)
 
@@ -77,9 +80,9 @@ def test_a_large_product_runs_at_its_share_and_a_thin_one_at_the_memory() -> Non
 
 
 def test_kernels_attention_and_memory_have_rates_of_their_own() -> None:
-    work = Work(attention_flops=25e12, memory_bytes=2e12, kernels=1000)
+    work = Work(attention_cost=25e12, memory_bytes=2e12, kernels=1000, routings=2)
     assert work_seconds(work, CARD, RATES) == pytest.approx(
-        {"products": 0.0, "attention": 1.0, "memory": 2.0, "launches": 1e-3}
+        {"products": 0.0, "attention": 1.0, "memory": 2.0, "host": 3e-3}
     )
 
 
@@ -128,7 +131,7 @@ def test_overlap_hides_gradients_as_far_as_the_backward_pass_lasts() -> None:
         )
         saved = alone.parts["dp"] - beside.parts["dp"]
         if hidden:
-            assert saved == pytest.approx(RATES.hidden_share * alone.parts["dp"])
+            assert saved == pytest.approx(0.9 * alone.parts["dp"])
         else:
             assert saved == pytest.approx(alone.parts["products"] / 8 * 2 / 3)
 
@@ -140,6 +143,34 @@ def test_a_device_without_a_peak_of_the_dtype_is_refused() -> None:
 
 
 def test_no_step_is_faster_than_the_peaks_of_a_device() -> None:
-    time = step_time(step(pp=1), device("h100"), DEFAULT)
+    time = step_time(step(pp=1), device("h100"), fitted_rates())
     assert time.model_flops_utilisation < 1
-    assert 8 * LARGE.flops / 989e12 < time.low * DEFAULT.spread
+    assert 8 * LARGE.flops / 989e12 < time.expected
+
+
+def test_the_host_counts_only_where_it_is_slower_than_the_device() -> None:
+    computing = LARGE.flops / 50e12 * (8192 + 128) / 8192
+    fast, slow = (
+        step_time(step(microbatch=Work(products=(LARGE,), kernels=kernels)), CARD, RATES)
+        for kernels in (10, 100_000)
+    )
+    assert "host" not in fast.parts
+    assert slow.parts["host"] == pytest.approx(8 * (0.1 - computing))
+    captured = step_time(
+        step(microbatch=Work(products=(LARGE,), kernels=100_000), captured=True),
+        CARD,
+        replace(RATES, captured_share=0.9),
+    )
+    assert captured.parts["host"] == pytest.approx(8 * (0.09 - computing))
+
+
+def test_uneven_routing_and_overlap_of_experts() -> None:
+    exchange = messages("all-to-all", 4, 4)
+    plain, uneven, beside = (
+        step_time(step(messages=(exchange,), **changes), CARD, RATES)
+        for changes in ({}, {"balanced": False}, {"overlap_experts": True})
+    )
+    assert "imbalance" not in plain.parts
+    busy = plain.parts["products"] + plain.parts["ep"]
+    assert uneven.parts["imbalance"] == pytest.approx(0.5 * busy)
+    assert beside.parts["ep"] == pytest.approx(RATES.overlapped_share * plain.parts["ep"])

@@ -102,7 +102,7 @@ def _why(loser: Timed, winner: Timed) -> str:
         return "the pipeline's bubble"
     if part == "update":
         return "the optimizer's update"
-    if part == "launches":
+    if part == "host":
         return "starting kernels"
     recomputed = loser.candidate.config.training.recompute_granularity == "full"
     if recomputed and winner.candidate.config.training.recompute_granularity != "full":

@@ -33,6 +33,9 @@ def stage_work(facts: ModelFacts, job: Job, stage: int) -> StepWork:
         vp=job.vp,
         overlap_grad_reduce=job.overlap_grad_reduce,
         overlap_param_gather=job.overlap_param_gather,
+        balanced=job.balanced or not facts.num_experts,
+        captured=job.captured,
+        overlap_experts=job.overlap_experts,
         tokens=job.seq_length * job.micro_batch_size * job.num_microbatches * job.dp / job.world,
         model_flops=_model_flops(facts, job),
     )

@@ -51,6 +51,10 @@ class Job:
     distributed_optimizer: bool = False
     overlap_grad_reduce: bool = False
     overlap_param_gather: bool = False
+    balanced: bool = False
+    """Tokens are dealt to experts evenly by force. The fields here are those of StepWork."""
+    captured: bool = False
+    overlap_experts: bool = False
     balancing_loss: bool = False
     """The router's loss sums tokens per expert over TP ranks."""
 

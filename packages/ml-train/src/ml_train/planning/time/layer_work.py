@@ -17,6 +17,16 @@ from ml_train.planning.time.work import BYTES, Products, Work, total
 ATTENTION_KERNELS = 12
 MLP_KERNELS = 4
 ROUTED_KERNELS = 30
+EXPERT_KERNELS = 3
+"""Of each expert of a rank: two products and the activation, started one after another."""
+
+CONTEXT_OVERHEAD = 8192
+CHANNEL_OVERHEAD = 64
+"""A fused attention reaches a share context / (context + the first) * channels / (channels + the
+second) of its best rate. The first was chosen among 0, 1500, 4000 and 8192 by the errors of
+published runs with 4 to 128 thousand tokens, the second is half of the usual size of a head."""
+USUAL_CHANNELS = 128
+"""The size of a head whose rate with long contexts is the best rate."""
 
 _BACKWARD = 2.0
 _FLASH_BACKWARD = 2.5
@@ -42,8 +52,10 @@ def backward_of(forward: Work, job: Job) -> Work:
     return Work(
         products=tuple(gradients),
         attention_flops=forward.attention_flops * _FLASH_BACKWARD,
+        attention_cost=forward.attention_cost * _FLASH_BACKWARD,
         memory_bytes=forward.memory_bytes * _BACKWARD + _casts(gradients[::2], job),
         kernels=forward.kernels * _BACKWARD,
+        routings=forward.routings * _BACKWARD,
     )
 
 
@@ -84,14 +96,18 @@ def update(job: Job, dense_parameters: float, expert_parameters: float) -> Work:
 def _attention(facts: ModelFacts, job: Job) -> Work:
     tokens, part = job.rank_tokens, job.rank_tokens / job.tp
     products = [_divided(job, matrix) for matrix in facts.attention]
-    pairs = tokens * facts.mean_context(job.seq_length)
+    context = facts.mean_context(job.seq_length)
     channels = facts.score_channels + facts.value_channels
     # Norms and residual sums work on the rank's part of the sequence.
     elements = part * facts.hidden_size * (2 * facts.norms_per_layer + 6)
     elements += 2 * tokens * facts.rotated_channels / job.tp
+    flops = 2 * tokens * context * channels * facts.num_attention_heads / job.tp
+    lost = (1 + CONTEXT_OVERHEAD / context) * (1 + CHANNEL_OVERHEAD / facts.value_channels)
+    lost /= 1 + CHANNEL_OVERHEAD / USUAL_CHANNELS
     return Work(
         products=tuple(products),
-        attention_flops=2 * pairs * channels * facts.num_attention_heads / job.tp,
+        attention_flops=flops,
+        attention_cost=flops * lost,
         memory_bytes=elements * job.activation_bytes + _casts(products, job),
         kernels=ATTENTION_KERNELS + len(products),
     )
@@ -129,7 +145,8 @@ def _experts(facts: ModelFacts, job: Job) -> Work:
     routed = Work(
         products=(gate, *experts),
         memory_bytes=moved + _activation_bytes(facts, job) + _casts(experts, job),
-        kernels=ROUTED_KERNELS + 3,
+        kernels=ROUTED_KERNELS + EXPERT_KERNELS * local,
+        routings=1,
     )
     if not facts.beside_width:
         return routed

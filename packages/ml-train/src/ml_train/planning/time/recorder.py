@@ -49,9 +49,12 @@ class WorkRecorder(TorchDispatchMode):
             for (phase, item), count in self._products.items()
             if phase in chosen
         )
+        attention = sum(self._attention[phase] for phase in chosen)
         return Work(
             products=products,
-            attention_flops=sum(self._attention[phase] for phase in chosen),
+            attention_flops=attention,
+            # What these operators lose is in the rate that a calibration measures.
+            attention_cost=attention,
             memory_bytes=sum(self._memory[phase] for phase in chosen),
             kernels=sum(self._kernels[phase] for phase in chosen),
         )

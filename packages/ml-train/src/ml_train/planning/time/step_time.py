@@ -1,10 +1,11 @@
 """Seconds of a training step: its work and its messages at the rates that a device reaches.
 
 A product takes as long as its FLOPs at a share of the dense peak, or as its bytes if that is
-longer. The share falls for short sums by the rule of ml_models/costs/tiles.py. What waits for each
-other is added up: products, attention, memory-bound kernels, messages inside layers. A pipeline
-adds the time of (PP - 1) / VP micro batches, in which a stage waits (Narayanan et al., arXiv
-2104.04473, section 2.2).
+longer. The share falls for short sums by the rule of ml_models/costs/tiles.py. Products, attention
+and memory-bound kernels wait for each other. The host starts them ahead of the device, so that its
+time counts only as far as it is longer. Messages inside layers are added. A pipeline adds the time
+of (PP - 1) / VP micro batches, in which a stage waits (Narayanan et al., arXiv 2104.04473, section
+2.2).
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,9 +24,9 @@ IN_LAYERS = ("tp", "etp", "ep", "cp", "fsdp")
 """Parallelism whose messages a layer waits for."""
 
 PARTS = (
-    *("products", "attention", "memory", "launches"),
+    *("products", "attention", "memory", "host"),
     *IN_LAYERS,
-    *("pp", "bubble", "dp", "update"),
+    *("pp", "imbalance", "bubble", "dp", "update"),
 )
 """What the seconds of a step go to, in the order of a report."""
 
@@ -65,15 +66,13 @@ class StepTime:
 
 def step_time(work: StepWork, device: "Device", rates: Rates) -> StepTime:
     """How long the step takes on `device`. Raises ConfigError where it lacks a needed figure."""
-    microbatch = {
-        **work_seconds(work.microbatch, device, rates),
-        **message_seconds(work.messages, device, rates),
-    }
+    microbatch = _microbatch(work, device, rates)
     parts = {name: seconds * work.num_microbatches for name, seconds in microbatch.items()}
-    microbatch_seconds = sum(microbatch.values())
-    parts["bubble"] = (work.pp - 1) / work.vp * microbatch_seconds
-    parts["dp"] = _exposed(work, microbatch_seconds, device, rates)
-    parts["update"] = sum(work_seconds(work.update, device, rates).values())
+    taken = sum(microbatch.values())
+    parts["bubble"] = (work.pp - 1) / work.vp * taken
+    parts["dp"] = _exposed(work, taken, device, rates)
+    update = work_seconds(work.update, device, rates)
+    parts["update"] = max(sum(update.values()) - update["host"], update["host"])
     expected = sum(parts.values())
     return StepTime(
         low=expected / rates.spread,
@@ -87,19 +86,39 @@ def step_time(work: StepWork, device: "Device", rates: Rates) -> StepTime:
     )
 
 
+def _microbatch(work: StepWork, device: "Device", rates: Rates) -> dict[str, float]:
+    parts = work_seconds(work.microbatch, device, rates)
+    host = parts["host"] * (rates.captured_share if work.captured else 1)
+    computing = sum(parts.values()) - parts["host"]
+    parts["host"] = max(0.0, host - rates.host_ahead * computing)
+    parts.update(message_seconds(work.messages, device, rates))
+    if work.overlap_experts and "ep" in parts:
+        parts["ep"] *= rates.overlapped_share
+    if "fsdp" in parts:
+        # Sharded parameters are gathered for the next layer while a layer computes.
+        parts["fsdp"] *= rates.exposed_share
+    parts["imbalance"] = 0.0 if work.balanced else (rates.imbalance - 1) * sum(parts.values())
+    return parts
+
+
 def work_seconds(work: Work, device: "Device", rates: Rates) -> dict[str, float]:
     """Of what a device computes, by part."""
     bandwidth = device.memory_bytes_per_second * rates.memory_share
+    shares = rates.product_share
+    peaks = {
+        dtype: _peak(device, dtype) * shares.get(dtype, shares["bfloat16"])
+        for dtype in {item.dtype for item in work.products}
+    }
     attention = 0.0
-    if work.attention_flops:
+    if work.attention_cost:
         dtype = "float32" if _dtype(work) == "float32" else "bfloat16"
         rate = _peak(device, dtype) * rates.attention_share
-        attention = work.attention_flops / rate
+        attention = work.attention_cost / rate
     return {
-        "products": sum(_seconds(item, device, rates, bandwidth) for item in work.products),
+        "products": sum(_seconds(item, peaks[item.dtype], bandwidth) for item in work.products),
         "attention": attention,
         "memory": work.memory_bytes / bandwidth,
-        "launches": work.kernels * rates.seconds_per_kernel,
+        "host": work.kernels * rates.seconds_per_kernel + work.routings * rates.seconds_per_routing,
     }
 
 
@@ -114,10 +133,8 @@ def message_seconds(
     return seconds
 
 
-def _seconds(item: Products, device: "Device", rates: Rates, bandwidth: float) -> float:
-    share = rates.product_share.get(item.dtype, rates.product_share["bfloat16"])
-    rate = _peak(device, item.dtype) * share * start_share(item.inner)
-    computing = 2 * item.rows * item.columns * item.inner / rate
+def _seconds(item: Products, rate: float, bandwidth: float) -> float:
+    computing = 2 * item.rows * item.columns * item.inner / (rate * start_share(item.inner))
     return item.count * max(computing, item.moved_bytes / bandwidth)
 
 
@@ -148,7 +165,7 @@ def _message_seconds(item: Messages, device: "Device", rates: Rates) -> float:
     return seconds + item.calls * rates.seconds_per_message
 
 
-def _exposed(work: StepWork, microbatch_seconds: float, device: "Device", rates: Rates) -> float:
+def _exposed(work: StepWork, taken: float, device: "Device", rates: Rates) -> float:
     """Seconds of a step's own messages that nothing hides.
 
     Overlap hides gradients behind the backward pass of the last micro batch, two thirds of its
@@ -159,10 +176,10 @@ def _exposed(work: StepWork, microbatch_seconds: float, device: "Device", rates:
         seconds = _message_seconds(item, device, rates)
         hideable = 0.0
         if work.overlap_grad_reduce and item.kind in ("reduce-scatter", "all-reduce"):
-            hideable = microbatch_seconds * 2 / 3
+            hideable = taken * 2 / 3
         elif work.overlap_param_gather and item.kind == "all-gather":
-            hideable = microbatch_seconds / 3
-        exposed += seconds - min(rates.hidden_share * seconds, hideable)
+            hideable = taken / 3
+        exposed += seconds - min((1 - rates.exposed_share) * seconds, hideable)
     return exposed
 
 
@@ -176,11 +193,13 @@ def _dtype(work: Work) -> str:
 
 def _peak(device: "Device", dtype: str) -> float:
     peak = device.peak_tflops(dtype)
-    if peak is None and dtype == "float32":
+    if peak is None and dtype == "float32" and device.peak_tflops("bfloat16"):
         # Devices that publish no float32 figure have no units for its products: a sixteenth of the
         # bfloat16 rate is what those that publish it reach.
-        bfloat16 = device.peak_tflops("bfloat16")
-        peak = None if bfloat16 is None else bfloat16 / 16
+        peak = (device.peak_tflops("bfloat16") or 0) / 16
+    elif peak is None and dtype in ("bfloat16", "float16"):
+        # A device without units for either computes them as it computes float32.
+        peak = device.peak_tflops("float16") or device.peak_tflops("float32")
     if peak is None:
         known = ", ".join(sorted(device.tflops))
         raise ConfigError(
@@ -192,14 +211,19 @@ def _peak(device: "Device", dtype: str) -> float:
 
 def _assumptions(work: StepWork, rates: Rates) -> tuple[str, ...]:
     hidden = work.overlap_grad_reduce or work.overlap_param_gather
+    routing = (
+        "Every expert gets the same number of tokens."
+        if work.balanced
+        else f"Free routing makes a micro batch longer by {rates.imbalance - 1:.0%}."
+    )
     return (
         f"Rates: {rates.source}.",
         "The rank that computes most decides the time: every stage of the pipeline waits for it.",
-        "Every expert gets the same number of tokens: without balance the fullest rank decides.",
+        routing,
         "Messages inside layers are not hidden behind computation.",
-        f"Overlap hides {rates.hidden_share:.0%} of the gradients' reduction at most."
+        f"Overlap leaves {rates.exposed_share:.0%} of the messages of gradients and parameters."
         if hidden
-        else "Gradients are reduced when the backward passes are over, as no overlap is asked for.",
+        else "Gradients are reduced when the backward passes are over: no overlap is asked for.",
         "Reading data, logging and checkpoints take no time of a step.",
         f"The range is a factor of {rates.spread:.2f} to either side.",
     )

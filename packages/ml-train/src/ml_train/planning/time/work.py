@@ -62,10 +62,14 @@ class Work:
     attention_flops: float = 0.0
     """Of scores and their products with the values, as a fused kernel computes them: the causal
     half, with the scores once more in the backward pass."""
+    attention_cost: float = 0.0
+    """The same FLOPs, weighted with what short contexts and small heads lose (layer_work.py)."""
     memory_bytes: float = 0.0
     """Read and written outside of products and attention."""
     kernels: float = 0.0
     """Kernels that the host starts."""
+    routings: float = 0.0
+    """Passes of layers with experts, of which the host waits to hear who gets how many tokens."""
 
     @property
     def matmul_flops(self) -> float:
@@ -77,27 +81,27 @@ class Work:
         return Work(
             products=tuple(item.counted(item.count * factor) for item in self.products),
             attention_flops=self.attention_flops * factor,
+            attention_cost=self.attention_cost * factor,
             memory_bytes=self.memory_bytes * factor,
             kernels=self.kernels * factor,
+            routings=self.routings * factor,
         )
 
 
 def total(parts: Iterable[Work]) -> Work:
     """The sum of `parts`. Products of equal shape are counted together."""
+    parts = tuple(parts)
     counts: dict[Products, float] = {}
-    attention = memory = kernels = 0.0
-    for part in parts:
-        for item in part.products:
-            shape = item.counted(1)
-            counts[shape] = counts.get(shape, 0) + item.count
-        attention += part.attention_flops
-        memory += part.memory_bytes
-        kernels += part.kernels
+    for item in (item for part in parts for item in part.products):
+        shape = item.counted(1)
+        counts[shape] = counts.get(shape, 0) + item.count
     return Work(
         products=tuple(shape.counted(count) for shape, count in counts.items()),
-        attention_flops=attention,
-        memory_bytes=memory,
-        kernels=kernels,
+        attention_flops=sum(part.attention_flops for part in parts),
+        attention_cost=sum(part.attention_cost for part in parts),
+        memory_bytes=sum(part.memory_bytes for part in parts),
+        kernels=sum(part.kernels for part in parts),
+        routings=sum(part.routings for part in parts),
     )
 
 
@@ -146,6 +150,12 @@ class StepWork:
     """The reduction of gradients runs beside the backward pass of the last micro batch."""
     overlap_param_gather: bool = False
     """Parameters are gathered beside the forward pass of the first micro batch."""
+    balanced: bool = True
+    """Every expert gets the same number of tokens. False: the router's choices are free."""
+    captured: bool = False
+    """The host replays captured graphs, as CUDA graphs are, in place of starting every kernel."""
+    overlap_experts: bool = False
+    """The exchange between experts runs beside the computation of another micro batch."""
     tokens: float
     """Tokens of the step, per device of the job."""
     model_flops: float
