@@ -24,10 +24,10 @@ DEFAULT = environments.default_line(DRIVER)
 # A pinned formatter: another version may lay out the same code in another way.
 RUFF, MYPY = "ruff==0.17.6", "mypy==2.4.1"
 NOT_SLOW = ("-m", "not slow")
-# Three files of tests at a time, on two cores: tests of hangs and of several processes wait for
-# much of their time. A file is not divided, because its tests share fixtures that take seconds.
+# Two files of tests at a time: a test of several processes waits for most of its time, and more
+# files would starve tests of hangs. A file is not divided: its tests share slow fixtures.
 # Files begin in the order of their tests' conftest.py, which knows those that take long.
-PYTEST = ("-m", "pytest", "-q", "-n", "3", "--dist", "loadfile", "--no-loadscope-reorder")
+PYTEST = ("-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
 
 # Lines that run whole suites, and what the others run: parity, layouts, resume and conversion.
 WHOLE_LINES = ("0.19", "0.16")
