@@ -20,6 +20,7 @@ from ml_train.config.load import load_config
 from ml_train.parallel.groups import process_groups
 from ml_train.parallel.layout import World
 from ml_train.planning.legality import layout_of
+from ml_train.planning.meter import Meter
 from ml_train.planning.rank_plan import run_rank
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -37,7 +38,12 @@ def main(output: Path) -> None:
             layout = layout_of(config, model, PROCESSES)
             with process_groups(layout, world, platform, config.parallel, seed=1):
                 plan = run_rank(
-                    config, model, layout, platform, num_microbatches=layout.num_microbatches
+                    config,
+                    model,
+                    layout,
+                    platform,
+                    meter=Meter(platform.device.type),
+                    num_microbatches=layout.num_microbatches,
                 )
                 plans: list[object] = [None] * PROCESSES
                 dist.all_gather_object(plans, asdict(plan))

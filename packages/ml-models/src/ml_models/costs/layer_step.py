@@ -26,9 +26,10 @@ from ml_models.build import build_model, make_transformer_config, pad_vocab_size
 from ml_models.config import ModelConfig
 from ml_models.costs.compiled import check_torch
 from ml_models.costs.fused_attention import attention_stand_ins, flash_attn_stand_in
+from ml_models.costs.packages import installed_packages
 from ml_models.costs.recorder import Kernel, Recorder
 from ml_models.costs.routed_counts import FakeStepRecorder, HostRanges
-from ml_models.costs.stand_ins import installed_packages, stand_ins
+from ml_models.costs.stand_ins import stand_ins
 from ml_models.kernels.execution import Execution
 from ml_models.kernels.table import KernelSettings, situation_of
 from ml_models.layers.forms import set_forms

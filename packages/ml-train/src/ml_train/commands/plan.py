@@ -18,6 +18,7 @@ from ml_train.errors import DONE, ConfigError, LayoutError, MlTrainError
 from ml_train.parallel.layout import Layout
 from ml_train.planning import launcher, legality, report, time_report
 from ml_train.planning.calibration.run import calibrate, numbers_up_to
+from ml_train.planning.plot_file import format_of
 from ml_train.planning.run_time import STORAGE_BYTES_PER_SECOND, RunScope
 from ml_train.planning.search.space import SIZES, Space
 from ml_train.planning.target import add_target_flags, measured_on, target_device
@@ -64,6 +65,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=STORAGE_BYTES_PER_SECOND / 1e9,
         help="What a node writes to --save, for the time of a checkpoint (default: 1).",
     )
+    parser.add_argument(
+        "--plot",
+        metavar="FILE",
+        help="Draw memory, pipeline and time of a step in FILE: .png, .svg or .pdf.",
+    )
     parser.add_argument("--json", action="store_true", help="Print JSON instead of tables.")
     parser.add_argument(
         "--search",
@@ -106,6 +112,8 @@ def run(args: argparse.Namespace) -> int:
     storage = args.storage_gigabytes_per_second
     check_number("--storage-gigabytes-per-second", storage, POSITIVE)
     check_number("--train-tokens", args.train_tokens, COUNT)
+    if args.plot:
+        format_of(Path(args.plot))
     loaded = load_config(given_flags(args))
     layout = None if args.search is not None else _layout(loaded, args.nnodes * per_node)
     start_platform("cpu")
@@ -134,6 +142,8 @@ def run(args: argparse.Namespace) -> int:
         scope=scope,
         progress=terminal.detail,
     )
+    if args.plot:
+        of_run.save_plot(plan, Path(args.plot), plan.time.step.parts)
     _show(plan, as_json=args.json)
     if args.write is not None:
         planned = (loaded.config, report.headline(plan))
@@ -179,8 +189,8 @@ def _show(plan: "RunPlan", *, as_json: bool) -> None:
         terminal.result(json.dumps(report.document(plan), indent=2))
         return
     terminal.result(report.headline(plan))
-    terminal.table(report.memory_table(plan), width=120)
-    terminal.table(report.traffic_table(plan), width=120)
+    terminal.table(report.memory_table(plan), width=110)
+    terminal.table(report.traffic_table(plan), width=110)
     for item in plan.advice:
         terminal.result(f"{item.flags} saves {report.gigabytes(item.saved_bytes)}")
     if plan.measured_step is not None:
@@ -189,7 +199,8 @@ def _show(plan: "RunPlan", *, as_json: bool) -> None:
         terminal.table(time_report.time_table(plan.time), width=120)
         for sentence in time_report.sentences(plan.time):
             terminal.result(sentence)
-    terminal.result(f"A checkpoint takes {report.gigabytes(plan.checkpoint_bytes)}.")
+    terminal.result(report.staging_sentence(plan))
+    terminal.result(report.forms_sentence(plan))
     for note in (*plan.notes, *plan.time.step.assumptions):
         terminal.result(f"- {note}")
 

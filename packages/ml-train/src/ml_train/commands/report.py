@@ -6,6 +6,7 @@ from pathlib import Path
 from ml_models.files.durable import write_durably
 from ml_train import terminal
 from ml_train.report.findings import findings
+from ml_train.report.planned import compare, read_plan
 from ml_train.report.records import ReportError, read_run
 
 DESCRIPTION = "Render the metrics of a run as one self-contained HTML page."
@@ -19,12 +20,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="HTML file to write (default: report.html beside the metrics)",
     )
+    parser.add_argument(
+        "--plan",
+        default=None,
+        help="What ml-train plan --json printed for this run: both sets of figures side by side.",
+    )
     parser.add_argument("--loss-curve", default=None, help="Write the loss curve here too (.png).")
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the page, and the loss curve where asked for."""
     records = read_run(Path(args.run))
+    compared = compare(read_plan(Path(args.plan)), records) if args.plan else []
 
     # Imported once the run is read: the figures import numpy, half a second.
     from ml_train.report import figures, page
@@ -41,6 +48,8 @@ def run(args: argparse.Namespace) -> int:
         raise ReportError(f"The report cannot be written: {error}.") from error
     last = records.reports[-1]
     terminal.result(f"step {last['iteration']} of {last['train_iters']}: loss {last['loss']:.4f}")
+    for pair in compared:
+        terminal.result(pair.sentence)
     for sentence in findings(records):
         terminal.result(f"- {sentence}")
     return 0

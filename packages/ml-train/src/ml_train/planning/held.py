@@ -34,6 +34,11 @@ class HeldBytes:
         return self.main_parameters + self.moments
 
     @property
+    def saved(self) -> int:
+        """What a save copies to the host at most: data-parallel ranks share it out among them."""
+        return self.parameters + self.optimizer
+
+    @property
     def total(self) -> int:
         """All of it."""
         return self.parameters + self.gradients + self.optimizer

@@ -1,4 +1,4 @@
-"""A rank with many micro batches in flight, from steps with one and two of them.
+"""A rank with many micro batches in flight, from a step with two of them.
 
 A micro batch in flight keeps the same bytes as the one before it, so the peak is linear in their
 number. A step with all of them would cost minutes in a pipeline of 16 stages.
@@ -24,7 +24,7 @@ def plan_any_rank(
     *,
     platform: MetaPlatform,
 ) -> RankPlan:
-    """What plan_rank gives, from steps of at most two micro batches where the rank has one stage.
+    """What plan_rank gives, from a step of at most two micro batches where the rank has one stage.
 
     Stage p of pp has min(pp - p, micro batches of the step) micro batches in flight, see
     megatron-core's schedule without interleaving.
@@ -34,16 +34,12 @@ def plan_any_rank(
     stage = rank // (layout.world // layout.pp)
     in_flight = min(microbatches_in_flight(layout), layout.pp - stage)
 
-    def run(num_microbatches: int) -> RankPlan:
-        return plan_rank(
-            config, model, layout, rank, platform=platform, num_microbatches=num_microbatches
-        )
-
-    if in_flight == 1:
-        return run(1)
-    second = run(2)
-    if in_flight == 2:
-        return second
-    per_microbatch = second.activations - run(1).activations
-    activations = second.activations + (in_flight - 2) * per_microbatch
-    return dataclasses.replace(second, activations=activations)
+    plan = plan_rank(
+        config, model, layout, rank, platform=platform, num_microbatches=min(in_flight, 2)
+    )
+    more = max(0, in_flight - 2) * plan.kept
+    if layout.num_microbatches > in_flight:
+        # Between two backward passes comes a forward pass then, which begins with the gradient in
+        # memory that the first of them gave.
+        more += plan.sent_back
+    return dataclasses.replace(plan, activations=plan.activations + more)

@@ -6,18 +6,25 @@ A rank of a job of 1,024 processes is built in a single process.
 """
 
 import contextlib
+import importlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 
 import torch
 import torch.distributed as dist
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
+from ml_models.costs.target_forms import forms_of, packages_of
+from ml_models.kernels import adam
+from ml_models.kernels.table import KernelSettings
 from ml_models.platforms import patch
 from ml_models.platforms.cpu import CpuPlatform
 from ml_models.platforms.cpu_device import DeviceArguments, current_device
 from ml_models.platforms.patch import Patch
+from ml_train.planning import fake_groups, uneven_pieces
 from ml_train.planning.meta_values import MetaValues
+from ml_train.planning.meter import Meter
 
 META = torch.device("meta")
 
@@ -37,12 +44,38 @@ def _gather(original: Gather) -> Gather:
     return gather_along_first_dim
 
 
+def _gather_objects(objects: list[object], item: object, **_: object) -> None:
+    """What torch's all_gather_object gives where every rank has this rank's object."""
+    objects[:] = [item] * len(objects)
+
+
 _ROWS = (
     current_device(META),
+    Patch(
+        target="torch.distributed:all_gather_object",
+        make=lambda _: _gather_objects,
+        reason="it pickles and reads an object per rank of the group, which takes a second for "
+        "1,000 ranks",
+    ),
     Patch(
         target="megatron.core.tensor_parallel.mappings:_gather_along_first_dim",
         make=_gather,
         reason="tokens per expert have values here, and its result would be made on the device",
+    ),
+)
+
+
+_FUSED_ADAM = (
+    Patch(
+        target="ml_train.training.optimizer:why_not_fused",
+        # Looked up in each call: target_forms answers there for the device.
+        make=lambda _: lambda device: adam.why_not_fused(device),
+        reason="the optimizer has the kernel of the planned device, not of the meta device",
+    ),
+    Patch(
+        target="torch.optim.optimizer:_get_fused_kernels_supported_devices",
+        make=lambda original: lambda: [*original(), META.type],
+        reason="torch has a fused update for the meta device, and refuses to use it",
     ),
 )
 
@@ -81,17 +114,37 @@ class MetaPlatform(CpuPlatform):
     backend = "cpu:fake,meta:fake"
     needs_gloo_groups = False
 
+    def __init__(self, target: str = "cpu") -> None:
+        super().__init__()
+        self.target = target
+        """Type of the device that is planned for, which decides the forms of the kernels."""
+
+    def forms(self, settings: KernelSettings, meter: Meter) -> AbstractContextManager[None]:
+        """Entered around the building and the running of a rank."""
+        packages = packages_of(self.target, settings.attention)
+        return forms_of(self.target, packages, meter, meter.as_kernel)
+
     @property
     def device(self) -> torch.device:
         """torch's meta device."""
         return META
+
+    def apply(self) -> list[str]:
+        """As on the CPU."""
+        # torch's optimizers import it, which fails inside `context`, where it makes tensors.
+        importlib.import_module("torch._dynamo")
+        return super().apply()
+
+    def _rows(self) -> tuple[Patch, ...]:
+        of_device = uneven_pieces.ON_DEVICE if self.target != "cpu" else ()
+        return *_ROWS, *_FUSED_ADAM, *fake_groups.ROWS, *of_device
 
     @contextlib.contextmanager
     def context(self) -> Iterator[None]:
         """As on the CPU, with every tensor that would be on a device on the meta device."""
         with (
             super().context(),
-            patch.temporarily(_ROWS),
+            patch.temporarily(self._rows()),
             _Functions(),
             DeviceArguments(META),
             MetaValues(),

@@ -15,7 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
+
+from ml_train.planning.leaves import tensors_in
 
 aten = torch.ops.aten
 
@@ -34,7 +36,7 @@ class MetaValues(TorchDispatchMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> object:
         kwargs = {} if kwargs is None else kwargs
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        tensors = [*tensors_in(args), *tensors_in(kwargs)] if kwargs else [*tensors_in(args)]
         if not any(tensor.is_meta for tensor in tensors):
             return func(*args, **kwargs)
         if func.namespace == "c10d":
@@ -50,6 +52,10 @@ class MetaValues(TorchDispatchMode):
         if func not in _COPIES and not all(tensor.is_meta for tensor in tensors):
             args, kwargs = tree_map(_without_values, (args, dict(kwargs)))
         return func(*args, **kwargs)
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # as in meter.py
 
 
 def _names_the_cpu(device: object) -> bool:

@@ -5,7 +5,7 @@ allocator without rounding and fragmentation would see it.
 """
 
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from ml_models.costs.operations import Shape
+from ml_train.planning.leaves import tensors_in
 from ml_train.planning.time.rings import sent_bytes
 
 OPERATORS = {
@@ -60,6 +61,21 @@ class Collective:
         return sent_bytes(self.kind, self.num_bytes, len(self.ranks))
 
 
+@dataclass(frozen=True)
+class Launch:
+    """A kernel that an operation without values stands for, see ml_models/costs/target_forms.py."""
+
+    name: str
+    kind: str
+    """attention, product or other."""
+    moved_bytes: int
+    flops: int
+    shape: Shape | None
+    """Of a matrix product."""
+    phase: str
+    """As of a Collective."""
+
+
 class Meter(TorchDispatchMode):
     """Enter it around the building and the running of a rank, inside the platform's context."""
 
@@ -71,7 +87,12 @@ class Meter(TorchDispatchMode):
         self.phase = ""
         """Whoever runs the rank says here what it does, see rank_plan.py."""
         self.collectives: list[Collective] = []
+        self.launches: list[Launch] = []
         self._device_type = device_type
+        self.inside_kernel = False
+        """A function runs that stands for a kernel: its operators are not launched."""
+        self._results_of: dict[tuple[object, ...], object] = {}
+        """Function and signatures of its arguments -> signature of its result."""
         self._seen: weakref.WeakKeyDictionary[torch.UntypedStorage, int] = (
             weakref.WeakKeyDictionary()
         )
@@ -84,16 +105,68 @@ class Meter(TorchDispatchMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> object:
         kwargs = {} if kwargs is None else kwargs
+        if self.inside_kernel:
+            return func(*args, **kwargs)
         name = func._schema.name.partition("::")[2]
         if func.namespace == "c10d":
             if name in OPERATORS:
                 self.collectives.append(_collective(name, args, self.phase))
             return func(*args, **kwargs)
         result = func(*args, **kwargs)
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor) and leaf.device.type == self._device_type:
-                self._count(leaf.untyped_storage())
+        self._count_all(result)
         return result
+
+    def record(
+        self,
+        name: str,
+        kind: str,
+        _: torch.dtype,
+        moved_bytes: int,
+        *,
+        flops: int = 0,
+        shape: Shape | None = None,
+    ) -> None:
+        """A kernel was launched that no operator stands for."""
+        self.launches.append(Launch(name, kind, moved_bytes, flops, shape, self.phase))
+
+    def as_kernel(self, function: Callable[..., object]) -> Callable[..., object]:
+        """`function` as torch.compile makes a kernel of it: only its results take memory."""
+
+        def kernel(*args: object) -> object:
+            result = self._results(function, args)
+            self._count_all(result)
+            moved = sum(map(bytes_of, tensors_in((args, result))))
+            self.launches.append(Launch(function.__name__, "other", moved, 0, None, self.phase))
+            return result
+
+        return kernel
+
+    def _results(self, function: Callable[..., object], args: tuple[object, ...]) -> object:
+        """What `function` gives. It runs once for arguments of the same sizes."""
+        key = (function, *map(_signature, args))
+        if key in self._results_of:
+            return _made_anew(self._results_of[key])
+        self.inside_kernel = True
+        try:
+            result = function(*args)
+        finally:
+            self.inside_kernel = False
+        given = {tensor.untyped_storage()._cdata for tensor in tensors_in(args)}
+        # A result in an argument's memory is no new tensor.
+        if all(tensor.untyped_storage()._cdata not in given for tensor in tensors_in(result)):
+            self._results_of[key] = _signature(result)
+        return result
+
+    def _count_all(self, result: object) -> None:
+        for tensor in tensors_in(result):
+            if tensor.device.type == self._device_type:
+                self._count(tensor.untyped_storage())
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # torch would wrap every dispatch in a guard against torch.compile, which no plan calls.
+        # The guard takes longer than the counting.
+        return False
 
     def _count(self, storage: torch.UntypedStorage) -> None:
         if storage in self._seen:
@@ -110,16 +183,45 @@ class Meter(TorchDispatchMode):
 
 def _collective(name: str, args: tuple[Any, ...], phase: str) -> Collective:
     kind, argument = OPERATORS[name]
-    message = tree_leaves(args[argument])
     boxed = next(item for item in args if isinstance(item, torch.ScriptObject))
     group = dist.ProcessGroup.unbox(boxed)
     return Collective(
         kind=kind,
-        num_bytes=sum(bytes_of(tensor) for tensor in message if isinstance(tensor, Tensor)),
+        num_bytes=sum(map(bytes_of, tensors_in(args[argument]))),
         group=group.group_name,
         ranks=tuple(dist.get_process_group_ranks(group)),
         phase=phase,
     )
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """What is known of a tensor without values."""
+
+    sizes: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+
+def _signature(item: object) -> object:
+    """`item` with shapes in place of tensors, which can be a key."""
+    if isinstance(item, Tensor):
+        return _Shape(tuple(item.shape), item.stride(), item.dtype, item.device)
+    if isinstance(item, list | tuple):
+        return tuple(map(_signature, item))
+    return item
+
+
+def _made_anew(signature: object) -> object:
+    """New tensors for the shapes of a signature."""
+    if isinstance(signature, _Shape):
+        return torch.empty_strided(
+            signature.sizes, signature.strides, dtype=signature.dtype, device=signature.device
+        )
+    if isinstance(signature, tuple):
+        return tuple(map(_made_anew, signature))
+    return signature
 
 
 def bytes_of(tensor: Tensor) -> int:

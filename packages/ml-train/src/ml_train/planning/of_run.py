@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 from ml_train import terminal
 from ml_train.planning.plan import plan_run, planning_platform
+from ml_train.planning.plot import save_plot
 from ml_train.planning.search import report
 from ml_train.planning.search.progress import show_progress
 from ml_train.planning.search.ranking import Cluster
 from ml_train.planning.search.search import SearchResult, search
+from ml_train.planning.target import platform_of
 from ml_train.planning.time.rates import rates_of
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from ml_train.config.load import LoadedConfig
     from ml_train.planning.search.space import Space
 
-__all__ = ["figures", "plan_run", "show_search"]
+__all__ = ["figures", "plan_run", "save_plot", "show_search"]
 
 figures = report.figures
 
@@ -33,7 +35,7 @@ def show_search(
     cluster = Cluster(
         device=device, devices_per_node=space.devices_per_node, rates=rates_of(device.name)
     )
-    with planning_platform() as platform, show_progress() as progress:
+    with planning_platform(platform_of(device)) as platform, show_progress() as progress:
         result = search(loaded.config, loaded.model, space, cluster, platform, progress=progress)
     if as_json:
         terminal.result(json.dumps(report.document(result, space), indent=2))

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ml_models.build import pad_vocab_size
+from ml_models.costs.target_forms import chosen_as_on, packages_of
+from ml_models.kernels.selection import Choice
+from ml_models.kernels.table import choices
 from ml_models.parameters import count_parameters
 from ml_train.config.run import RunConfig
 from ml_train.parallel.layout import Layout
@@ -17,6 +20,7 @@ from ml_train.planning.long_pipeline import plan_any_rank
 from ml_train.planning.meta_platform import MetaPlatform
 from ml_train.planning.rank_plan import RankPlan
 from ml_train.planning.run_time import Cluster, RunScope, RunTime, run_time
+from ml_train.planning.target import platform_of
 from ml_train.planning.time.rates import rates_of
 
 if TYPE_CHECKING:
@@ -54,6 +58,8 @@ class RunPlan:
     devices_per_node: int
     classes: Sequence[RankClass]
     advice: Sequence[Advice]
+    forms: Sequence[Choice]
+    """The forms of the operations that the device is taken to use."""
     checkpoint_bytes: int
     time: RunTime
     notes: Sequence[str]
@@ -89,7 +95,8 @@ def plan_run(
     """
     config, model = loaded.config, loaded.model
     saved = checkpoint_bytes(config, model, layout)
-    with planning_platform() as platform:
+    forms = device_forms(loaded, device)
+    with planning_platform(platform_of(device)) as platform:
         classes = plan_ranks(config, model, layout, platform, progress=progress)
         fullest = max(classes, key=lambda ranks: ranks.plan.peak).plan
 
@@ -109,6 +116,7 @@ def plan_run(
         devices_per_node=devices_per_node,
         classes=classes,
         advice=room,
+        forms=forms,
         checkpoint_bytes=saved,
         time=run_time(
             config,
@@ -122,6 +130,13 @@ def plan_run(
         notes=NOTES,
         measured_step=step,
     )
+
+
+def device_forms(loaded: "LoadedConfig", device: "Device") -> tuple[Choice, ...]:
+    """The form of every operation on the device. ConfigError where a request cannot be met."""
+    settings, platform = loaded.config.kernels.settings(), platform_of(device)
+    with chosen_as_on(platform, packages_of(platform, settings.attention)):
+        return choices(settings, loaded.situation(platform))
 
 
 def plan_ranks(
@@ -144,9 +159,12 @@ def plan_ranks(
 
 
 @contextlib.contextmanager
-def planning_platform() -> Iterator[MetaPlatform]:
-    """The platform on which ranks are built without a device, inside its context."""
-    platform = MetaPlatform()
+def planning_platform(target: str = "cpu") -> Iterator[MetaPlatform]:
+    """The platform on which ranks are built without a device, inside its context.
+
+    target: type of the device that is planned for, whose forms the ranks have.
+    """
+    platform = MetaPlatform(target)
     platform.apply()
     with platform.context(), warnings.catch_warnings():
         # torch and megatron-core advise on the speed of a step, which is not taken here.

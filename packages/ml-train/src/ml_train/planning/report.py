@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ml_train import tables
 from ml_train.planning import time_report
 from ml_train.planning.legality import words
+from ml_train.planning.target import platform_of
 from ml_train.tables import Column
 
 if TYPE_CHECKING:
@@ -66,8 +67,9 @@ def memory_table(plan: "RunPlan") -> "Table":
             part.peak,
             int(plan.device.memory_bytes) - part.peak,
         )
-        rows.append([ranks.title, str(ranks.num_ranks), *map(gigabytes, sizes)])
-    return tables.make_table(columns, rows, title="Memory of a rank")
+        numbers = [f"{size / 1e9:.2f}" for size in sizes]
+        rows.append([ranks.title, str(ranks.num_ranks), *numbers])
+    return tables.make_table(columns, rows, title="Memory of a rank in GB")
 
 
 def traffic_table(plan: "RunPlan") -> "Table":
@@ -120,6 +122,8 @@ def document(plan: "RunPlan") -> dict[str, Any]:
                 **asdict(ranks.plan.held),
                 "activations": ranks.plan.activations,
                 "update": ranks.plan.update,
+                "kept": ranks.plan.kept,
+                "saved": ranks.plan.held.saved,
                 "peak": ranks.plan.peak,
                 "traffic": [
                     {**asdict(entry), "link": link(entry.ranks, plan.devices_per_node)}
@@ -129,10 +133,26 @@ def document(plan: "RunPlan") -> dict[str, Any]:
             for ranks in plan.classes
         ],
         "measured_step": plan.measured_step and plan.measured_step.document(),
+        "forms": [asdict(choice) for choice in plan.forms],
         "advice": [asdict(item) for item in plan.advice],
         "time": time_report.document(plan.time),
         "notes": list(plan.notes),
     }
+
+
+def staging_sentence(plan: "RunPlan") -> str:
+    """What a save in the background needs of a node's own memory."""
+    saved = max(ranks.plan.held.saved for ranks in plan.classes) * plan.devices_per_node
+    return (
+        f"A checkpoint takes {gigabytes(plan.checkpoint_bytes)}. A save copies at most "
+        f"{gigabytes(saved)} into the memory of a node."
+    )
+
+
+def forms_sentence(plan: "RunPlan") -> str:
+    """Which forms of the operations the figures are for."""
+    forms = ", ".join(f"{choice.operation} {choice.form}" for choice in plan.forms)
+    return f"Forms of the operations, as chosen on {platform_of(plan.device)}: {forms}."
 
 
 def gigabytes(num_bytes: float) -> str:

@@ -7,15 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
-from ml_models.errors import MlModelsError
 from ml_models.nearest import did_you_mean
-from ml_models.platforms import check_platform_name
+from ml_models.platforms import platform_names
 from ml_models.platforms.devices import FIGURES, Device, device, devices
 from ml_train.errors import ConfigError
 from ml_train.planning.calibration import device_file
 from ml_train.planning.calibration.device_file import KEY
 from ml_train.planning.calibration.measured import Measured
 from ml_train.text_files import toml_document
+
+_PLATFORM = "cuda"
+"""Of a device file that names none."""
 
 OPTIONAL = ("inter_node_bytes_per_second",)
 
@@ -43,6 +45,11 @@ def target_device(name: str) -> Device:
     Raises UnknownDeviceError for a name and ConfigError for a file.
     """
     return _from_file(Path(name)) if name.endswith(".toml") else device(name)
+
+
+def platform_of(device: Device) -> str:
+    """Type of torch's device, which decides the forms of the kernels."""
+    return device.platform or _PLATFORM
 
 
 def measured_on(name: str) -> tuple[Measured, ...]:
@@ -79,11 +86,14 @@ def _from_file(path: Path) -> Device:
     return Device(name=path.stem, **texts)
 
 
-def _check_platform(path: Path, value: object) -> None:
-    try:
-        check_platform_name(str(value))
-    except MlModelsError as error:
-        raise ConfigError(f"{path}: platform is {value!r}. {error}") from error
+def _check_platform(path: Path, platform: object) -> None:
+    """It decides the forms of the kernels, so that a wrong one gives figures of other forms."""
+    known = platform_names()
+    if platform not in known:
+        raise ConfigError(
+            f"{path}: platform is {platform!r}; rule: one of {', '.join(known)}, the type of "
+            "torch's device."
+        )
 
 
 def _check(path: Path, name: str, value: object) -> None:

@@ -1,23 +1,20 @@
 """The pictures of a report, drawn with matplotlib without a display."""
 
 import io
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
+from ml_train.figure_style import BLUE, GREEN, GREY, ORANGE, blank_figure
 from ml_train.report.records import RunRecords
 
 Draw = Callable[[RunRecords, Axes], None]
 
-BLUE, ORANGE, GREEN, GREY = "#2f6db3", "#d9742b", "#3f8f5b", "#7a8190"
 _PHASES = {
     "data": "#c9a227",
     "forward": "#2f6db3",
@@ -26,39 +23,12 @@ _PHASES = {
     "optimizer": "#3f8f5b",
     "other": "#d4d7dd",
 }
-_STYLE = {
-    "figure.facecolor": "white",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#b9bec8",
-    "axes.grid": True,
-    "grid.color": "#eceef2",
-    "axes.axisbelow": True,
-    "axes.titleweight": "bold",
-    "axes.titlesize": 11,
-    "axes.titlelocation": "left",
-    "axes.labelcolor": "#4a505c",
-    "xtick.color": "#4a505c",
-    "ytick.color": "#4a505c",
-    "font.size": 9,
-    "font.family": "DejaVu Sans",
-    "legend.frameon": False,
-    "svg.fonttype": "path",
-}
 _WIDE, _HALF = (10.0, 4.2), (5.4, 3.1)
 """Width and height in inches."""
 _MARKED_POINTS = 40
 """A curve of fewer points has a marker on each, so that a short run shows its steps."""
 _LABELLED_CELLS = 96
 """A heat map of more cells has no room for a number in each."""
-
-
-@contextmanager
-def _figure(size: tuple[float, float]) -> Iterator[tuple[Figure, Axes]]:
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=size, layout="constrained")
-        FigureCanvasAgg(figure)
-        yield figure, figure.add_subplot()
 
 
 def _svg(figure: Figure) -> str:
@@ -70,7 +40,7 @@ def _svg(figure: Figure) -> str:
 
 def save_loss_curve(run: RunRecords, path: Path) -> None:
     """The loss picture alone, in the format that the name ends in."""
-    with _figure(_WIDE) as (figure, axes):
+    with blank_figure(_WIDE) as (figure, axes):
         _draw_loss(run, axes)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=160)
@@ -93,7 +63,7 @@ def all_figures(run: RunRecords) -> dict[str, str]:
 
 
 def _draw_svg(size: tuple[float, float], run: RunRecords, draw: Draw) -> str:
-    with _figure(size) as (figure, axes):
+    with blank_figure(size) as (figure, axes):
         draw(run, axes)
         return _svg(figure)
 

@@ -38,7 +38,7 @@ def peaks(tmp_path_factory: pytest.TempPathFactory) -> list[int]:
     """Most bytes of the first and of the last stage, by the planner."""
     run = load_config(parse(uneven(tmp_path_factory.mktemp("peaks"))))
     layout = layout_of(run.config, run.model, 8)
-    with planning_platform() as platform:
+    with planning_platform("cuda") as platform:
         classes = plan_ranks(run.config, run.model, layout, platform, progress=lambda _: None)
     return [item.plan.peak for item in classes]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from ml_models.costs.stand_ins import installed_packages
+from ml_models.costs.packages import installed_packages
 from ml_models.errors import ConfigError as ModelConfigError
 from ml_models.errors import MlModelsError
 from ml_models.kernels.table import choices

@@ -14,6 +14,7 @@ from ml_train.planning.rank_plan import RankPlan
 from ml_train.planning.rehearsal.finding import Finding, sound, wrong
 from ml_train.planning.rehearsal.job import Job
 from ml_train.planning.report import gigabytes
+from ml_train.planning.target import platform_of
 
 SUBJECT = "memory"
 _FREE_SHARE = 0.1
@@ -30,7 +31,7 @@ def check(job: Job) -> Iterator[Finding]:
     config = dataclasses.replace(job.loaded.config, kernels=KernelsSection())
     memory = int(job.cluster.device.memory_bytes)
     room: list[str] | None = None
-    with planning_platform() as platform:
+    with planning_platform(platform_of(job.cluster.device)) as platform:
         for title, stage, num_stages in stages_to_build(layout):
             job.progress(f"building {title}")
             rank = stage * (layout.world // layout.pp)

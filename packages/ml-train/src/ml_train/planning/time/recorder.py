@@ -72,6 +72,10 @@ class WorkRecorder(TorchDispatchMode):
             self._count(func, args, kwargs, result)
         return result
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # as in planning/meter.py
+
     def _count(
         self,
         func: torch._ops.OpOverload,
