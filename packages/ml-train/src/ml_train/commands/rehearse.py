@@ -10,11 +10,11 @@ from ml_train.config.flags import add_config_flags, given_flags
 from ml_train.config.load import attempt_config
 from ml_train.config.sections.rules import COUNT, check_number
 from ml_train.errors import DONE, FAILED
-from ml_train.planning.rehearsal import report
-from ml_train.planning.rehearsal.job import Cluster
-from ml_train.planning.rehearsal.rehearse import rehearse
-from ml_train.planning.rehearsal.toy import ToyRun
 from ml_train.planning.target import add_target_flags, target_device
+from ml_train.rehearsal import report
+from ml_train.rehearsal.job import Cluster
+from ml_train.rehearsal.rehearse import rehearse
+from ml_train.rehearsal.toy import ToyRun
 
 DESCRIPTION = (
     "Start a cluster job up on this machine, without its devices: settings, layout, versions, "

@@ -11,9 +11,9 @@ from ml_train.errors import ConfigError
 from ml_train.parallel.groups import check_backend
 from ml_train.parallel.layout import layout_faults
 from ml_train.planning.legality import neighbours, words
-from ml_train.planning.rehearsal.finding import Finding, sound, wrong
-from ml_train.planning.rehearsal.job import Job
 from ml_train.pretrain import refuse_for_the_core_line
+from ml_train.rehearsal.finding import Finding, sound, wrong
+from ml_train.rehearsal.job import Job
 
 SUBJECT = "layout"
 _LIBRARIES_OF_FORMS = frozenset({"flash_attn", "torch_npu", "triton"})

@@ -8,10 +8,10 @@ from ml_train.checkpoint.directory import store
 from ml_train.checkpoint.ownership import lock
 from ml_train.config.sections.checkpoint import CheckpointSection
 from ml_train.planning.plan import checkpoint_bytes
-from ml_train.planning.rehearsal.finding import Finding, sound, wrong
-from ml_train.planning.rehearsal.folders import fault_of_file, fault_of_folder, free_bytes
-from ml_train.planning.rehearsal.job import Job
 from ml_train.planning.report import gigabytes
+from ml_train.rehearsal.finding import Finding, sound, wrong
+from ml_train.rehearsal.folders import fault_of_file, fault_of_folder, free_bytes
+from ml_train.rehearsal.job import Job
 
 SUBJECT = "storage"
 

@@ -11,8 +11,8 @@ from rehearsed import LAYOUT, MODEL, cluster, findings, one_error, words_of
 
 from ml_models.megatron_core import lines
 from ml_train.cli import main
-from ml_train.planning.rehearsal import versions
-from ml_train.planning.rehearsal.versions import packages_of
+from ml_train.rehearsal import versions
+from ml_train.rehearsal.versions import packages_of
 
 NOTHING = ("--device", "h100", "--no-toy-run")
 

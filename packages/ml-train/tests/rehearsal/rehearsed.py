@@ -14,11 +14,11 @@ from ml_data.indexed.manifest import FORMAT
 from ml_train.bring_up import start_platform
 from ml_train.config.flags import parse
 from ml_train.config.load import attempt_config
-from ml_train.planning.rehearsal import checks
-from ml_train.planning.rehearsal.finding import Finding
-from ml_train.planning.rehearsal.job import Cluster, Job
-from ml_train.planning.rehearsal.rehearse import Rehearsal, rehearse
 from ml_train.planning.target import target_device
+from ml_train.rehearsal import checks
+from ml_train.rehearsal.finding import Finding
+from ml_train.rehearsal.job import Cluster, Job
+from ml_train.rehearsal.rehearse import Rehearsal, rehearse
 
 VOCABULARY = 4096
 MODEL = (

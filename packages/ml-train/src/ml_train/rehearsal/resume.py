@@ -12,8 +12,8 @@ from ml_train.config.sections.kernels import KernelsSection
 from ml_train.errors import CheckpointError
 from ml_train.planning.fake_groups import rank_of
 from ml_train.planning.plan import planning_platform, stages_to_build
-from ml_train.planning.rehearsal.finding import Finding, sound, wrong
-from ml_train.planning.rehearsal.job import Job
+from ml_train.rehearsal.finding import Finding, sound, wrong
+from ml_train.rehearsal.job import Job
 from ml_train.training.train_module import TrainModule
 
 SUBJECT = "checkpoint"

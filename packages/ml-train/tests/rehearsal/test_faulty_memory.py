@@ -11,7 +11,7 @@ from ml_train.config.flags import parse
 from ml_train.config.load import load_config
 from ml_train.planning.legality import layout_of
 from ml_train.planning.plan import plan_ranks, planning_platform
-from ml_train.planning.rehearsal import ranks
+from ml_train.rehearsal import ranks
 
 UNEVEN = ("--decoder-last-pipeline-num-layers", "5")
 """Of 6 layers, so that the last stage needs most."""

@@ -23,9 +23,9 @@ from ml_train.data.request import DataRequest
 from ml_train.data.selection import selected_parts
 from ml_train.data.settle import SettledOrders, settle_orders
 from ml_train.errors import DataError
-from ml_train.planning.rehearsal.finding import Finding, sound, wrong
-from ml_train.planning.rehearsal.indexes import repetitions, room
-from ml_train.planning.rehearsal.job import Job
+from ml_train.rehearsal.finding import Finding, sound, wrong
+from ml_train.rehearsal.indexes import repetitions, room
+from ml_train.rehearsal.job import Job
 
 SUBJECT = "data"
 MOST_BYTES_READ = 4 << 30

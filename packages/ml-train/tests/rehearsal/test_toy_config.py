@@ -9,7 +9,7 @@ from ml_train.config.load import load_config
 from ml_train.diagnosis.runs import words_of
 from ml_train.errors import LayoutError
 from ml_train.planning.legality import layout_of, words
-from ml_train.planning.rehearsal.toy_config import ToyJob, toy_job
+from ml_train.rehearsal.toy_config import ToyJob, toy_job
 
 TP, PP = "--tensor-model-parallel-size", "--pipeline-model-parallel-size"
 EP, ETP = "--expert-model-parallel-size", "--expert-tensor-parallel-size"

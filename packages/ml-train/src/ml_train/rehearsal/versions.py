@@ -19,8 +19,8 @@ from ml_train.config.facts import DISTRIBUTIONS, OPTIONAL_DISTRIBUTIONS
 from ml_train.diagnosis.doctor import findings as doctors_findings
 from ml_train.diagnosis.doctor import own_environment
 from ml_train.errors import MlTrainError
-from ml_train.planning.rehearsal.finding import Finding, sound, wrong
-from ml_train.planning.rehearsal.job import Job
+from ml_train.rehearsal.finding import Finding, sound, wrong
+from ml_train.rehearsal.job import Job
 from ml_train.text_files import read_text
 
 SUBJECT = "versions"

@@ -11,10 +11,10 @@ from ml_train.planning.long_pipeline import plan_any_rank
 from ml_train.planning.meta_platform import MetaPlatform
 from ml_train.planning.plan import planning_platform, stages_to_build
 from ml_train.planning.rank_plan import RankPlan
-from ml_train.planning.rehearsal.finding import Finding, sound, wrong
-from ml_train.planning.rehearsal.job import Job
 from ml_train.planning.report import gigabytes
 from ml_train.planning.target import platform_of
+from ml_train.rehearsal.finding import Finding, sound, wrong
+from ml_train.rehearsal.job import Job
 
 SUBJECT = "memory"
 _FREE_SHARE = 0.1

@@ -4,8 +4,8 @@ from dataclasses import asdict
 from typing import Any
 
 from ml_train.planning.legality import words
-from ml_train.planning.rehearsal.finding import Finding
-from ml_train.planning.rehearsal.rehearse import Rehearsal
+from ml_train.rehearsal.finding import Finding
+from ml_train.rehearsal.rehearse import Rehearsal
 
 SCHEMA = 1
 """Version of the JSON document: docs/planning.md describes it."""

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import cast
 
-from ml_train.planning.rehearsal.finding import Finding
-from ml_train.planning.rehearsal.job import Job
+from ml_train.rehearsal.finding import Finding
+from ml_train.rehearsal.job import Job
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class Check:
 
     def run(self, job: Job) -> Iterator[Finding]:
         """The findings, as they are made."""
-        module = importlib.import_module(f"ml_train.planning.rehearsal.{self.module}")
+        module = importlib.import_module(f"ml_train.rehearsal.{self.module}")
         check = cast("Callable[[Job], Iterator[Finding]]", module.check)
         yield from check(job)
 

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "invariance"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "invariance"))
 from forks import Forks
 from rehearsed import cluster, sound_data, words_of
 
@@ -20,10 +20,10 @@ from ml_train.cli import main
 from ml_train.config.flags import parse
 from ml_train.config.load import load_config
 from ml_train.errors import MlTrainError
-from ml_train.planning.rehearsal import toy
-from ml_train.planning.rehearsal.finding import Finding
-from ml_train.planning.rehearsal.job import Job
-from ml_train.planning.rehearsal.toy import ToyRun
+from ml_train.rehearsal import toy
+from ml_train.rehearsal.finding import Finding
+from ml_train.rehearsal.job import Job
+from ml_train.rehearsal.toy import ToyRun
 
 
 @pytest.fixture(autouse=True)

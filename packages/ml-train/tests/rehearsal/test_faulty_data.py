@@ -25,10 +25,10 @@ from ml_train.config.load import load_config
 from ml_train.data.index_cache import build_pieces, name_of
 from ml_train.data.request import DataRequest
 from ml_train.data.settle import settle_orders
-from ml_train.planning.rehearsal import folders, tokens
-from ml_train.planning.rehearsal.indexes import sizes_of
+from ml_train.rehearsal import folders, tokens
+from ml_train.rehearsal.indexes import sizes_of
 
-TOKENIZER = Path(__file__).parents[5] / "examples" / "data" / "grok1_tokenizer"
+TOKENIZER = Path(__file__).parents[4] / "examples" / "data" / "grok1_tokenizer"
 
 
 def of_prefix(folder: Path, make: Callable[[Path], str], *more: str) -> list[str]:
@@ -236,7 +236,7 @@ def test_no_data_is_a_warning_as_it_may_lie_on_the_cluster(tmp_path: Path) -> No
 
 def test_an_index_cache_without_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = words_of(tmp_path)
-    monkeypatch.setattr("ml_train.planning.rehearsal.indexes.free_bytes", lambda _: 100)
+    monkeypatch.setattr("ml_train.rehearsal.indexes.free_bytes", lambda _: 100)
     one_error(findings(words, "tokens"), "The sample indexes take", "--data-cache-path")
 
 

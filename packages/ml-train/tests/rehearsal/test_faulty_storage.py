@@ -18,7 +18,7 @@ from ml_train.config.load import load_config
 from ml_train.config.sections.checkpoint import CheckpointSection
 from ml_train.planning.legality import layout_of
 from ml_train.planning.plan import checkpoint_bytes
-from ml_train.planning.rehearsal.storage import most_at_once, save_steps
+from ml_train.rehearsal.storage import most_at_once, save_steps
 
 
 def with_free_bytes(monkeypatch: pytest.MonkeyPatch, number: float) -> None:

@@ -16,9 +16,9 @@ from ml_train.data.order import Leg, Order, Part
 from ml_train.data.request import DataRequest
 from ml_train.data.selection import SPLITS
 from ml_train.data.settle import SettledOrders
-from ml_train.planning.rehearsal.finding import Finding, sound, wrong
-from ml_train.planning.rehearsal.folders import fault_of_folder, free_bytes
 from ml_train.planning.report import gigabytes
+from ml_train.rehearsal.finding import Finding, sound, wrong
+from ml_train.rehearsal.folders import fault_of_folder, free_bytes
 
 SUBJECT = "data"
 _HEADER_BYTES = 128

@@ -23,10 +23,10 @@ from ml_train.diagnosis.runs import FailedRunError, StartRun, start, words_of
 from ml_train.diagnosis.step_numbers import read_step_numbers
 from ml_train.errors import MlTrainError
 from ml_train.planning.legality import words
-from ml_train.planning.rehearsal.finding import Finding, sound, wrong
-from ml_train.planning.rehearsal.job import Job
-from ml_train.planning.rehearsal.toy_config import ToyJob, toy_job
-from ml_train.planning.rehearsal.toy_processes import run_and_kill
+from ml_train.rehearsal.finding import Finding, sound, wrong
+from ml_train.rehearsal.job import Job
+from ml_train.rehearsal.toy_config import ToyJob, toy_job
+from ml_train.rehearsal.toy_processes import run_and_kill
 
 SUBJECT = "toy run"
 SAVE_EVERY, LOST, MORE = 2, 1, 3

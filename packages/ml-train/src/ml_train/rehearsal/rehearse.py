@@ -8,9 +8,9 @@ from ml_data.errors import MlDataError
 from ml_models.errors import MlModelsError
 from ml_train.config.load import Attempt
 from ml_train.errors import MlTrainError
-from ml_train.planning.rehearsal.checks import CHECKS, Check
-from ml_train.planning.rehearsal.finding import Finding, wrong
-from ml_train.planning.rehearsal.job import Cluster, Job
+from ml_train.rehearsal.checks import CHECKS, Check
+from ml_train.rehearsal.finding import Finding, wrong
+from ml_train.rehearsal.job import Cluster, Job
 
 Progress = Callable[[str], None]
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from ml_train.config.ineffective import ineffective, unreached
-from ml_train.planning.rehearsal.finding import Finding, sound, wrong
-from ml_train.planning.rehearsal.job import Job
+from ml_train.rehearsal.finding import Finding, sound, wrong
+from ml_train.rehearsal.job import Job
 
 SUBJECT = "settings"
 
