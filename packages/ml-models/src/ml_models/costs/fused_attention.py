@@ -6,16 +6,15 @@ products where the forward pass has two. FLOPs are those of the causal half.
 """
 
 import contextlib
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
-from unittest import mock
 
 import torch
 from torch import Tensor
 
 from ml_models.costs.operations import size_bytes
+from ml_models.costs.packages import importable
 from ml_models.costs.stand_in_kernel import Launches, launch
 from ml_models.kernels.attention.blocked import device_block_rows
 from ml_models.platforms.patch import Patch
@@ -135,5 +134,5 @@ def flash_attn_stand_in(launches: Launches) -> Iterator[None]:
 
     module = ModuleType("flash_attn")
     setattr(module, "flash_attn_func", flash_attn_func)  # noqa: B010 - a module made by hand
-    with mock.patch.dict(sys.modules, {"flash_attn": module}):
+    with importable(module):
         yield

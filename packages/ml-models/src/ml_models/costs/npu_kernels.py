@@ -5,17 +5,16 @@ is what torch_npu's derivatives name. No NPU was available: none of it was measu
 """
 
 import contextlib
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from unittest import mock
 
 import torch
 from torch import Tensor
 
 from ml_models.costs.fused_attention import PRODUCTS_BACKWARD
 from ml_models.costs.operations import Shape, size_bytes
+from ml_models.costs.packages import importable
 from ml_models.costs.stand_in_kernel import Launches, launch
 
 NUMBERS_PER_ROW = 8
@@ -64,7 +63,7 @@ def npu_kernel_stand_ins(launches: Launches) -> Iterator[None]:
     module = ModuleType("torch_npu")
     for name, function in kernels.items():
         setattr(module, name, function)
-    with mock.patch.dict(sys.modules, {"torch_npu": module}):
+    with importable(module):
         yield
 
 

@@ -1,6 +1,9 @@
 """Which packages count as installed, for the choice of forms on another machine than this one."""
 
-from collections.abc import Callable
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any
 
 from ml_models.platforms.patch import Patch
@@ -25,6 +28,23 @@ def installed_packages(modules: frozenset[str]) -> tuple[Patch, ...]:
             ("needs_version", lambda original: _version_of(original, modules)),
         )
     )
+
+
+@contextlib.contextmanager
+def importable(module: ModuleType) -> Iterator[None]:
+    """Inside, importing the module's name gives `module`.
+
+    Other entries of sys.modules stay: a module that is first imported inside would else be
+    imported a second time later, beside functions of the first that are in use.
+    """
+    name = module.__name__
+    before = {key: entry for key, entry in sys.modules.items() if key == name}
+    sys.modules[name] = module
+    try:
+        yield
+    finally:
+        sys.modules.pop(name, None)
+        sys.modules.update(before)
 
 
 def _version_of(original: Any, modules: frozenset[str]) -> Callable[..., str]:
