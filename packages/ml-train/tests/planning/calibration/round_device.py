@@ -26,6 +26,7 @@ def measured(processes: int = 1, **changes: object) -> Measured:
     figures: dict[str, object] = {
         "processes": processes,
         "host_seconds_per_kernel": 0.0,
+        "in_step_factor": 1.0,
         "asynchronous": False,
         "products": {"float32": grid(), "bfloat16": grid(FLOPS_PER_SECOND / 2)},
         "batched_products": {"float32": grid(batch=8)},

@@ -12,7 +12,7 @@ from round_device import measured
 from torch._C._distributed_c10d import HashStore
 
 from ml_models.platforms.cpu import CpuPlatform
-from ml_train.planning.calibration import computing, host, messages, timing
+from ml_train.planning.calibration import computing, messages, timing
 from ml_train.planning.calibration.measured import from_table, to_table
 from ml_train.planning.calibration.operations import KINDS
 from ml_train.planning.calibration.timing import Stopwatch
@@ -66,19 +66,3 @@ def test_an_action_is_repeated_until_a_window_is_full(watch: Stopwatch) -> None:
 
 def test_a_process_alone_sends_no_messages(watch: Stopwatch) -> None:
     assert messages.measure_messages(watch, CPU) == {}
-
-
-def test_the_host_takes_time_for_every_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "_STEPS", 1)
-    monkeypatch.setattr(host, "_UNTIMED_STEPS", 1)
-    platform = CpuPlatform()
-    platform.apply()
-    free = host.with_host_seconds(measured(1, asynchronous=True), platform)
-    assert 0 < free.host_seconds_per_kernel < 1
-    # Where the host waits for kernels, kernels that take all of a step leave nothing to it.
-    slow = measured(1, operations={"float32": {kind: slow_curve() for kind in KINDS}})
-    assert host.with_host_seconds(slow, platform).host_seconds_per_kernel == 0
-
-
-def slow_curve() -> computing.Curve:
-    return computing.Curve(((1.0, 1.0),))

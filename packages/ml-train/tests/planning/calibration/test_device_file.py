@@ -55,6 +55,7 @@ def test_a_device_without_measurements(tmp_path: Path) -> None:
         ("asynchronous = false", "", "lacks asynchronous"),
         ("asynchronous = false", "asynchronous = false\nthreads = 1", "threads is unknown"),
         ("host_seconds_per_kernel = 1.25e-05", "host_seconds_per_kernel = -1", "a number from 0"),
+        ("in_step_factor = 1.0", "in_step_factor = 0", "in_step_factor is 0; rule: a number above"),
         ("sizes = [1, 4096]", "sizes = [4096, 1]", "rule: rising numbers"),
         ("sizes = [1, 4096]", "sizes = [1, 2, 4096]", "seconds is .*rule: a list of 27"),
         ("rows = [[1.0, 1e-09]", "rows = [[1.0, 0.0]", "rows is 0.0; rule: a number above 0"),

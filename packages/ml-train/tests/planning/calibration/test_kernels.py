@@ -12,8 +12,8 @@ from ml_models.platforms.cpu import CpuPlatform
 from ml_train.config.flags import parse
 from ml_train.config.load import LoadedConfig, load_config
 from ml_train.parallel.layout import Layout
-from ml_train.planning.calibration.host import alone
 from ml_train.planning.calibration.kernels import RankStep, rank_step
+from ml_train.planning.calibration.reference_steps import alone
 from ml_train.planning.legality import layout_of
 from ml_train.planning.meta_platform import MetaPlatform
 from ml_train.planning.rank_plan import made_up_batches

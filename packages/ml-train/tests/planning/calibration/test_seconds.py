@@ -47,3 +47,5 @@ def test_a_host_that_goes_on_hides_the_shorter_part() -> None:
     assert computing_seconds(kernels, ahead) == pytest.approx(len(kernels))
     slow = dataclasses.replace(ahead, host_seconds_per_kernel=0.0)
     assert computing_seconds(kernels, slow) == pytest.approx(device)
+    cold = dataclasses.replace(slow, in_step_factor=1.5)
+    assert computing_seconds(kernels, cold) == pytest.approx(1.5 * device)

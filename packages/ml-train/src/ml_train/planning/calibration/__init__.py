@@ -10,6 +10,7 @@ its cores and its memory, so everything is measured with 1, 2, 4, ... processes 
     measured.py     all figures of a number of processes, and how a device file holds them
     device_file.py  reads and writes the file
     worker.py       a process that measures; timing.py: how it takes the time of an action
-    computing.py    measures products and operations; messages.py: messages; host.py: the host
+    computing.py    measures products and operations; messages.py: messages
+    reference_steps.py  measures whole steps: the host's part, and what a kernel takes in a step
     run.py          starts the workers and writes the file
 """

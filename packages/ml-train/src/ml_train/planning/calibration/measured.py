@@ -4,6 +4,7 @@ A file has a table [[measured]] per number of processes:
 
     processes = 2
     host_seconds_per_kernel = 6.1e-6
+    in_step_factor = 1.2
     asynchronous = false
     [measured.products.float32]            # and batched_products: grids of products.py
     batch = 1
@@ -40,6 +41,8 @@ class Measured:
     host_seconds_per_kernel: float
     """Python's and torch's time for a kernel of a training step. On a device that computes while
     the host goes on (asynchronous) all of it, else what comes on top of the kernel's own time."""
+    in_step_factor: float
+    """Seconds of a kernel in a training step by those of the same kernel measured alone."""
     asynchronous: bool
     products: Mapping[str, ProductGrid]
     """By dtype, such as float32."""
@@ -68,6 +71,7 @@ def to_table(measured: Measured) -> dict[str, object]:
     return {
         "processes": measured.processes,
         "host_seconds_per_kernel": measured.host_seconds_per_kernel,
+        "in_step_factor": measured.in_step_factor,
         "asynchronous": measured.asynchronous,
         **grids,
         "operations": {dtype: _lists(curves) for dtype, curves in measured.operations.items()},
@@ -85,6 +89,7 @@ def from_table(value: object, where: str) -> Measured:
     return Measured(
         processes=checked.count(*part("processes")),
         host_seconds_per_kernel=checked.number(*part("host_seconds_per_kernel"), least=0.0),
+        in_step_factor=checked.number(*part("in_step_factor")),
         asynchronous=checked.truth(*part("asynchronous")),
         products=_by_dtype(*part("products"), _grid),
         batched_products=_by_dtype(*part("batched_products"), _grid),

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def kernel_seconds(kernel: "Kernel", measured: Measured) -> float:
-    """Of a kernel of this process alone, without the host's part. Messages are not kernels."""
+    """Of a kernel measured alone, without the host's part. Messages are not kernels."""
     if kernel.shape is None:
         dtype = str(kernel.dtype).removeprefix("torch.")
         curves = _of_dtype(measured.operations, dtype)
@@ -25,9 +25,10 @@ def kernel_seconds(kernel: "Kernel", measured: Measured) -> float:
 
 
 def computing_seconds(kernels: Iterable["Kernel"], measured: Measured) -> float:
-    """Of kernels in a row, with the host's part."""
+    """Of the kernels of a step, with the host's part."""
     computing = [kernel for kernel in kernels if kernel.kind != "communication"]
-    device = sum(kernel_seconds(kernel, measured) for kernel in computing)
+    alone = sum(kernel_seconds(kernel, measured) for kernel in computing)
+    device = measured.in_step_factor * alone
     host = len(computing) * measured.host_seconds_per_kernel
     return max(device, host) if measured.asynchronous else device + host
 

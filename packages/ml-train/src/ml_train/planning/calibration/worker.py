@@ -56,15 +56,15 @@ def _run(platform_name: str, folder: Path) -> int:
         platform = start_platform(platform_name, local_rank=world.local_rank)
 
         # This brings megatron-core, which comes after the platform.
-        from ml_train.planning.calibration import host
+        from ml_train.planning.calibration import reference_steps
 
         def say(what: str) -> None:
             terminal.notice(f"{counted(world.size)}: {what}")
 
-        import_model_code(host.SMALL_RUN.model.resolve())
+        import_model_code(reference_steps.SMALL_RUN.model.resolve())
         measured = _measure(world, platform, say)
-        say("the host's part of a kernel")
-        measured = host.with_host_seconds(measured, platform)
+        say("steps of a small and of a large model")
+        measured = reference_steps.with_step_figures(measured, platform)
     report = {
         "measured": to_table(measured),
         "memory_bytes": float(_memory_bytes(platform.device, world)),
@@ -74,7 +74,7 @@ def _run(platform_name: str, folder: Path) -> int:
 
 
 def _measure(world: World, platform: Platform, say: Callable[[str], None]) -> Measured:
-    """Everything but the host's part, with the process groups that torchrun's variables name."""
+    """All but the figures of a step, with the process groups that torchrun's variables name."""
     device = platform.device
     dist.init_process_group(platform.backend, timeout=TIMEOUT)
     try:
@@ -91,6 +91,7 @@ def _measure(world: World, platform: Platform, say: Callable[[str], None]) -> Me
         return Measured(
             processes=world.size,
             host_seconds_per_kernel=0.0,
+            in_step_factor=1.0,
             asynchronous=computing.is_asynchronous(watch, device),
             products=products,
             batched_products=batched,
