@@ -85,6 +85,6 @@ def test_apexs_own_product_is_kept() -> None:
 
 def test_a_buffer_of_the_factors_dtype_takes_the_same_call() -> None:
     first, second, target = torch.randn(9, 3), torch.randn(9, 2), torch.ones(2, 3)
-    WeightGradientProducts.wgrad_gemm_accum_fp16(first, second, target)
+    WeightGradientProducts().wgrad_gemm_accum_fp16(first, second, target)
     torch.testing.assert_close(target, 1 + second.t() @ first)
     assert weight_gradient.ends_of([2, 0, 3], target.device).tolist() == [2, 2, 5]

@@ -52,11 +52,20 @@ def test_attention_has_the_form_of_the_device(
 
 
 def test_the_other_operations_have_theirs() -> None:
-    names = ("norm", "experts", "rotary", "gated_activation")
+    names = ("norm", "experts", "rotary", "gated_activation", "weight_gradient")
     assert [form_of(name, "ascend-910b", *MIXTRAL) for name in names] == [
         *("npu_rms_norm", "npu_grouped_matmul", "npu_rotary_mul", "npu_swiglu"),
+        "npu_grouped_matmul_add_",
     ]
     assert form_of("norm", "h100", *GROK) in ("fused", "compiled")  # fused came with torch 2.9
+
+
+def test_a_rank_of_experts_that_are_divided_has_narrower_matrices() -> None:
+    """torch_npu's grouped product takes less than 65,536 numbers a row: what Grok-1's has."""
+    words = ("--model", "grok1-40b", "--bf16")
+    assert form_of("experts", "ascend-910b", *words) == "loop"
+    for flag in ("--tensor-model-parallel-size", "--expert-tensor-parallel-size"):
+        assert form_of("experts", "ascend-910b", *words, flag, "2") == "npu_grouped_matmul"
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from ml_models.costs.fused_attention import PRODUCTS_BACKWARD
 from ml_models.costs.operations import Shape, size_bytes
 from ml_models.costs.packages import importable
 from ml_models.costs.stand_in_kernel import Launches, launch
+from ml_models.kernels.weight_gradient import NPU_ADD
 
 NUMBERS_PER_ROW = 8
 """npu_fusion_attention gives a row's largest score and its sum 8 times each, for alignment."""
@@ -53,12 +54,23 @@ def npu_kernel_stand_ins(launches: Launches) -> Iterator[None]:
         )
         return (result,)
 
+    def grouped_matmul_add(
+        target: Tensor, first: Tensor, second: Tensor, _ends: Tensor, **_: object
+    ) -> None:
+        (rows, height), width = first.shape, second.shape[1]
+        groups = target.shape[0] // height
+        moved = size_bytes(first) + size_bytes(second) + 2 * size_bytes(target)
+        shape = Shape(groups, height, width, rows // groups, first.dtype)
+        flops = 2 * rows * height * width
+        launches.record(NPU_ADD, "product", first.dtype, moved, flops=flops, shape=shape)
+
     kernels = {
         "npu_fusion_attention": fusion_attention,
         "npu_rms_norm": rms_norm,
         "npu_swiglu": swiglu,
         "npu_rotary_mul": rotary_mul,
         "npu_grouped_matmul": grouped_matmul,
+        NPU_ADD: grouped_matmul_add,
     }
     module = ModuleType("torch_npu")
     for name, function in kernels.items():

@@ -17,6 +17,7 @@ from ml_models.costs.packages import installed_packages
 from ml_models.costs.stand_in_kernel import Launches
 from ml_models.kernels.selection import Situation
 from ml_models.platforms.cpu_device import CPU
+from ml_models.platforms.device_core import WEIGHT_GRADIENTS, WeightGradientProducts
 from ml_models.platforms.patch import Patch, temporarily
 
 PACKAGES = {"cuda": frozenset({"triton"}), "npu": frozenset({"torch_npu"})}
@@ -71,6 +72,7 @@ def forms_of(
         rows.append(_blocks_of_cpu())
     else:
         rows += (*attention_stand_ins(launches), *largest_blocks(launches))
+        rows.append(_weight_gradients_on(device))
     if device == "cuda":
         rows.append(norm_stand_in(launches))
         modules.append(flash_attn_stand_in(launches))
@@ -101,6 +103,14 @@ def _adam_on(device: str) -> Patch:
         target="ml_models.kernels.adam:why_not_fused",
         make=lambda original: lambda _: "" if device == "npu" else original(device),
         reason="the answer is for the device, and comes from torch_npu, which is not here",
+    )
+
+
+def _weight_gradients_on(device: str) -> Patch:
+    return Patch(
+        target=WEIGHT_GRADIENTS.target,
+        make=lambda _: WeightGradientProducts(device),
+        reason="the layers use the product that the device's platform puts in apex's place",
     )
 
 

@@ -57,15 +57,20 @@ class KernelSettings:
     adam: str = AUTO
 
 
-def situation_of(model: ModelConfig, *, device: str, dtype: str) -> Situation:
-    """What `model` means for the choices; `device` is a type of torch's, such as cuda."""
+def situation_of(
+    model: ModelConfig, *, device: str, dtype: str, expert_tensor_parallel: int = 1
+) -> Situation:
+    """What `model` means for the choices; `device` is a type of torch's, such as cuda.
+
+    expert_tensor_parallel: ranks that an expert is divided over.
+    """
     return Situation(
         device=device,
         dtype=dtype,
         scoring=model.attention_scoring,
         head_size=model.kv_channels,
         activation=model.activation,
-        widths=(model.hidden_size, model.ffn_hidden_size),
+        widths=(model.hidden_size, model.ffn_hidden_size // expert_tensor_parallel),
     )
 
 

@@ -40,11 +40,14 @@ class WeightGradientProducts:
     Its two functions add grad_output [T, out]^T @ input [T, in] to main_grad [out, in].
     """
 
-    @staticmethod
-    def wgrad_gemm_accum_fp32(input: Tensor, grad_output: Tensor, main_grad: Tensor) -> None:  # noqa: A002 - apex's name
+    def __init__(self, device: str | None = None) -> None:
+        """device: a type of torch's that decides the form, None for that of the buffer."""
+        self._device = device
+
+    def wgrad_gemm_accum_fp32(self, input: Tensor, grad_output: Tensor, main_grad: Tensor) -> None:  # noqa: A002 - apex's name
         """For a buffer in fp32."""
-        form = NPU_ADD if main_grad.device.type == "npu" else "addmm"
-        add_product(main_grad, grad_output, input, form)
+        device = self._device or main_grad.device.type
+        add_product(main_grad, grad_output, input, NPU_ADD if device == "npu" else "addmm")
 
     wgrad_gemm_accum_fp16 = wgrad_gemm_accum_fp32
     """For a buffer in the factors' dtype."""

@@ -43,7 +43,8 @@ class LoadedConfig:
     def situation(self, device: str) -> Situation:
         """What the forms of the kernels are chosen by, on a device of torch's type `device`."""
         dtype = "bfloat16" if self.config.training.bf16 else "float32"
-        return situation_of(self.model, device=device, dtype=dtype)
+        etp = self.config.parallel.expert_tensor_size
+        return situation_of(self.model, device=device, dtype=dtype, expert_tensor_parallel=etp)
 
     def values(self) -> dict[str, SettingValue]:
         """section.name -> value of every setting, as a checkpoint keeps them."""

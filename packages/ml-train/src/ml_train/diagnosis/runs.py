@@ -42,7 +42,7 @@ def smallest_world(config: RunConfig) -> int:
     # The dense layers and the experts divide the same processes, in different ways.
     parallel = config.parallel
     dense = parallel.tensor_model_parallel_size * parallel.pipeline_model_parallel_size
-    etp = parallel.expert_tensor_parallel_size or parallel.tensor_model_parallel_size
+    etp = parallel.expert_tensor_size
     expert = etp * parallel.expert_model_parallel_size * parallel.pipeline_model_parallel_size
     return math.lcm(dense, expert)
 

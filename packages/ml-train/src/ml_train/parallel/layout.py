@@ -82,9 +82,7 @@ def make_layout(
     """The layout of a run. Raises LayoutError naming the value, the rule and a fix."""
     tp, pp = parallel.tensor_model_parallel_size, parallel.pipeline_model_parallel_size
     ep = parallel.expert_model_parallel_size
-    etp = (
-        tp if parallel.expert_tensor_parallel_size is None else parallel.expert_tensor_parallel_size
-    )
+    etp = parallel.expert_tensor_size
     # Asked for at TP 1 it has no effect, which config/ineffective.py reports.
     sequence_parallel = tp > 1 and parallel.sequence_parallel is not False
     _check_model(model, tp=tp, pp=pp, ep=ep, etp=etp)
@@ -120,7 +118,7 @@ def layout_faults(
     """Every rule that the layout breaks, where make_layout raises the first alone."""
     tp, pp = parallel.tensor_model_parallel_size, parallel.pipeline_model_parallel_size
     ep = parallel.expert_model_parallel_size
-    etp = parallel.expert_tensor_parallel_size or tp
+    etp = parallel.expert_tensor_size
     sequence_parallel = tp > 1 and parallel.sequence_parallel is not False
     checks: list[Callable[[], object]] = [
         # A dimension at a time, so that an illegal TP does not hide an illegal EP.

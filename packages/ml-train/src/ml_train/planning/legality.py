@@ -53,12 +53,11 @@ def nearest_layouts(
 ) -> list[Layout]:
     """The legal layouts whose sizes differ least from those asked for, in factors of two."""
     parallel = config.parallel
-    tp = parallel.tensor_model_parallel_size
     asked = (
-        tp,
+        parallel.tensor_model_parallel_size,
         parallel.pipeline_model_parallel_size,
         parallel.expert_model_parallel_size,
-        parallel.expert_tensor_parallel_size or tp,
+        parallel.expert_tensor_size,
     )
 
     def distance(layout: Layout) -> float:

@@ -61,6 +61,11 @@ class ParallelSection(Section):
         """The timeout of every process group."""
         return timedelta(minutes=self.distributed_timeout_minutes)
 
+    @property
+    def expert_tensor_size(self) -> int:
+        """Processes that share each expert's matrices."""
+        return self.expert_tensor_parallel_size or self.tensor_model_parallel_size
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.context_parallel_size != 1:
