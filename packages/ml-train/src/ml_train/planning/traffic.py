@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from megatron.core import parallel_state
-from torch.distributed import ProcessGroup
+from torch.distributed import ProcessGroup, get_process_group_ranks
 
 from ml_train.planning.meter import Collective
 
@@ -46,14 +46,24 @@ OF_LAYERS = frozenset({"tp", "ep", "etp"})
 outside of them, such as the gradients of norms, is sent once a step."""
 
 
+_BETWEEN_STAGES = frozenset({"send", "receive"})
+"""Kinds of messages that go to the next or the previous stage of the pipeline, and nowhere else."""
+
+
 def traffic_of_step(collectives: Sequence[Collective], *, repeats: float) -> tuple[Traffic, ...]:
     """Sums per kind and group. Needs the process groups.
 
     repeats: micro batches of a step over those that were recorded.
     """
     names = _group_names()
+    pipeline = parallel_state.get_pipeline_model_parallel_group()
     sums: dict[tuple[str, str], Traffic] = {}
     for call in collectives:
+        if call.kind in _BETWEEN_STAGES:
+            # megatron-core sends some of them over the group of all ranks.
+            call = replace(
+                call, group=pipeline.group_name, ranks=tuple(get_process_group_ranks(pipeline))
+            )
         if len(call.ranks) == 1:
             continue
         parallelism = names.get(call.group, "step")
