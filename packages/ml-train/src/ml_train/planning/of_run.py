@@ -12,9 +12,9 @@ from ml_train.planning.plan import plan_run, planning_platform
 from ml_train.planning.plot import save_plot
 from ml_train.planning.search import report
 from ml_train.planning.search.progress import show_progress
-from ml_train.planning.search.ranking import Cluster
 from ml_train.planning.search.search import SearchResult, search
 from ml_train.planning.target import platform_of
+from ml_train.planning.time.cluster import Cluster
 from ml_train.planning.time.rates import rates_of
 
 if TYPE_CHECKING:

@@ -19,8 +19,9 @@ from ml_train.planning.calibration.step import MeasuredStep, measured_step
 from ml_train.planning.long_pipeline import plan_any_rank
 from ml_train.planning.meta_platform import MetaPlatform
 from ml_train.planning.rank_plan import RankPlan
-from ml_train.planning.run_time import Cluster, RunScope, RunTime, run_time
+from ml_train.planning.run_time import RunScope, RunTime, run_time
 from ml_train.planning.target import platform_of
+from ml_train.planning.time.cluster import Cluster
 from ml_train.planning.time.rates import rates_of
 
 if TYPE_CHECKING:

@@ -8,28 +8,17 @@ from ml_models.build import pad_vocab_size
 from ml_train.config.run import RunConfig
 from ml_train.parallel.layout import Layout
 from ml_train.planning.recorded_work import recorded_work
+from ml_train.planning.time.cluster import Cluster
 from ml_train.planning.time.facts import facts_of
 from ml_train.planning.time.job import job_of
-from ml_train.planning.time.rates import Rates
 from ml_train.planning.time.step_time import StepTime, step_time
 
 if TYPE_CHECKING:
     from ml_models.config import ModelConfig
-    from ml_models.platforms.devices import Device
     from ml_train.planning.rank_plan import RankPlan
 
 STORAGE_BYTES_PER_SECOND = 1e9
 """What a node writes to a shared file system, unless the user says otherwise."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cluster:
-    """The machines of a run."""
-
-    device: "Device"
-    devices_per_node: int
-    """That a node gives to the job."""
-    rates: Rates
 
 
 @dataclass(frozen=True, kw_only=True)

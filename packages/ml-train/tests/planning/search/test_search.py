@@ -18,10 +18,11 @@ from ml_train.config.flags import parse
 from ml_train.config.load import load_config
 from ml_train.planning.plan import plan_ranks
 from ml_train.planning.search import search as searching
-from ml_train.planning.search.ranking import Cluster, timed
+from ml_train.planning.search.ranking import timed
 from ml_train.planning.search.reasons import kind_of
 from ml_train.planning.search.search import SearchResult, search
 from ml_train.planning.search.space import Space
+from ml_train.planning.time.cluster import Cluster
 from ml_train.planning.time.rates import rates_of
 
 VARIED = ("tp", "ep", "recompute")

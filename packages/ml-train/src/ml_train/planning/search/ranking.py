@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 from ml_models.build import pad_vocab_size
 from ml_train.planning.search.space import Candidate
 from ml_train.planning.time.closed_form import step_work
+from ml_train.planning.time.cluster import Cluster
 from ml_train.planning.time.facts import ModelFacts, facts_of
 from ml_train.planning.time.job import job_of
-from ml_train.planning.time.rates import Rates
 from ml_train.planning.time.step_time import StepTime, step_time
 
 if TYPE_CHECKING:
     from ml_models.config import ModelConfig
-    from ml_models.platforms.devices import Device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,15 +25,6 @@ class Timed:
     leaving_node: frozenset[str]
     """Kinds of parallelism whose messages go over the network, as planning/time/work.py names
     them."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cluster:
-    """The devices of the job."""
-
-    device: "Device"
-    devices_per_node: int
-    rates: Rates
 
 
 def timed(

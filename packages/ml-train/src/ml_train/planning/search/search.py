@@ -17,7 +17,7 @@ from ml_train.planning.plan import RankClass, plan_ranks, stages_to_build
 from ml_train.planning.search import reasons
 from ml_train.planning.search.activations import Activations
 from ml_train.planning.search.parameters import Catalogue, catalogue
-from ml_train.planning.search.ranking import Cluster, Timed, timed
+from ml_train.planning.search.ranking import Timed, timed
 from ml_train.planning.search.reasons import Reason, TooLarge
 from ml_train.planning.search.space import (
     Candidate,
@@ -27,6 +27,7 @@ from ml_train.planning.search.space import (
     stage_ends,
 )
 from ml_train.planning.search.state_bytes import state_bytes
+from ml_train.planning.time.cluster import Cluster
 
 if TYPE_CHECKING:
     from ml_models.config import ModelConfig
