@@ -15,6 +15,7 @@ from typing import Literal, TypedDict, get_args
 
 from ml_data.errors import UsageError
 from ml_data.indexed.prefixes import output_prefix
+from ml_data.unicode_text import is_unicode
 
 OnError = Literal["skip", "quarantine", "stop"]
 Executor = Literal["local", "ray"]
@@ -219,7 +220,7 @@ class TokenizeOptions:
         if (self.eod_token is not None or self.eod_id is not None) and not self.append_eod:
             flag = "--eod-token" if self.eod_token is not None else "--eod-id"
             raise UsageError(f"{flag} has no effect without --append-eod: add it")
-        if self.eod_token is not None and not _is_unicode(self.eod_token):
+        if self.eod_token is not None and not is_unicode(self.eod_token):
             raise UsageError(f"--eod-token {self.eod_token!a}: not the text of a token: no UTF-8")
         if self.eod_id is not None and self.eod_id < 0:
             raise UsageError(f"--eod-id {self.eod_id}: ids begin at 0")
@@ -228,14 +229,6 @@ class TokenizeOptions:
         """Options on which the bytes depend, for the journal and the manifest."""
         values = asdict(self)
         return {name: values[name] for name in _SHAPING_NAMES}
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # bytes of the command line that are not UTF-8
-        return False
-    return True
 
 
 def _as_tuple(values: str | Path | Iterable[str | Path]) -> tuple[str, ...]:

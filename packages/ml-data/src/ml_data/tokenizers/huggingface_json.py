@@ -21,8 +21,9 @@ import tokenizers
 from ml_data.errors import TokenizerError
 from ml_data.tokenizer_files.recognize import read_file, refuse_lfs_pointer
 from ml_data.tokenizers.base import TokenizerBase
-from ml_data.tokenizers.protocol import Frame, Ids, check_text, flatten, is_unicode
+from ml_data.tokenizers.protocol import Frame, Ids, check_text, flatten
 from ml_data.tokenizers.side_files import CONFIG, NamedToken, SideFiles
+from ml_data.unicode_text import is_unicode
 
 _BOM = b"\xef\xbb\xbf"
 _PROBE = "a"

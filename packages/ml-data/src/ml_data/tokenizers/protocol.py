@@ -119,11 +119,6 @@ def flatten(ids: list[list[int]]) -> tuple[Ids, Ids]:
     return flat, lengths
 
 
-def is_unicode(text: str) -> bool:
-    """Whether `text` has a UTF-8 form: JSON may bring lone surrogates."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
-
-
 def check_text(text: str) -> None:
     """Raise TokenizerError for a text with lone surrogates: it has no UTF-8 form, so no ids."""
     try:

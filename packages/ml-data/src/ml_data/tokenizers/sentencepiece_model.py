@@ -24,9 +24,9 @@ from ml_data.tokenizers.protocol import (
     check_text,
     check_values,
     flatten,
-    is_unicode,
 )
 from ml_data.tokenizers.side_files import SideFiles
+from ml_data.unicode_text import is_unicode
 
 
 class SentencePieceTokenizer(TokenizerBase):
