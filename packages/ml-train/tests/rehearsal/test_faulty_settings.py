@@ -293,7 +293,7 @@ def test_what_pip_freeze_prints_is_read() -> None:
     text = (
         "torch==2.13.0+cpu\n"
         "# Editable install with no version control (ml-train==1.0.0)\n"
-        "-e /work/ml-train\n"
+        "-e /source/ml-train\n"
         "megatron_core @ file:///wheels/megatron_core-0.16.1-py3-none-any.whl\n"
     )
     assert packages_of(text) == {

@@ -179,7 +179,7 @@ def checkpoint_bytes(config: RunConfig, model: "ModelConfig", layout: Layout) ->
         model.vocab_size, config.model.make_vocab_size_divisible_by, layout.tp
     )
     parameters = count_parameters(model.replace(vocab_size=vocabulary)).total
-    size = 2 if config.training.bf16 else 4
+    size = config.training.parameter_bytes
     if config.checkpoint.no_save_optim:
         return parameters * size
     # Two moments, and in a bf16 run the main parameters, all float32.

@@ -65,12 +65,12 @@ def _draw(plan: "RunPlan", path: Path, parts: Mapping[str, float]) -> None:
 
 def _draw_memory(plan: "RunPlan", axes: Axes) -> None:
     titles = [f"{ranks.title}, {ranks.num_ranks} ranks" for ranks in plan.classes]
-    held = [ranks.plan.held for ranks in plan.classes]
+    states = [ranks.plan.held for ranks in plan.classes]
     layers = {
-        "parameters": [item.parameters for item in held],
-        "gradients": [item.gradients for item in held],
-        "main parameters": [item.main_parameters for item in held],
-        "moments": [item.moments for item in held],
+        "parameters": [item.parameters for item in states],
+        "gradients": [item.gradients for item in states],
+        "main parameters": [item.main_parameters for item in states],
+        "moments": [item.moments for item in states],
         "activations or update": [
             max(ranks.plan.activations, ranks.plan.update) for ranks in plan.classes
         ],

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ml_train.planning.rank_plan import RankPlan
     from ml_train.planning.traffic import Traffic
 
-_OF_MICROBATCHES = frozenset({"tp", "ep", "etp"})
+_OF_MICROBATCHES = frozenset({"tp", "ep", "etp", "pp"})
 
 
 def recorded_work(plan: "RankPlan", facts: ModelFacts, job: Job, *, fused: bool) -> StepWork:
@@ -21,7 +21,7 @@ def recorded_work(plan: "RankPlan", facts: ModelFacts, job: Job, *, fused: bool)
 
     fused: attention, memory-bound kernels and the update are those of fused kernels, which
     closed_form.py counts. Otherwise they are the operators of this machine, as torch dispatched
-    them. Products and the messages inside layers are recorded in either case.
+    them. Products and messages are recorded in either case.
     """
     closed = stage_work(facts, job, plan.stage)
     microbatch = plan.work.microbatch
@@ -29,16 +29,10 @@ def recorded_work(plan: "RankPlan", facts: ModelFacts, job: Job, *, fused: bool)
         microbatch = replace(closed.microbatch, products=microbatch.products)
     inside = [item for item in plan.traffic if item.parallelism in _OF_MICROBATCHES]
     once = [item for item in plan.traffic if item.parallelism in ("dp", "edp", "embedding")]
-    # Interleaved schedules send between two stages over the group of all ranks, so that what is
-    # sent between stages is taken from the closed form.
-    between = [item for item in closed.messages if item.parallelism == "pp"]
     return replace(
         closed,
         microbatch=microbatch,
-        messages=(
-            *_messages(inside, plan.rank, job, repeats=job.num_microbatches),
-            *between,
-        ),
+        messages=tuple(_messages(inside, plan.rank, job, repeats=job.num_microbatches)),
         step_messages=tuple(_messages(once, plan.rank, job, repeats=1)),
         update=closed.update if fused else plan.work.update,
     )

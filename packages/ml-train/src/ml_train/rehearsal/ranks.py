@@ -67,5 +67,5 @@ def _room(
     def changed(other: RunConfig, its_layout: Layout) -> RankPlan:
         return plan_any_rank(other, model, its_layout, plan.rank, platform=platform)
 
-    found = advice(config, model, layout.world, plan.peak, changed)
-    return [f"{item.flags} saves {gigabytes(item.saved_bytes)}" for item in found]
+    changes = advice(config, model, layout.world, plan.peak, changed)
+    return [f"{item.flags} saves {gigabytes(item.saved_bytes)}" for item in changes]

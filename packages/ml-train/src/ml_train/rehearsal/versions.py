@@ -50,12 +50,12 @@ def packages_of(text: str) -> dict[str, str]:
 
     An editable package stands in a comment, a wheel's version in the name of its file.
     """
-    found: dict[str, str] = {}
+    packages: dict[str, str] = {}
     for line in text.splitlines():
         match = _PINNED.search(line) or _WHEEL.search(line)
         if match:
-            found[_normal(match[1])] = match[2]
-    return found
+            packages[_normal(match[1])] = match[2]
+    return packages
 
 
 def _normal(name: str) -> str:

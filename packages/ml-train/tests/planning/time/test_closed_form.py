@@ -97,14 +97,12 @@ def test_closed_forms_equal_what_every_stage_computes_and_sends(name: str) -> No
         assert held * job.activation_bytes == pytest.approx(plan.held.parameters, rel=5e-4)
         sent: Counter[tuple[str, str]] = Counter()
         for entry in plan.traffic:
-            interleaved = entry.parallelism == "pp" and layout.vp > 1
-            if entry.parallelism != "step" and not interleaved:
+            if entry.parallelism != "step":
                 sent[entry.parallelism, entry.kind] += entry.message_bytes
         forms: Counter[tuple[str, str]] = Counter()
         for item in (*closed.messages, *closed.step_messages):
             repeats = 1 if item in closed.step_messages else job.num_microbatches
-            if item.parallelism != "pp" or layout.vp == 1:
-                forms[item.parallelism, item.kind] += repeats * item.message_bytes
+            forms[item.parallelism, item.kind] += repeats * item.message_bytes
         assert forms == pytest.approx(sent, rel=1e-3)
 
 

@@ -60,6 +60,11 @@ class TrainingSection(Section):
     device: str = "auto"
     """Platform: cpu, cuda, npu, or auto for the first that has a device."""
 
+    @property
+    def parameter_bytes(self) -> int:
+        """Of a parameter that the model computes with."""
+        return 2 if self.bf16 else 4
+
     def __post_init__(self) -> None:
         super().__post_init__()
         for flag, value in (

@@ -13,15 +13,13 @@ from ml_train.planning.meta_platform import MetaPlatform
 from ml_train.planning.meter import Collective, Meter
 from ml_train.planning.rank_plan import Phases, made_up_batches
 from ml_train.planning.routing import choose_in
+from ml_train.planning.time.recorder import PASSES
 from ml_train.training.train_module import TrainModule
 
 if TYPE_CHECKING:
     from ml_models.config import ModelConfig
     from ml_train.config.run import RunConfig
     from ml_train.parallel.layout import Layout
-
-_PASSES = ("forward", "backward", "communication")
-"""Phases of Meter.phase that micro batches repeat. Messages between stages are communication."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +81,7 @@ def rank_step(
         meter.collectives.clear()
         with recorder:
             module.train_step(batches)
-    of_passes = [phase in _PASSES for phase in recorder.phases]
+    of_passes = [phase in PASSES for phase in recorder.phases]
     kernels = list(zip(recorder.kernels, of_passes, strict=True))
 
     def part(wanted: bool) -> Part:
@@ -96,7 +94,7 @@ def rank_step(
             collectives=tuple(
                 call
                 for call in meter.collectives
-                if (call.phase in _PASSES) == wanted and len(call.ranks) > 1
+                if (call.phase in PASSES) == wanted and len(call.ranks) > 1
             ),
         )
 

@@ -1,8 +1,8 @@
 """Bytes of the passes of a rank, from small ranks that were built and run.
 
 What a layer keeps of a micro batch depends on TP, EP, ETP and the micro batch size, and not on the
-other sizes. A rank with a single layer is run with one micro batch and with two for each of these
-shapes, and gives two figures:
+other sizes. A rank with a single layer is run with two micro batches for each of these shapes, and
+gives two figures:
 
     kept       what a micro batch leaves of the layer for its backward pass
     working    what the passes need beyond that, at most
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from ml_train.config.run import RunConfig
 from ml_train.parallel.layout import Layout, make_layout
 from ml_train.planning.meta_platform import MetaPlatform
-from ml_train.planning.rank_plan import plan_rank
+from ml_train.planning.rank_plan import RankPlan, plan_rank
 from ml_train.planning.search.space import Candidate
 from ml_train.planning.search.state_bytes import layers_of_stage
 
@@ -108,10 +108,11 @@ class Activations:
     def _measured(self, shape: _Shape, size: int) -> _LayerBytes:
         key = (shape, size)
         if key not in self._layers:
-            single, double = (self._run(shape, size, 0, number) for number in (1, 2))
-            layout = self._probe(shape, size)[1]
-            kept = double - single - self._input(layout, size)
-            self._layers[key] = _LayerBytes(kept=kept, working=single - kept)
+            plan = self._run(shape, size, 0, 2)
+            kept = plan.kept - self._input(self._probe(shape, size)[1], size)
+            # The peak holds both micro batches, of the earlier with its input.
+            working = plan.activations - plan.kept - kept
+            self._layers[key] = _LayerBytes(kept=kept, working=working)
         return self._layers[key]
 
     def _working_of_loss(self, shape: _Shape, size: int) -> float:
@@ -121,13 +122,13 @@ class Activations:
             key = (shape, number)
             if key not in self._last:
                 kept = self._measured(shape, number).kept
-                self._last[key] = self._run(shape, number, 1, 1) - kept
+                self._last[key] = self._run(shape, number, 1, 1).activations - kept
             values.append(self._last[key])
         return values[0] if len(values) == 1 else _on_line(values[0], values[1], size)
 
-    def _run(self, shape: _Shape, size: int, stage: int, num_microbatches: int) -> int:
+    def _run(self, shape: _Shape, size: int, stage: int, num_microbatches: int) -> RankPlan:
         config, layout = self._probe(shape, size)
-        plan = plan_rank(
+        return plan_rank(
             config,
             self._model.replace(num_layers=2),
             layout,
@@ -135,7 +136,6 @@ class Activations:
             platform=self._platform,
             num_microbatches=num_microbatches,
         )
-        return plan.activations
 
     def _probe(self, shape: _Shape, size: int) -> tuple[RunConfig, Layout]:
         """A run of two stages of a layer each, without recomputation."""
@@ -171,8 +171,8 @@ class Activations:
 
     def _input(self, layout: Layout, size: int) -> float:
         """The hidden states that enter a stage, of this rank's part of the sequence."""
-        width = 2 if self._config.training.bf16 else 4
-        return size * self._model.seq_length / layout.tp * self._model.hidden_size * width
+        numbers = size * self._model.seq_length / layout.tp * self._model.hidden_size
+        return numbers * self._config.training.parameter_bytes
 
 
 def chunks_in_flight(layout: Layout, stage: int) -> int:

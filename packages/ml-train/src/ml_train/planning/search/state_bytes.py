@@ -50,7 +50,7 @@ def state_bytes(
     catalogue: Catalogue, config: RunConfig, model: "ModelConfig", layout: Layout, stage: int
 ) -> HeldBytes:
     """What held_bytes counts of the first built rank of a pipeline stage."""
-    size = 2 if config.training.bf16 else 4
+    size = config.training.parameter_bytes
     sharded = config.optimizer.use_distributed_optimizer
     parameters = gradients = updated = 0
     for chunk, kinds in enumerate(_chunks(catalogue, config, model, layout, stage)):

@@ -86,18 +86,18 @@ def gradient_messages(
     """Once a step, for a rank that holds `parameters`, of dense layers and of experts."""
     messages: list[Messages] = []
     both = all(parameters)
-    for parallelism, held in zip(("dp", "edp"), parameters, strict=True):
-        if not held or job.fully_sharded > 1:
+    for parallelism, num_parameters in zip(("dp", "edp"), parameters, strict=True):
+        if not num_parameters or job.fully_sharded > 1:
             continue
         if not job.distributed_optimizer:
-            messages += _of(job, (parallelism, "all-reduce", 1, held * _SUM_BYTES))
+            messages += _of(job, (parallelism, "all-reduce", 1, num_parameters * _SUM_BYTES))
             continue
         # Dense layers and experts have an optimizer each, and either gathers all parameters.
         gathered = 2 if both else 1
         messages += _of(
             job,
-            (parallelism, "reduce-scatter", 1, held * _SUM_BYTES),
-            (parallelism, "all-gather", gathered, held * job.activation_bytes),
+            (parallelism, "reduce-scatter", 1, num_parameters * _SUM_BYTES),
+            (parallelism, "all-gather", gathered, num_parameters * job.activation_bytes),
         )
     last = stage == job.pp - 1
     whole = job.layers_of_stage[stage] * _undivided(facts) + (facts.hidden_size if last else 0)

@@ -87,9 +87,9 @@ def update(job: Job, dense_parameters: float, expert_parameters: float) -> Work:
     experts = expert_parameters / (job.edp if sharded else 1)
     # Read: gradient, main parameter and two moments. Written: the last three and the parameter.
     owned = 16 + 12 + job.activation_bytes
-    # Held: the norm of the gradients reads them, and the next step writes zeros to them.
-    held = 8
-    memory = owned * (dense + experts) + held * (dense_parameters + expert_parameters)
+    # Of all gradients on the rank: their norm reads them, and the next step writes zeros to them.
+    gradients = 8
+    memory = owned * (dense + experts) + gradients * (dense_parameters + expert_parameters)
     return Work(memory_bytes=memory, kernels=50)
 
 

@@ -15,7 +15,7 @@ from ml_models.costs.operations import bytes_moved, is_kernel, name_of, product_
 from ml_train.planning.time.work import Products, Work
 
 PASSES = ("forward", "backward", "communication")
-"""Phases of a micro batch, as rank_plan.py names them."""
+"""Phases of a micro batch, as rank_plan.py names them. What stages send each other is the last."""
 
 
 class WorkRecorder(TorchDispatchMode):
@@ -38,14 +38,7 @@ class WorkRecorder(TorchDispatchMode):
         """What was counted in these phases."""
         chosen = set(phases)
         products = tuple(
-            Products(
-                rows=item.rows,
-                columns=item.columns,
-                inner=item.inner,
-                count=count,
-                dtype=item.dtype,
-                result_bytes=item.result_bytes,
-            )
+            item.counted(count)
             for (phase, item), count in self._products.items()
             if phase in chosen
         )
